@@ -1,0 +1,36 @@
+"""Errors that a person can act on: one clear line, and the exit code that goes with it.
+
+Exit codes everywhere: 0 done, 1 some units failed (or findings, for validate), 2 could not start,
+3 interrupted (the same command goes on where it stopped).
+"""
+
+EXIT_DONE = 0
+EXIT_FINDINGS = 1
+EXIT_CANNOT_START = 2
+EXIT_INTERRUPTED = 3
+
+
+class MMDataError(Exception):
+    """Root of the errors that the command line shows as one line, without a traceback.
+
+    The text says which file, which record, what is wrong and what to do.
+    """
+
+    exit_code = EXIT_CANNOT_START
+
+
+class UserError(MMDataError, ValueError):
+    """What was asked for cannot be done as asked; nothing was written."""
+
+
+class BadInputError(MMDataError):
+    """An input file is missing, damaged or of a kind that cannot be read."""
+
+
+class MissingExtraError(MMDataError, ImportError):
+    """A command needs an optional extra that is not installed."""
+
+    def __init__(self, extra: str, package: str, command: str) -> None:
+        super().__init__(
+            f"{command} needs {package}, which is not installed: pip install 'mmdata[{extra}]'"
+        )

@@ -1,0 +1,63 @@
+"""Why something did not reach a shard, or reached it with a remark.
+
+Every drop carries one of these; reports count by them. Values are what stands in reject files,
+sidecars and manifests, so they never change meaning: new ones are added, old ones stay.
+"""
+
+from enum import StrEnum
+
+
+class ImageDrop(StrEnum):
+    """Why an image was left out of its document."""
+
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+    TRUNCATED = "truncated"
+    INCOMPLETE_SCANS = "incomplete-scans"
+    TOO_SMALL = "too-small"
+    TOO_LARGE = "too-large"
+    BAD_ASPECT = "bad-aspect"
+    NOT_AN_IMAGE = "not-an-image"
+    DUPLICATE_IN_DOCUMENT = "duplicate-in-document"
+    UNSAFE_PATH = "unsafe-path"
+    JPEG_WARNING = "jpeg-warning"
+    LOW_SIMILARITY = "low-similarity"
+    DOCUMENT_DROPPED = "document-dropped"
+
+
+class ImageNote(StrEnum):
+    """What was remarkable about an image that was kept."""
+
+    JPEG_WARNING = "jpeg-warning"
+    TRAILING_BYTES = "trailing-bytes"
+    FIRST_FRAME = "first-frame"
+    WRONG_EXTENSION = "wrong-extension"
+    REENCODED = "reencoded"
+
+
+class DocumentDrop(StrEnum):
+    """Why a whole record was left out of its shard."""
+
+    BAD_JSON = "bad-json"
+    NOT_UTF8 = "not-utf8"
+    NOT_AN_OBJECT = "not-an-object"
+    DUPLICATE_KEYS = "duplicate-keys"
+    LONE_SURROGATE = "lone-surrogate"
+    TOO_DEEP = "too-deep"
+    RECORD_TOO_LARGE = "record-too-large"
+    BAD_SCHEMA = "bad-schema"
+    NO_TEXT = "no-text"
+    NO_MATRIX = "no-matrix"
+    BAD_MATRIX = "bad-matrix"
+    NON_FINITE = "non-finite"
+    NO_IMAGES_LISTED = "no-images-listed"
+    NO_IMAGES_LEFT = "no-images-left"
+    IMAGE_MISSING = "image-missing"
+    IMAGE_UNUSABLE = "image-unusable"
+    IMAGES_TOO_LARGE = "images-too-large"
+
+
+class DocumentNote(StrEnum):
+    """What was remarkable about a document that was kept."""
+
+    BAD_MATCHED_INDEX = "bad-matched-index"
