@@ -1,0 +1,108 @@
+"""Pixels of any kind to the one kind that goes into shards: 8-bit sRGB or gray, upright, opaque.
+
+Every step lets go of its input: at 32 Mpx one copy is 128 MB, and a worker has 600.
+"""
+
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from mmdata.images.facts import Format, Header, unreadable
+from mmdata.images.icc import to_srgb
+
+JPEG_QUALITY = 95
+_MAX_JPEG_SIDE = 65_500  # px; libjpeg's own limit, a little under T.81's 65,535
+_ROWS = 256  # rows of 16-bit samples at a time
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa", "RGBX")
+
+
+def normalise(image: Image.Image, header: Header) -> Image.Image:
+    """`image` as 8-bit RGB or L: alpha on white, profile to sRGB, orientation baked in.
+
+    16-bit gray is scaled linearly (v / 257, rounded). Carries no metadata. Raises `ImageRejected`
+    (`unreadable`) for samples without a defined range (32-bit integers, floats).
+    """
+    icc = header.icc
+    if header.format == "tiff":
+        icc = image.info.get("icc_profile")
+    image = _eight_bit(image, header)
+    image = _opaque(image)
+    if icc and image.mode in ("L", "RGB", "CMYK"):
+        image = to_srgb(image, icc)
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("RGB")
+    if header.orientation != 1:
+        image = image.transpose(_TRANSPOSE[header.orientation])
+    image.info = {}  # else Pillow writes profile, comment and transparency into the new file
+    return image
+
+
+def _eight_bit(image: Image.Image, header: Header) -> Image.Image:
+    if image.mode == "1" and "transparency" not in image.info:
+        return image.convert("L")
+    if image.mode.startswith("I;16"):
+        return _scale_16_bit(image, white_is_zero=header.white_is_zero)
+    if image.mode in ("I", "F"):
+        unreadable(f"{header.format.upper()} of 32-bit samples, whose range is not defined")
+    return image
+
+
+def _scale_16_bit(image: Image.Image, *, white_is_zero: bool) -> Image.Image:
+    samples = np.asarray(image)
+    gray = np.empty(samples.shape, np.uint8)
+    clear = image.info.get("transparency")
+    for top in range(0, samples.shape[0], _ROWS):
+        rows = samples[top : top + _ROWS].astype(np.uint32)
+        gray[top : top + _ROWS] = (rows + 128) // 257
+        if isinstance(clear, int):
+            gray[top : top + _ROWS][rows == clear] = 255
+    if white_is_zero:
+        np.subtract(255, gray, out=gray)
+    return Image.fromarray(gray)
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Palette and transparency resolved, on white; gray stays gray."""
+    clear = "transparency" in image.info
+    if image.mode == "P":
+        image = image.convert("RGBA" if clear else "RGB")
+    elif image.mode in ("1", "L") and clear:
+        image = image.convert("LA")
+    elif image.mode == "RGB" and clear:
+        image = image.convert("RGBA")
+    if image.mode not in _ALPHA_MODES:
+        return image
+    if image.mode == "RGBX":
+        return image.convert("RGB")
+    if image.mode not in ("RGBA", "LA"):
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    alpha = image.getchannel("A")
+    gray = image.mode == "LA"
+    white = Image.new("L" if gray else "RGB", image.size, "white")
+    white.paste(image.getchannel("L") if gray else image, mask=alpha)
+    return white
+
+
+def encode(image: Image.Image, header: Header) -> tuple[bytes, Format]:
+    """The file for a shard: PNG, or JPEG of quality 95 (PNG beyond 65,500 px a side).
+
+    JPEG chroma is subsampled 4:2:0, as in nearly every source that gets here, unless the source
+    had it in full.
+    """
+    out = BytesIO()
+    if header.lossless or max(image.size) > _MAX_JPEG_SIDE:
+        image.save(out, "PNG", compress_level=6)
+        return out.getvalue(), "png"
+    subsampling = "4:4:4" if header.full_chroma else "4:2:0"
+    image.save(out, "JPEG", quality=JPEG_QUALITY, subsampling=subsampling)
+    return out.getvalue(), "jpeg"

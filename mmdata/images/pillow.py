@@ -1,0 +1,117 @@
+"""The one place where Pillow reads a file, and where its errors become `ImageRejected`.
+
+Pillow keeps its pixel limit and Python its warning filters in globals; both are set around a call
+and put back. That takes a lock, so threads of one process decode with Pillow one at a time:
+conversions run in processes, and plain JPEGs never come here.
+"""
+
+import os
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from io import BytesIO
+
+# Plugins register themselves on import; Image.open would otherwise import every one there is.
+from PIL import (
+    BmpImagePlugin,  # noqa: F401
+    GifImagePlugin,  # noqa: F401
+    Image,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    WebPImagePlugin,  # noqa: F401
+)
+
+from mmdata.images.facts import Header, ImageRejected, truncated, unreadable
+from schemas.reasons import ImageDrop
+
+# Pillow documents OSError, ValueError, SyntaxError and DecompressionBombError. Its plugins parse
+# hostile bytes with plain Python, struct and zlib, and let through what those raise: hence the
+# rest. Left out on purpose: ImportError and NameError, which would be our own mistakes.
+PILLOW_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    LookupError,
+    ArithmeticError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+_LOCK = threading.RLock()
+
+
+@contextmanager
+def _silent_libtiff() -> Iterator[None]:
+    """Send file descriptor 2 to nowhere: libtiff prints its complaints there, past Python."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed already
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)
+
+
+@contextmanager
+def pillow_errors(header: Header, max_pixels: int) -> Iterator[None]:
+    """Run Pillow quietly and under a pixel limit; what it raises becomes `ImageRejected`.
+
+    `truncated` when Pillow says so, `too-large` beyond twice the limit (where a file holds more
+    than its header told), else `unreadable`.
+    """
+    name = header.format.upper()
+    quiet = _silent_libtiff() if header.format == "tiff" else nullcontext()
+    with _LOCK, warnings.catch_warnings(), quiet:
+        warnings.simplefilter("ignore")
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+        try:
+            yield
+        except Image.DecompressionBombError as error:
+            raise ImageRejected(ImageDrop.TOO_LARGE, f"{name}: {error}") from error
+        except PILLOW_ERRORS as error:
+            detail = f"{name}: {error}" if str(error) else f"{name}: {type(error).__name__}"
+            if "truncated" in detail.lower():
+                truncated(detail)
+            unreadable(detail)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def load(data: bytes, header: Header, max_pixels: int) -> Image.Image:
+    """Decode the first frame of a file whose `header` was read and found within the limits.
+
+    Raises `ImageRejected` (`truncated`, `unreadable`, `too-large`). A TIFF comes back with its
+    orientation applied, as Pillow does by itself.
+    """
+    with pillow_errors(header, max_pixels):
+        image = Image.open(BytesIO(data), formats=(header.format.upper(),))
+        _check_size(image.size, header)
+        image.load()
+        vars(image).pop("_decoder", None)  # WebP's, which would keep two canvases (8 bytes a px)
+        return image
+
+
+def _check_size(size: tuple[int, int], header: Header) -> None:
+    """What Pillow is about to allocate is what the limits were checked against."""
+    if sorted(size) != sorted((header.width, header.height)):
+        unreadable(
+            f"{header.format.upper()} of {size[0]} x {size[1]} px"
+            f" whose header says {header.width} x {header.height}"
+        )

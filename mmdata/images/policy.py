@@ -1,0 +1,53 @@
+"""What an image must be like to go into a shard, as a plain dataclass.
+
+Only the standard library is imported here, so that the configuration of a command (and so
+`mmdata --help`) can name this class without paying for numpy, Pillow or simplejpeg.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Verify = Literal["header", "decode", "full"]
+JpegWarnings = Literal["keep", "drop"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePolicy:
+    """Limits and how closely to look; the defaults are those of the converters.
+
+    Raises `ValueError`, naming the field, for a value that makes no sense.
+    """
+
+    verify: Verify = "decode"
+    """`header` reads headers only and finds files that end early, `decode` decodes far enough to
+    find truncation and corruption, `full` decodes JPEGs at full scale too."""
+
+    max_pixels: int = 32_000_000
+    """Width x height, px; checked from the header before anything is decoded."""
+
+    max_bytes: int = 64 * 2**20
+    """Size of the encoded file, bytes; also of what a re-encoding makes of it."""
+
+    min_side: int = 0
+    """Shortest side allowed, px."""
+
+    min_bytes: int = 0
+    """Smallest encoded file allowed, bytes, as it came."""
+
+    max_aspect: float = 0.0
+    """Largest long side / short side allowed; 0 is no limit."""
+
+    jpeg_warnings: JpegWarnings = "keep"
+    """What happens to a complete JPEG with extraneous bytes before a marker."""
+
+    def __post_init__(self) -> None:
+        if self.verify not in get_args(Verify):
+            raise ValueError(f"verify must be header, decode or full, got {self.verify!r}")
+        if self.jpeg_warnings not in get_args(JpegWarnings):
+            raise ValueError(f"jpeg_warnings must be keep or drop, got {self.jpeg_warnings!r}")
+        if self.max_pixels < 1 or self.max_bytes < 1:
+            raise ValueError("max_pixels and max_bytes must be at least 1")
+        if self.min_side < 0 or self.min_bytes < 0:
+            raise ValueError("min_side and min_bytes must not be negative")
+        if self.max_aspect != 0 and not self.max_aspect >= 1:
+            raise ValueError(f"max_aspect must be 0 (no limit) or >= 1, got {self.max_aspect}")

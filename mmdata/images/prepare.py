@@ -1,0 +1,72 @@
+"""From the bytes of an image as they came to the bytes that go into a shard.
+
+Fit images pass through unchanged, so that nothing is lost twice and most of a conversion costs no
+encoding; the rest is re-encoded exactly once. The result passes through unchanged itself.
+"""
+
+import msgspec
+
+from mmdata.images.facts import Format, ImageRejected
+from mmdata.images.normalise import encode, normalise
+from mmdata.images.pillow import pillow_errors
+from mmdata.images.policy import ImagePolicy
+from mmdata.images.verify import Inspected, inspect
+from schemas.reasons import ImageDrop, ImageNote
+
+
+class PreparedImage(msgspec.Struct, frozen=True, kw_only=True):
+    """An encoded image file that is fit for a shard."""
+
+    data: bytes
+    width: int
+    """px, of `data` as decoded."""
+    height: int
+    """px, of `data` as decoded."""
+    format: Format
+    """`jpeg`, `png` or `webp`."""
+    reencoded: bool
+    notes: tuple[ImageNote, ...]
+
+
+def prepare_image(data: bytes, policy: ImagePolicy) -> PreparedImage:
+    """Verify `data`, and re-encode it where it cannot go into a shard as it is.
+
+    Unchanged: JPEG, PNG and WebP of 8 bits, RGB or gray, one frame, upright (EXIF orientation, or
+    XMP's where EXIF says none), with no or an sRGB profile, trailing bytes included. A picture in
+    picture (MPO, gain map) counts as trailing bytes. Re-encoded: CMYK; 1, 2, 4 and 16 bits;
+    palette and alpha, on white; rotated; other profiles; GIF, BMP, TIFF; first frame of several.
+    Lossless sources become PNG, lossy ones JPEG of quality 95, without EXIF or profile.
+
+    The same bytes, policy and codec libraries give the same result. Raises `ImageRejected` and
+    nothing else, for any bytes; its reasons are those of `verify_image`.
+    """
+    seen = inspect(data, policy)
+    header = seen.header
+    if header.reencode is None:
+        return PreparedImage(
+            data=data,
+            width=header.width,
+            height=header.height,
+            format=header.format,
+            reencoded=False,
+            notes=seen.notes,
+        )
+    return _reencode(data, seen, policy)
+
+
+def _reencode(data: bytes, seen: Inspected, policy: ImagePolicy) -> PreparedImage:
+    header = seen.header
+    with pillow_errors(header, policy.max_pixels):
+        image = normalise(seen.take_image(data, policy.max_pixels), header)
+        encoded, name = encode(image, header)
+    if len(encoded) > policy.max_bytes:
+        detail = f"{len(encoded)} bytes when re-encoded, more than {policy.max_bytes}"
+        raise ImageRejected(ImageDrop.TOO_LARGE, detail)
+    return PreparedImage(
+        data=encoded,
+        width=image.width,
+        height=image.height,
+        format=name,
+        reencoded=True,
+        notes=(*seen.notes, ImageNote.REENCODED),
+    )
