@@ -1,0 +1,159 @@
+"""Write one shard: the tar, its samples table and rejects, and last the sidecar that commits it.
+
+Everything goes to temporary names, hashed while it is written; `commit` syncs, renames tar, table
+and rejects, and then the sidecar. Until the sidecar is there, the shard does not exist; a crash at
+any point leaves nothing half-written under a final name. Memory holds one row a sample, no images.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from mmdata.errors import MMDataError
+from mmdata.shards.naming import REJECTS, SAMPLES, SIDECAR, TAR, sample_key, shard_stem
+from mmdata.shards.tar import END_MARK, member_header, padding
+from mmdata.storage.atomic import PendingFile, remove, sync_folder
+from schemas.document import FORMAT_VERSION
+from schemas.manifest import SAMPLES_COLUMNS, Kind, Reject, Sidecar, SourceSpan, Tally
+
+
+class LeaseLostError(MMDataError):
+    """Another run took over the output folder; this one must not commit."""
+
+
+class ShardWriter:
+    """One shard in the making.
+
+    Attributes:
+        tally: what came in, went out and was dropped, kept by the caller.
+    """
+
+    def __init__(self, folder: str, index: int, *, key_prefix: str = "") -> None:
+        self.folder = folder
+        self.stem = shard_stem(index)
+        self.tally = Tally(documents_dropped={}, images_dropped={}, notes={})
+        self._key_prefix = key_prefix
+        self._rows: list[dict[str, Any]] = []
+        self._rejects: list[Reject] = []
+        self._tar = PendingFile(self._path(TAR))
+
+    def add(self, ordinal: int, span: SourceSpan, parts: list[bytes], row: dict[str, Any]) -> None:
+        """Append a sample.
+
+        Args:
+            ordinal: of its record in the whole input.
+            span: its one record in the source.
+            parts: the member's data, in pieces.
+            row: its row of the samples table, less key, offset and provenance.
+        """
+        key = sample_key(ordinal, self._key_prefix)
+        size = sum(map(len, parts))
+        self._tar.write(member_header(key + ".json", size))
+        place = {"key": key, "offset": self._tar.size}
+        for part in parts:
+            self._tar.write(part)
+        self._tar.write(padding(size))
+        place |= {"source_file": span.file, "source_member": span.member}
+        self._rows.append(place | {"source_record": span.first_record} | row)
+
+    def reject(self, reject: Reject) -> None:
+        """Note something that was dropped or set right."""
+        self._rejects.append(reject)
+
+    def commit(
+        self,
+        *,
+        kind: Kind,
+        fingerprint: str,
+        first_ordinal: int,
+        source: list[SourceSpan],
+        may_commit: Callable[[], bool],
+    ) -> Sidecar:
+        """Make the shard exist.
+
+        Args:
+            kind: of the conversion.
+            fingerprint: of inputs, options and versions.
+            first_ordinal: of the shard's first record.
+            source: where its records come from.
+            may_commit: whether this run still holds the output's lease; asked before the renames.
+
+        Raises:
+            LeaseLostError: another run has taken over.
+        """
+        self._tar.write(END_MARK)
+        table = PendingFile(self._path(SAMPLES))
+        rejects = PendingFile(self._path(REJECTS))
+        pending = [self._tar, table, rejects]
+        try:
+            table.write(samples_table(self._rows))
+            for reject in self._rejects:
+                rejects.write(msgspec.json.encode(reject) + b"\n")
+            tar_sha256, table_sha256, rejects_sha256 = [file.finish() for file in pending]
+            if not may_commit():
+                raise LeaseLostError(f"{self.folder}: another run has taken over; nothing is lost")
+            remove([self._path(SIDECAR)])  # of a shard that is written anew
+            for file in pending:
+                file.publish()
+        except BaseException:
+            for file in pending:
+                file.discard()
+            raise
+        sync_folder(self.folder)
+        sidecar = Sidecar(
+            format_version=FORMAT_VERSION,
+            kind=kind,
+            layout="interleaved",
+            shard=self.stem + TAR,
+            bytes=self._tar.size,
+            sha256=tar_sha256,
+            samples_bytes=table.size,
+            samples_sha256=table_sha256,
+            rejects_bytes=rejects.size,
+            rejects_sha256=rejects_sha256,
+            first_ordinal=first_ordinal,
+            source=source,
+            tally=self.tally,
+            fingerprint=fingerprint,
+        )
+        with PendingFile(self._path(SIDECAR)) as file:
+            file.write(encode_record(sidecar))
+        sync_folder(self.folder)
+        return sidecar
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._tar.discard()
+
+    def _path(self, ending: str) -> str:
+        return os.path.join(self.folder, self.stem + ending)
+
+
+def encode_record(record: msgspec.Struct) -> bytes:
+    """A sidecar, manifest or the like as indented JSON with a final line feed."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+
+
+def samples_table(rows: list[dict[str, Any]]) -> bytes:
+    """The samples table as a parquet file (zstd, one row group; columns as in the schema)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {
+        "string": pa.string(),
+        "int32": pa.int32(),
+        "int64": pa.int64(),
+        "double": pa.float64(),
+        "bool": pa.bool_(),
+    }
+    fields = []
+    for name, (kind, _) in SAMPLES_COLUMNS.items():
+        listed = kind.startswith("list<")
+        plain = types[kind.removeprefix("list<").removesuffix(">")]
+        fields.append(pa.field(name, pa.list_(plain) if listed else plain))
+    table = pa.Table.from_pylist(rows, schema=pa.schema(fields))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=max(len(rows), 1))
+    return bytes(sink.getvalue())

@@ -1,0 +1,64 @@
+"""What every input format turns its records into, and how a record is refused."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.reasons import DocumentDrop
+
+
+class RecordDropped(Exception):
+    """A record that cannot become a document.
+
+    Attributes:
+        reason: what it is counted as.
+        detail: one line: `$.path`, expected, got.
+    """
+
+    def __init__(self, reason: DocumentDrop, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class SourceImage:
+    """An image that a record refers to.
+
+    Attributes:
+        name: its name as given; empty when there is none that could name a file.
+        fields: all fields of the source, as raw JSON.
+        problem: why the name cannot be used, or empty.
+    """
+
+    name: str
+    fields: dict[str, msgspec.Raw]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDocument:
+    """A record as documents with references to images; row i of the matrix is image i.
+
+    Attributes:
+        text_list: sentences, at least one that is not blank.
+        images: in the order of the source.
+        similarity: (n_images, n_sentences) float64, finite cosines.
+        similarity_source: where the similarities come from.
+        alignment: `assigned` (to be computed) or `given` (then `matched` holds it).
+        extras: the record's other fields, as raw JSON.
+        matched: for `given`: the sentence of each image.
+        notes: remarks (reason, detail) on what was set right.
+    """
+
+    text_list: list[str]
+    images: list[SourceImage]
+    similarity: NDArray[np.float64]
+    similarity_source: str
+    alignment: Literal["assigned", "given"]
+    extras: dict[str, msgspec.Raw]
+    matched: list[int] | None = None
+    notes: list[tuple[str, str]] = field(default_factory=list)

@@ -1,0 +1,224 @@
+"""Where the images of an input lie, and reading them without leaving the image folder.
+
+A name in the data is data: absolute names, `..`, backslashes, NULs, links that lead out and device
+files are refused as `unsafe-path`. The root itself may be a link. The common case costs one open
+with O_NOFOLLOW; only a link is resolved and checked against the folders that are allowed.
+"""
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from typing import NoReturn
+
+from mmdata.images import ImageRejected
+from schemas.reasons import ImageDrop
+
+_OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+#: Trouble of this machine or of a mount, not of the image: the unit fails, nothing is dropped.
+_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
+_NAME_MAX_BYTES = 255
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFolder:
+    """The folders that the images of one input may lie in, in the order they are tried.
+
+    Attributes:
+        pattern: `{root}/…/{image_name}` that overrides the folders, or empty.
+        folders: existing folders to join an image name to.
+        allowed: real paths that a link may lead into; the root's is the first.
+        max_bytes: larger files are refused unread.
+        refused: folders that would be tried, were they not links that lead out.
+    """
+
+    folders: tuple[str, ...]
+    allowed: tuple[str, ...]
+    max_bytes: int
+    pattern: str = ""
+    refused: tuple[str, ...] = ()
+
+    def read(self, name: str) -> bytes:
+        """The bytes of an image.
+
+        Raises:
+            ImageRejected: missing, unsafe-path, too-large or unreadable.
+        """
+        check_name(name)
+        nested = bool(self.pattern) or "/" in name  # O_NOFOLLOW guards the last part only
+        for path in self.candidates(name):
+            data = self._read_link(path) if nested else self._read_file(path)
+            if data is not None:
+                return data
+        reason = ImageDrop.UNSAFE_PATH if self.refused else ImageDrop.MISSING
+        raise ImageRejected(reason, f"{name}: no such file in {self.where()}")
+
+    def size(self, name: str) -> int | None:
+        """Bytes of an image's file without reading it; None when there is none to read."""
+        try:
+            check_name(name)
+        except ImageRejected:
+            return None
+        nested = bool(self.pattern) or "/" in name
+        for path in self.candidates(name):
+            try:
+                info = os.lstat(path)
+                if nested or stat.S_ISLNK(info.st_mode):
+                    target = os.path.realpath(path)
+                    if not self._is_allowed(target):
+                        continue
+                    info = os.lstat(target)
+            except OSError:
+                continue
+            if stat.S_ISREG(info.st_mode):
+                return info.st_size
+        return None
+
+    def candidates(self, name: str) -> list[str]:
+        """The paths that are tried for a (checked) name."""
+        if self.pattern:
+            return [self.pattern.replace("{image_name}", name)]
+        return [f"{folder}/{name}" for folder in self.folders]
+
+    def where(self) -> str:
+        """The places that are tried, for a person."""
+        places = self.pattern or " or ".join(self.folders) or "any folder"
+        if not self.refused:
+            return places
+        links = " and ".join(f"{folder} -> {os.path.realpath(folder)}" for folder in self.refused)
+        return f"{places} ({links} leads out: --allow-symlinks-to opens a folder)"
+
+    def _is_allowed(self, target: str) -> bool:
+        return any(is_inside(target, folder) for folder in self.allowed)
+
+    def _read_file(self, path: str) -> bytes | None:
+        """The file's bytes; None when it is not there."""
+        try:
+            descriptor = os.open(path, _OPEN_FLAGS)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return self._read_link(path)
+            if error.errno in _NOT_THERE:
+                return None
+            _refuse(path, error)
+        return self._read_descriptor(descriptor, path)
+
+    def _read_link(self, path: str) -> bytes | None:
+        """The file behind a path that is, or may go through, a link."""
+        target = os.path.realpath(path)
+        if not self._is_allowed(target):
+            raise ImageRejected(
+                ImageDrop.UNSAFE_PATH,
+                f"{path}: a link that leads out of the image folder, to {target} "
+                "(--allow-symlinks-to opens a folder)",
+            )
+        try:
+            descriptor = os.open(target, _OPEN_FLAGS)
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return None
+            _refuse(path, error)
+        return self._read_descriptor(descriptor, path)
+
+    def _read_descriptor(self, descriptor: int, path: str) -> bytes | None:
+        try:
+            info = os.fstat(descriptor)
+            if stat.S_ISDIR(info.st_mode):
+                return None
+            if not stat.S_ISREG(info.st_mode):
+                raise ImageRejected(ImageDrop.UNSAFE_PATH, f"{path}: is not a regular file")
+            if info.st_size > self.max_bytes:
+                raise ImageRejected(
+                    ImageDrop.TOO_LARGE,
+                    f"{path}: {info.st_size} bytes, at most {self.max_bytes} are taken",
+                )
+            return _read_all(descriptor, info.st_size)
+        except OSError as error:
+            _refuse(path, error)
+        finally:
+            os.close(descriptor)
+
+
+def _refuse(path: str, error: OSError) -> NoReturn:
+    """Drop a file that cannot be read, but let through what is not the file's fault."""
+    if error.errno in _MACHINE:
+        raise error
+    raise ImageRejected(ImageDrop.UNREADABLE, f"{path}: {error.strerror}") from error
+
+
+def _read_all(descriptor: int, size: int) -> bytes:
+    data = os.read(descriptor, size + 1)
+    if len(data) == size:
+        return data
+    parts = [data]
+    while more := os.read(descriptor, 1 << 20):
+        parts.append(more)
+    return b"".join(parts)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that could lead anywhere but down into the image folder.
+
+    Raises:
+        ImageRejected: unsafe-path, or missing for an empty name.
+    """
+    if not name:
+        raise ImageRejected(ImageDrop.MISSING, "expected an image name, got nothing")
+    unsafe = name.startswith("/") or "\0" in name or "\\" in name
+    if unsafe or any(part in ("..", ".") for part in name.split("/")):
+        raise ImageRejected(
+            ImageDrop.UNSAFE_PATH, f"{name[:100]!r}: expected a name inside the image folder"
+        )
+    if any(len(part.encode("utf-8", "replace")) > _NAME_MAX_BYTES for part in name.split("/")):
+        raise ImageRejected(ImageDrop.MISSING, f"{name[:40]!r}…: too long to name a file")
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Whether a real path lies in a real folder."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def find_folders(
+    root: str,
+    shard_number: str,
+    stem: str,
+    *,
+    named: bool,
+    pattern: str | None,
+    allow_links_to: tuple[str, ...],
+    max_bytes: int,
+) -> ImageFolder:
+    """The image folders of one input: `<root>/<shard number>/`, `<root>/<stem>/`, then `<root>/`.
+
+    The images of an input whose own name holds no shard number are also looked for in the root's
+    only sub-folder, if it has just one.
+
+    Args:
+        root: the image folder.
+        shard_number: digits from the input's name (or its member's), or empty.
+        stem: the input's name without endings.
+        named: whether the input's own name holds the number.
+        pattern: `--image-path`, which overrides the layout; relative to the root.
+        allow_links_to: folders that links may lead into, besides the root.
+        max_bytes: of one image file.
+    """
+    allowed = tuple(os.path.realpath(folder) for folder in (root, *allow_links_to))
+    if pattern is not None:
+        fields = {"root": root, "shard": shard_number, "stem": stem}
+        filled = pattern.format_map(fields | {"image_name": "{image_name}"})
+        # What the pattern says outright is where the user wants images to come from.
+        said = os.path.dirname(os.path.join(root, pattern.partition("{")[0]))
+        return ImageFolder(
+            (), (*allowed, os.path.realpath(said)), max_bytes, os.path.join(root, filled)
+        )
+    names = [shard_number, stem]
+    if not named:
+        inside = [entry.name for entry in os.scandir(root) if entry.is_dir()]
+        names += inside if len(inside) == 1 else []
+    folders = [os.path.join(root, name) for name in names if name]
+    folders = [folder for folder in [*folders, root] if os.path.isdir(folder)]
+    unique = list(dict.fromkeys(os.path.normpath(folder) for folder in folders))
+    safe = [f for f in unique if any(is_inside(os.path.realpath(f), a) for a in allowed)]
+    refused = tuple(folder for folder in unique if folder not in safe)
+    return ImageFolder(tuple(safe), allowed, max_bytes, refused=refused)

@@ -1,0 +1,225 @@
+"""Files of JSON lines, plain or compressed: segments that can be read once from a start, records.
+
+A *segment* is what can be read from a seekable start: a byte range of a plain file, a member of a
+zip, a whole .gz or .zst. A *record* is a line that is not blank, with a byte order mark at the
+file's start and a carriage return at the line's end taken off. Lines end at LF only: U+2028 and
+U+0085 are text. A line longer than the limit is passed over in bounded memory.
+"""
+
+import gzip
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from mmdata.errors import BadInputError
+
+SUFFIXES = (".jsonl", ".jsonl.zip", ".jsonl.gz", ".jsonl.zst")
+#: Plain files are cut into ranges of this size, so that a large one is read in parallel.
+RANGE_BYTES = 64 * 2**20
+_CHUNK_BYTES = 1 << 20
+_BOM = b"\xef\xbb\xbf"
+_MAGIC = {".zip": b"PK", ".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of an input that one reader reads from start to end.
+
+    Attributes:
+        path: the input file.
+        member: the member of a zip; empty otherwise.
+        start: of a plain file, the byte where the range starts.
+        end: of a plain file, the byte where it ends; lines that start before it belong to it.
+    """
+
+    path: str
+    member: str = ""
+    start: int = 0
+    end: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The file, and its member where there is one."""
+        return f"{self.path}:{self.member}" if self.member else self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Overlong:
+    """A record that is longer than the limit; its bytes were not kept."""
+
+    num_bytes: int
+
+
+def input_size(path: str) -> int:
+    """Bytes of an input file."""
+    if not _is_url(path):
+        return os.path.getsize(path)
+    filesystem, name = url_to_fs(path)
+    return int(filesystem.size(name))
+
+
+def _is_url(path: str) -> bool:
+    return "://" in path
+
+
+def _open_file(path: str) -> AbstractContextManager[BinaryIO]:
+    """A file to read; fsspec takes URLs only, since it reads `::` in a local name as its own."""
+    if _is_url(path):
+        return cast(AbstractContextManager[BinaryIO], fsspec.open(path, "rb"))
+    return open(path, "rb")
+
+
+def list_segments(path: str) -> list[Segment]:
+    """The segments of an input, by its ending and first bytes.
+
+    Raises:
+        BadInputError: the file is empty, damaged, holds no .jsonl member, or is not what its
+            name says.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    try:
+        size = input_size(path)
+        with _open_file(path) as file:
+            head = file.read(4)
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if suffix in _MAGIC and size == 0:
+        raise BadInputError(f"{path}: the file is empty; fetch it again")
+    magic = _MAGIC.get(suffix)
+    if magic and not head.startswith(magic):
+        hint = "; it looks like plain JSON: name it .jsonl" if head[:1] in (b"{", b"[") else ""
+        raise BadInputError(f"{path}: is not a {suffix} file{hint}")
+    if suffix == ".zip":
+        return _zip_segments(path)
+    if suffix in (".gz", ".zst"):
+        return [Segment(path)]
+    if any(head.startswith(known) for known in _MAGIC.values()):
+        raise BadInputError(f"{path}: is compressed: name it .jsonl.zip, .jsonl.gz or .jsonl.zst")
+    starts = range(0, max(size, 1), RANGE_BYTES)
+    return [Segment(path, "", start, min(start + RANGE_BYTES, size)) for start in starts]
+
+
+def _zip_segments(path: str) -> list[Segment]:
+    """The .jsonl members of a zip, without the folders and junk that some systems add."""
+    try:
+        with _open_file(path) as file, zipfile.ZipFile(file) as archive:
+            members = [info for info in archive.infolist() if not info.is_dir()]
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+        raise BadInputError(f"{path}: damaged zip: {error}; fetch it again") from error
+    if not members:
+        raise BadInputError(f"{path}: the zip is empty")
+    wanted = [info for info in members if _is_jsonl(info.filename)]
+    if not wanted:
+        names = ", ".join(info.filename for info in members[:3])
+        raise BadInputError(f"{path}: no .jsonl member in the zip (it holds {names})")
+    if any(info.flag_bits & 1 for info in wanted):
+        raise BadInputError(f"{path}: the zip is encrypted")
+    if len({info.filename for info in wanted}) < len(wanted):
+        raise BadInputError(f"{path}: two members of the zip have one name")
+    return [Segment(path, info.filename) for info in wanted]
+
+
+def _is_jsonl(name: str) -> bool:
+    folder, _, base = name.rpartition("/")
+    return base.endswith(".jsonl") and not base.startswith(".") and "__MACOSX" not in folder
+
+
+@contextmanager
+def _open(segment: Segment) -> Iterator[BinaryIO]:
+    """The decompressed bytes of a segment, from its start."""
+    suffix = os.path.splitext(segment.path)[1].lower()
+    with _open_file(segment.path) as raw:
+        if segment.member:
+            with zipfile.ZipFile(raw) as archive, archive.open(segment.member) as file:
+                yield cast(BinaryIO, file)
+        elif suffix == ".gz":
+            with gzip.GzipFile(fileobj=raw) as unzipped:
+                yield cast(BinaryIO, unzipped)
+        elif suffix == ".zst":
+            yield cast(BinaryIO, _ZstdReader(raw))
+        else:
+            yield raw
+
+
+class _ZstdReader:
+    """Frames of a .zst file one after the other; an incomplete last frame is an error."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        import pyarrow
+
+        self._raw = raw
+        self._stream = pyarrow.CompressedInputStream(pyarrow.PythonFile(raw), "zstd")
+
+    def read(self, size: int) -> bytes:
+        return cast(bytes, self._stream.read(size))
+
+
+def read_records(segment: Segment, max_record_bytes: int) -> Iterator[bytes | Overlong]:
+    """The records of a segment, in order.
+
+    Raises:
+        BadInputError: the segment turns out to be damaged (CRC, truncated stream).
+    """
+    try:
+        with _open(segment) as file:
+            if segment.start:
+                file.seek(segment.start - 1)
+            for line in _lines(file, segment, max_record_bytes):
+                if isinstance(line, Overlong):
+                    yield line
+                elif line and not line.isspace():
+                    yield line[:-1] if line.endswith(b"\r") else line
+    except (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile) as error:
+        raise BadInputError(f"{segment.label}: damaged: {error}; fetch it again") from error
+    except (NotImplementedError, RuntimeError) as error:
+        raise BadInputError(f"{segment.label}: cannot be decompressed: {error}") from error
+    except OSError as error:
+        kind = "damaged" if segment.path.endswith((".gz", ".zst")) else "cannot be read"
+        raise BadInputError(f"{segment.label}: {kind}: {error}") from error
+
+
+def _lines(file: BinaryIO, segment: Segment, limit: int) -> Iterator[bytes | Overlong]:
+    """Lines that start inside the segment, without their line feeds."""
+    position = max(segment.start - 1, 0)  # of the line that is being gathered
+    skip_first = segment.start > 0  # it belongs to the range before
+    parts: list[bytes] = []
+    length = 0
+    while chunk := file.read(_CHUNK_BYTES):
+        *ended, rest = chunk.split(b"\n")
+        for piece in ended:
+            length += len(piece)
+            if length <= limit:
+                parts.append(piece)
+            if skip_first:
+                skip_first = False
+            else:
+                if segment.end is not None and position >= segment.end:
+                    return
+                yield _line(parts, length, limit, position)
+            position += length + 1
+            parts, length = [], 0
+        length += len(rest)
+        no_line_before = position + length if skip_first else position
+        if segment.end is not None and no_line_before >= segment.end:
+            return
+        if length <= limit:
+            parts.append(rest)
+        else:
+            parts = []
+    outside = segment.end is not None and position >= segment.end
+    if length and not skip_first and not outside:
+        yield _line(parts, length, limit, position)
+
+
+def _line(parts: list[bytes], length: int, limit: int, position: int) -> bytes | Overlong:
+    if length > limit:
+        return Overlong(length)
+    line = parts[0] if len(parts) == 1 else b"".join(parts)
+    return line[len(_BOM) :] if position == 0 and line.startswith(_BOM) else line

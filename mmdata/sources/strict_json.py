@@ -1,0 +1,115 @@
+"""JSON that means one thing: UTF-8, no duplicate keys, no NaN, no lone surrogates, not too deep.
+
+msgspec keeps the last of duplicate keys in silence and lets invalid UTF-8 pass in values that it
+skips, so every record goes through Python's parser once before its typed decode. Numbers are not
+converted in that pass; it costs about 40 us on a 10 kB record.
+"""
+
+import json
+from typing import Any, Never
+
+import msgspec
+
+from mmdata.sources.base import RecordDropped
+from schemas.reasons import DocumentDrop
+
+#: Deeper records are refused. Python and msgspec give up at depths that vary with the version and
+#: the caller's stack, and what a shard holds must not.
+MAX_DEPTH = 100
+_RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _DuplicateKeyError(Exception):
+    pass
+
+
+class _NotFiniteError(Exception):
+    pass
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise _DuplicateKeyError(next(name for name in names if names.count(name) > 1))
+    return fields
+
+
+def _constant(name: str) -> Never:
+    raise _NotFiniteError(name)
+
+
+#: Numbers are not kept (`bool` of their text is one shared object): only the shape is looked at.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_constant, parse_int=bool, parse_float=bool
+)
+
+
+def decode_object(record: bytes) -> dict[str, msgspec.Raw]:
+    """The fields of a record, each as raw JSON.
+
+    Raises:
+        RecordDropped: not UTF-8, not JSON, duplicate keys, NaN or infinity, a lone surrogate, too
+            deep, or not an object.
+    """
+    try:
+        text = record.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecordDropped(
+            DocumentDrop.NOT_UTF8,
+            f"expected UTF-8, got byte 0x{record[error.start]:02x} at {error.start}",
+        ) from None
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise RecordDropped(
+            DocumentDrop.BAD_JSON, f"expected JSON, got {error.msg} at character {error.pos}"
+        ) from None
+    except RecursionError:
+        raise _too_deep() from None
+    except _DuplicateKeyError as error:
+        raise RecordDropped(
+            DocumentDrop.DUPLICATE_KEYS, f"key {str(error)[:80]!r} occurs twice in one object"
+        ) from None
+    except _NotFiniteError as error:
+        raise RecordDropped(
+            DocumentDrop.NON_FINITE, f"expected a finite number, got {error}"
+        ) from None
+    if not isinstance(value, dict):
+        kind = {list: "array", str: "string", type(None): "null", bool: "boolean"}
+        raise RecordDropped(
+            DocumentDrop.NOT_AN_OBJECT, f"expected an object, got {kind.get(type(value), 'number')}"
+        )
+    # Brackets are at least as many as the depth: most records need no closer look.
+    if record.count(b"[") + record.count(b"{") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
+        raise _too_deep()
+    return _raw_fields(record, value)
+
+
+def _is_deeper(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        nested = (node.values() if isinstance(node, dict) else node for node in level)
+        level = [child for node in nested for child in node if isinstance(child, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+def _too_deep() -> RecordDropped:
+    return RecordDropped(DocumentDrop.TOO_DEEP, f"arrays or objects nest deeper than {MAX_DEPTH}")
+
+
+def _raw_fields(record: bytes, value: dict[str, Any]) -> dict[str, msgspec.Raw]:
+    try:
+        return _RAW_OBJECT.decode(record)
+    except RecursionError:
+        raise _too_deep() from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise RecordDropped(
+                DocumentDrop.LONE_SURROGATE, "a \\ud800-\\udfff escape without its pair"
+            ) from None
+        raise RecordDropped(DocumentDrop.BAD_JSON, str(error)) from None
