@@ -1,0 +1,205 @@
+"""convert-mmc4: MMC4's documents and a folder of downloaded images to interleaved shards."""
+
+import os
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mmdata.assemble import AssemblyPolicy, Outcome, assemble
+from mmdata.errors import BadInputError, UserError
+from mmdata.sources import mmc4
+from mmdata.sources.base import RecordDropped
+from mmdata.sources.image_folder import ImageFolder, find_folders
+from mmdata.sources.records import SUFFIXES, Overlong, Segment, list_segments, read_records
+from pipelines.config import ConvertMmc4
+from pipelines.convert import ConversionResult, run_conversion
+from pipelines.plan import SegmentScan
+from pipelines.units import overlong_drop
+from schemas.manifest import Kind
+
+_SHARD_NUMBER = re.compile(r"shard_(\d+)")
+#: Images that are looked for in a segment before the work starts, to estimate sizes.
+_PROBED_IMAGES = 64
+#: Options that change the bytes of the shards (docs_per_shard is the plan's).
+_OPTIONS = (
+    "verify",
+    "on_missing",
+    "keep_text_only",
+    "drop_duplicate_images",
+    "min_similarity",
+    "max_pixels",
+    "max_aspect",
+    "min_side",
+    "min_bytes",
+    "jpeg_warnings",
+    "max_record_bytes",
+    "max_document_bytes",
+    "key_prefix",
+)
+
+
+def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResult:
+    """Convert MMC4 documents to shards; the same call again goes on where it stopped.
+
+    Args:
+        options: see `ConvertMmc4`.
+        quiet: no progress bar.
+
+    Raises:
+        UserError: it cannot start as asked; nothing was written.
+        BadInputError: inputs are missing or damaged; all of them are named.
+    """
+    if not os.path.isdir(options.images):
+        raise UserError(f"--images {options.images}: no such folder")
+    recipe = Mmc4Recipe(
+        kind="mmc4",
+        max_record_bytes=options.max_record_bytes,
+        key_prefix=options.key_prefix,
+        images=os.path.abspath(options.images),
+        image_path=options.image_path,
+        allow_symlinks_to=options.allow_symlinks_to,
+        policy=assembly_policy(options),
+    )
+    return run_conversion(
+        options,
+        recipe,
+        suffixes=SUFFIXES,
+        list_segments=list_segments,
+        byte_options={name: getattr(options, name) for name in _OPTIONS},
+        quiet=quiet,
+    )
+
+
+def assembly_policy(options: ConvertMmc4) -> AssemblyPolicy:
+    """What a document must be like, from the options."""
+    return AssemblyPolicy(
+        images=options.image_policy(),
+        on_missing=options.on_missing,
+        keep_text_only=options.keep_text_only,
+        drop_duplicate_images=options.drop_duplicate_images,
+        min_similarity=options.min_similarity,
+        max_document_bytes=options.max_document_bytes,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Mmc4Recipe:
+    """How MMC4 records become samples."""
+
+    kind: Kind
+    max_record_bytes: int
+    key_prefix: str
+    images: str
+    image_path: str | None
+    allow_symlinks_to: tuple[str, ...]
+    policy: AssemblyPolicy
+
+    def folder(self, segment: Segment) -> ImageFolder:
+        """Where a segment's images lie."""
+        name = shard_name(segment)
+        return find_folders(
+            self.images,
+            name.number,
+            name.stem,
+            named=name.in_file_name,
+            pattern=self.image_path,
+            allow_links_to=self.allow_symlinks_to,
+            max_bytes=self.policy.images.max_bytes,
+        )
+
+    def open(self, segment: Segment) -> Callable[[bytes | Overlong], Outcome]:
+        """A function from a record to its sample."""
+        folder = self.folder(segment)
+
+        def convert(record: bytes | Overlong) -> Outcome:
+            if isinstance(record, Overlong):
+                return overlong_drop(record, self.max_record_bytes)
+            try:
+                document = mmc4.parse_record(record)
+            except RecordDropped as dropped:
+                return Outcome(drop=(dropped.reason, dropped.detail))
+            return assemble(document, folder.read, self.policy)
+
+        return convert
+
+    def scan(self, segment: Segment) -> SegmentScan:
+        """Count records; look for images until one is found, and for some more to know sizes.
+
+        Raises:
+            BadInputError: damaged, a JSON array instead of lines, or none of its images is there.
+        """
+        folder = self.folder(segment)
+        scan = SegmentScan(looked_in=folder.where())
+        for record in read_records(segment, self.max_record_bytes):
+            if isinstance(record, Overlong):
+                scan.records += 1
+                scan.record_bytes += record.num_bytes
+                scan.crc32 = zlib.crc32(b"%d" % record.num_bytes, scan.crc32)
+                continue
+            if scan.records == 0 and segment.start == 0:
+                _refuse_array(record, segment)
+            scan.records += 1
+            scan.record_bytes += len(record)
+            scan.crc32 = zlib.crc32(b"\n", zlib.crc32(record, scan.crc32))
+            if scan.probed_found == 0 or scan.probed_images < _PROBED_IMAGES:
+                _probe(record, folder, scan)
+        if scan.probed_images and not scan.probed_found:
+            raise BadInputError(
+                f"{segment.label}: none of its {scan.probed_images} images was found in "
+                f"{folder.where()}; fetch them with MMC4's scripts/download_images.py, or say "
+                "where they are with --image-path '{root}/{shard}/{image_name}'"
+            )
+        return scan
+
+
+def _probe(record: bytes, folder: ImageFolder, scan: SegmentScan) -> None:
+    """Look for one record's images."""
+    try:
+        document = mmc4.parse_record(record)
+    except RecordDropped:
+        return
+    scan.probed_records += 1
+    for image in document.images:
+        scan.probed_images += 1
+        size = folder.size(image.name)
+        if size is not None:
+            scan.probed_found += 1
+            scan.probed_bytes += size
+
+
+def _refuse_array(record: bytes, segment: Segment) -> None:
+    """A whole file that is one JSON array is not JSON lines."""
+    if record.lstrip()[:2] in (b"[{", b"[") or record.lstrip().startswith(b"[ {"):
+        raise BadInputError(
+            f"{segment.label}: is one JSON array, not JSON lines; write one object a line "
+            "(jq -c '.[]' does)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ShardName:
+    """What the names of an input say of the shard that it is.
+
+    Attributes:
+        number: digits, or empty.
+        stem: the file's name without its endings.
+        in_file_name: whether the number is the file's, not its member's.
+    """
+
+    number: str
+    stem: str
+    in_file_name: bool
+
+
+def shard_name(segment: Segment) -> ShardName:
+    """The shard number from the name of an input, else of its member.
+
+    `docs_no_face_shard_7_v2.jsonl.zip` is shard 7 whatever its place in the list.
+    """
+    file = os.path.basename(segment.path)
+    stem = file.split(".jsonl")[0].removesuffix(".zip")
+    for name in (file, os.path.basename(segment.member)):
+        if match := _SHARD_NUMBER.search(name):
+            return ShardName(str(int(match[1])), stem, in_file_name=name is file)
+    return ShardName("", stem, in_file_name=False)

@@ -1,0 +1,174 @@
+"""The output folder: what is committed there, what is left over, and the manifest that ends a run.
+
+A shard is committed when its sidecar is there, has this conversion's fingerprint, and names the
+sizes of the files beside it.
+"""
+
+import os
+from collections import Counter
+
+import msgspec
+
+from mmdata.errors import UserError
+from mmdata.shards.naming import (
+    MANIFEST_NAME,
+    PLAN_NAME,
+    REJECTS,
+    SAMPLES,
+    SIDECAR,
+    SIZES_NAME,
+    TAR,
+    shard_of,
+    shard_stem,
+)
+from mmdata.shards.writer import encode_record
+from mmdata.storage.atomic import is_temporary, remove, sha256_of, write_atomically
+from pipelines.plan import Plan
+from schemas.document import FORMAT_VERSION
+from schemas.manifest import Manifest, ManifestInput, ManifestShard, Sidecar, Tally
+from schemas.reasons import ImageDrop
+
+
+def read_sidecar(output: str, shard: int) -> Sidecar | None:
+    """The sidecar of a shard; None when there is none that can be read."""
+    path = os.path.join(output, shard_stem(shard) + SIDECAR)
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=Sidecar)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def committed(output: str, shard: int, fingerprint: str, *, verify: bool = False) -> Sidecar | None:
+    """The sidecar of a shard that exists: of this conversion, and its files of the sizes it names.
+
+    Args:
+        output: the folder.
+        shard: its number.
+        fingerprint: of this conversion.
+        verify: hash the files too.
+    """
+    sidecar = read_sidecar(output, shard)
+    if sidecar is None or sidecar.fingerprint != fingerprint:
+        return None
+    stem = os.path.join(output, shard_stem(shard))
+    for ending, size, sha256 in (
+        (TAR, sidecar.bytes, sidecar.sha256),
+        (SAMPLES, sidecar.samples_bytes, sidecar.samples_sha256),
+        (REJECTS, sidecar.rejects_bytes, sidecar.rejects_sha256),
+    ):
+        try:
+            if os.path.getsize(stem + ending) != size:
+                return None
+        except FileNotFoundError:
+            return None
+        if verify and sha256_of(stem + ending) != sha256:
+            return None
+    return sidecar
+
+
+def lacks_images(sidecar: Sidecar) -> bool:
+    """Whether images were missing when the shard was written."""
+    return bool(sidecar.tally.images_dropped.get(ImageDrop.MISSING, 0))
+
+
+def sweep(output: str) -> int:
+    """Remove what killed runs left under temporary names; returns how many files that were."""
+    left = [name for name in os.listdir(output) if is_temporary(name)]
+    remove(os.path.join(output, name) for name in left)
+    return len(left)
+
+
+def check_is_ours(output: str, before: Plan | None) -> None:
+    """Refuse a folder with shards that no conversion of ours planned.
+
+    Raises:
+        UserError: with what to do.
+    """
+    if before is not None or not os.path.isdir(output):
+        return
+    tars = sorted(name for name in os.listdir(output) if name.endswith(".tar"))
+    if not tars:
+        return
+    which = tars[0] if len(tars) == 1 else f"{tars[0]} and {len(tars) - 1} more"
+    foreign = [name for name in tars if shard_of(name) is None]
+    way_out = "move them away" if foreign else "--overwrite to replace them"
+    raise UserError(
+        f"{output}: holds shards without a {PLAN_NAME} ({which}), made by something else; choose "
+        f"another folder, or {way_out}"
+    )
+
+
+def clear(output: str) -> None:
+    """Remove an earlier conversion: manifest and sidecars first, then what they vouch for."""
+    names = [name for name in os.listdir(output) if shard_of(name)]
+    first = [name for name in names if name.endswith(SIDECAR)]
+    rest = [name for name in names if not name.endswith(SIDECAR)]
+    for group in ([MANIFEST_NAME, SIZES_NAME], first, rest, [PLAN_NAME]):
+        remove(os.path.join(output, name) for name in group)
+
+
+def forget_manifest(output: str) -> None:
+    """Take back the word that the dataset is complete, before a shard is written anew."""
+    remove(os.path.join(output, name) for name in (MANIFEST_NAME, SIZES_NAME))
+
+
+def add_tally(total: Tally, part: Tally) -> None:
+    """Add one shard's counts to a sum."""
+    for name in (
+        "records",
+        "documents",
+        "images_listed",
+        "images",
+        "sentences",
+        "image_bytes",
+        "images_reencoded",
+    ):
+        setattr(total, name, getattr(total, name) + getattr(part, name))
+    for name in ("documents_dropped", "images_dropped", "notes"):
+        counts = Counter(getattr(total, name)) + Counter(getattr(part, name))
+        setattr(total, name, dict(sorted(counts.items())))
+
+
+def write_manifest(output: str, plan: Plan) -> Manifest:
+    """Write `sizes.json`, then `manifest.json`: from here on the dataset is complete."""
+    totals = Tally()
+    rows: list[ManifestShard] = []
+    for index in range(plan.num_shards):
+        stem = shard_stem(index)
+        path = os.path.join(output, stem + SIDECAR)
+        sidecar = read_sidecar(output, index)
+        if sidecar is None:
+            raise UserError(f"{path}: gone while the run was going; run the same command again")
+        add_tally(totals, sidecar.tally)
+        rows.append(
+            ManifestShard(
+                shard=sidecar.shard,
+                samples=sidecar.tally.documents,
+                bytes=sidecar.bytes,
+                sha256=sidecar.sha256,
+                sidecar=stem + SIDECAR,
+                sidecar_sha256=sha256_of(path),
+            )
+        )
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        kind=plan.kind,
+        layout="interleaved",
+        totals=totals,
+        options=plan.options,
+        versions=plan.versions,
+        fingerprint=plan.fingerprint,
+        inputs=[
+            ManifestInput(
+                file=entry.name, bytes=entry.bytes, records=entry.records, crc32=entry.crc32
+            )
+            for entry in plan.inputs
+        ],
+        excluded_inputs=plan.excluded,
+        shards=rows,
+    )
+    sizes = {row.shard: row.samples for row in rows}
+    write_atomically(os.path.join(output, SIZES_NAME), msgspec.json.encode(sizes) + b"\n")
+    write_atomically(os.path.join(output, MANIFEST_NAME), encode_record(manifest))
+    return manifest

@@ -1,0 +1,278 @@
+"""The plan of a conversion: inputs, their records, units of work, shards, what it will take.
+
+A unit is a segment of an input; it writes one or more consecutive shards, and no shard straddles
+two units, so that names and contents of shards follow from the inputs and options alone. The plan
+is kept in the output folder (`plan.json`): a resume does not count again, and another conversion
+into the same folder is refused with the differences.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from mmdata.errors import UserError
+from mmdata.shards.naming import PLAN_NAME
+from mmdata.shards.writer import encode_record
+from mmdata.sources.records import Segment
+from mmdata.storage.atomic import write_atomically
+from schemas.document import FORMAT_VERSION
+from schemas.manifest import ExcludedInput, Kind
+
+
+class SegmentScan(Struct, kw_only=True):
+    """What one pass over a segment found, and a look at its first images.
+
+    Attributes:
+        records: in the segment.
+        crc32: of all records' bytes.
+        record_bytes: of all records.
+        probed_records: records whose images were looked for.
+        probed_images: images that those name.
+        probed_found: of these, there.
+        probed_bytes: of those files.
+        looked_in: where images were looked for.
+    """
+
+    records: int = 0
+    crc32: int = 0
+    record_bytes: int = 0
+    probed_records: int = 0
+    probed_images: int = 0
+    probed_found: int = 0
+    probed_bytes: int = 0
+    looked_in: str = ""
+
+
+class PlanInput(Struct, kw_only=True):
+    """An input file as it was when it was counted."""
+
+    path: str
+    name: str
+    bytes: int
+    mtime_ns: int
+    segments: list[Segment]
+    scans: list[SegmentScan]
+
+    @property
+    def records(self) -> int:
+        """Records of the whole file."""
+        return sum(scan.records for scan in self.scans)
+
+    @property
+    def crc32(self) -> str:
+        """Checksums of its segments' records."""
+        return "-".join(f"{scan.crc32:08x}" for scan in self.scans)
+
+
+class Unit(Struct, kw_only=True, frozen=True):
+    """Work for one task: a segment, and the shards that it becomes."""
+
+    segment: Segment
+    file: str
+    first_record: int
+    num_records: int
+    first_ordinal: int
+    first_shard: int
+    num_shards: int
+
+    def cut(self, shard: int) -> int:
+        """Where the unit's k-th shard begins, as a record of the unit; shards are even."""
+        return self.num_records * shard // self.num_shards
+
+
+class Plan(Struct, kw_only=True):
+    """Everything that is decided before the first shard is written."""
+
+    format_version: str
+    kind: Kind
+    inputs: list[PlanInput]
+    excluded: list[ExcludedInput]
+    docs_per_shard: int
+    units: list[Unit]
+    options: dict[str, Any]
+    versions: dict[str, str]
+    fingerprint: str
+
+    @property
+    def num_records(self) -> int:
+        """Records of all units."""
+        return sum(unit.num_records for unit in self.units)
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of all units."""
+        return sum(unit.num_shards for unit in self.units)
+
+    def estimate(self) -> "Estimate":
+        """What the work will read and write, from the looks at the inputs' first records."""
+        scans = [scan for entry in self.inputs for scan in entry.scans]
+        probed = max(1, sum(scan.probed_records for scan in scans))
+        images = sum(scan.probed_found for scan in scans) / probed * self.num_records
+        image_bytes = sum(scan.probed_bytes for scan in scans) / probed * self.num_records
+        record_bytes = sum(scan.record_bytes for scan in scans)
+        return Estimate(
+            images=round(images),
+            read_bytes=round(image_bytes) + sum(entry.bytes for entry in self.inputs),
+            # base64 is 4/3; a record's own text, its sha256, sizes and the tar's header and padding
+            write_bytes=round(image_bytes * 4 / 3) + record_bytes + 2_000 * self.num_records,
+            probed_images=sum(scan.probed_found for scan in scans),
+        )
+
+
+class Estimate(Struct, kw_only=True, frozen=True):
+    """Sizes to expect, in bytes, from a sample of the images."""
+
+    images: int
+    read_bytes: int
+    write_bytes: int
+    probed_images: int
+
+
+def make_plan(
+    kind: Kind,
+    inputs: list[PlanInput],
+    excluded: list[ExcludedInput],
+    *,
+    docs_per_shard: int,
+    num_shards: int | None,
+    options: dict[str, Any],
+    versions: dict[str, str],
+) -> Plan:
+    """Cut counted inputs into units and shards.
+
+    Raises:
+        UserError: more shards are asked for than there are records.
+    """
+    counts = [scan.records for entry in inputs for scan in entry.scans]
+    if num_shards is not None:
+        docs_per_shard = min(docs_per_shard, _docs_per_shard(counts, num_shards))
+    options = options | {"docs_per_shard": docs_per_shard}
+    return Plan(
+        format_version=FORMAT_VERSION,
+        kind=kind,
+        inputs=inputs,
+        excluded=excluded,
+        docs_per_shard=docs_per_shard,
+        units=_units(inputs, docs_per_shard),
+        options=options,
+        versions=versions,
+        fingerprint=_fingerprint(kind, inputs, options, versions),
+    )
+
+
+def _units(inputs: list[PlanInput], docs_per_shard: int) -> list[Unit]:
+    units: list[Unit] = []
+    ordinal = shard = 0
+    for entry in inputs:
+        record, member = 0, None
+        for segment, scan in zip(entry.segments, entry.scans, strict=True):
+            if segment.member != member:
+                record, member = 0, segment.member
+            shards = -(-scan.records // docs_per_shard)
+            if scan.records:
+                units.append(
+                    Unit(
+                        segment=segment,
+                        file=entry.name,
+                        first_record=record,
+                        num_records=scan.records,
+                        first_ordinal=ordinal,
+                        first_shard=shard,
+                        num_shards=shards,
+                    )
+                )
+            record += scan.records
+            ordinal += scan.records
+            shard += shards
+    return units
+
+
+def _docs_per_shard(counts: Sequence[int], num_shards: int) -> int:
+    """The largest shard that still gives at least so many."""
+    if sum(counts) < num_shards:
+        raise UserError(
+            f"--num-shards {num_shards}: the inputs hold only {sum(counts)} records; "
+            "ask for fewer shards"
+        )
+    low, high = 1, max(counts)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sum(-(-count // middle) for count in counts) >= num_shards:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _fingerprint(
+    kind: Kind, inputs: list[PlanInput], options: dict[str, Any], versions: dict[str, str]
+) -> str:
+    """A hash of all that decides the shards' bytes; no mount paths, no number of workers."""
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "kind": kind,
+        "inputs": [[entry.name, entry.bytes, entry.records, entry.crc32] for entry in inputs],
+        "options": options,
+        "versions": versions,
+    }
+    return hashlib.sha256(msgspec.json.encode(facts, order="deterministic")).hexdigest()
+
+
+def input_names(paths: Sequence[str]) -> list[str]:
+    """The inputs relative to their common folder, so that a mount point does not matter."""
+    if not paths:
+        return []
+    folder = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    return [os.path.relpath(os.path.abspath(path), folder) for path in paths]
+
+
+def save_plan(plan: Plan, output: str) -> None:
+    """Keep the plan in the output folder."""
+    write_atomically(os.path.join(output, PLAN_NAME), encode_record(plan))
+
+
+def load_plan(output: str) -> Plan | None:
+    """The plan of an earlier run into this folder, or None.
+
+    Raises:
+        UserError: there is one that cannot be read.
+    """
+    path = os.path.join(output, PLAN_NAME)
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=Plan)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise UserError(f"{path}: not a plan of this version ({error}); use --overwrite") from error
+
+
+def differences(before: Plan, now: Plan) -> list[str]:
+    """What makes two plans' shards differ, one line each."""
+    lines = []
+    for title, old, new in (
+        ("option", before.options, now.options),
+        ("version of", before.versions, now.versions),
+    ):
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) != new.get(name):
+                lines.append(f"{title} {name}: was {old.get(name)}, is {new.get(name)}")
+    if before.format_version != now.format_version:
+        lines.append(f"format version: was {before.format_version}, is {now.format_version}")
+    if before.kind != now.kind:
+        lines.append(f"kind: was {before.kind}, is {now.kind}")
+    old_inputs = {entry.name: entry for entry in before.inputs}
+    new_inputs = {entry.name: entry for entry in now.inputs}
+    for name in sorted(old_inputs.keys() | new_inputs.keys()):
+        old_entry, new_entry = old_inputs.get(name), new_inputs.get(name)
+        if old_entry is None or new_entry is None:
+            lines.append(f"input {name}: {'added' if old_entry is None else 'gone'}")
+        elif old_entry.crc32 != new_entry.crc32 or old_entry.bytes != new_entry.bytes:
+            lines.append(f"input {name}: its contents changed")
+    if not lines:
+        lines.append("inputs: another order")
+    return lines

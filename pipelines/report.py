@@ -1,0 +1,134 @@
+"""What a person reads at the end of a conversion: in, out, dropped by reason, and what next."""
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipelines.convert import ConversionResult
+from pipelines.space import human_bytes
+
+#: A trainer wants at least one shard for each rank and worker.
+_FEW_SHARDS = 8
+
+
+def print_conversion(result: ConversionResult, console: Console | None = None) -> None:
+    """Print the table of a run and what the user may want to do next."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    if result.dry_run:
+        _print_plan(result, console)
+        return
+    _print_counts(result, console)
+    _print_dropped(result, console)
+    for label, failure in result.failures:
+        console.print(f"failed: {label}: {failure.error}", markup=False)
+    _print_ending(result, console)
+
+
+def _print_plan(result: ConversionResult, console: Console) -> None:
+    plan, estimate = result.plan, result.plan.estimate()
+    table = Table(title=escape(f"plan for {result.output}"), title_justify="left")
+    table.add_column("what")
+    table.add_column("how much", justify="right")
+    for what, amount in (
+        ("inputs", f"{len(plan.inputs):,}"),
+        ("inputs left out", f"{len(plan.excluded):,}"),
+        ("records", f"{plan.num_records:,}"),
+        ("units", f"{len(plan.units):,}"),
+        ("shards", f"{plan.num_shards:,}"),
+        ("records a shard, at most", f"{plan.docs_per_shard:,}"),
+        ("images (estimate)", f"{estimate.images:,}"),
+        ("to read (estimate)", human_bytes(estimate.read_bytes)),
+        ("to write (estimate)", human_bytes(estimate.write_bytes)),
+    ):
+        table.add_row(what, amount)
+    console.print(table)
+    for entry in plan.inputs:
+        for segment, scan in zip(entry.segments, entry.scans, strict=True):
+            images = f"{scan.probed_found} of {scan.probed_images} images looked for are there"
+            where = f"{entry.name}:{segment.member}" if segment.member else entry.name
+            console.print(
+                f"{where}: {scan.records} records; {images} ({scan.looked_in})", markup=False
+            )
+    _print_excluded(result, console)
+
+
+def _print_counts(result: ConversionResult, console: Console) -> None:
+    tally = result.tally
+    table = Table(title=escape(f"{result.plan.kind} -> {result.output}"), title_justify="left")
+    for name, justify in (("", "left"), ("in", "right"), ("out", "right"), ("dropped", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    dropped = sum(tally.documents_dropped.values())
+    table.add_row("documents", f"{tally.records:,}", f"{tally.documents:,}", f"{dropped:,}")
+    dropped = sum(tally.images_dropped.values())
+    table.add_row("images", f"{tally.images_listed:,}", f"{tally.images:,}", f"{dropped:,}")
+    table.add_row("  of them re-encoded", "", f"{tally.images_reencoded:,}", "")
+    table.add_row("sentences", "", f"{tally.sentences:,}", "")
+    table.add_row("image files", "", human_bytes(tally.image_bytes), "")
+    shards = result.shards_written + result.shards_kept
+    table.add_row("shards", f"{result.plan.num_shards:,}", f"{shards:,}", "")
+    console.print(table)
+
+
+def _print_dropped(result: ConversionResult, console: Console) -> None:
+    tally = result.tally
+    rows = [
+        *(("document", "dropped", *item) for item in sorted(tally.documents_dropped.items())),
+        *(("image", "dropped", *item) for item in sorted(tally.images_dropped.items())),
+        *(("", "kept", *item) for item in sorted(tally.notes.items())),
+    ]
+    if rows:
+        table = Table(title="dropped, and kept with a remark", title_justify="left")
+        for name in ("what", "action", "reason"):
+            table.add_column(name)
+        table.add_column("count", justify="right")
+        for what, action, reason, count in rows:
+            table.add_row(what, action, reason, f"{count:,}")
+        console.print(table)
+    if tally.documents_dropped or tally.images_dropped:
+        console.print("each of them: *.rejects.jsonl beside its shard (file, record, reason)")
+    _print_excluded(result, console)
+
+
+def _print_excluded(result: ConversionResult, console: Console) -> None:
+    for entry in result.plan.excluded:
+        console.print(f"left out: {entry.file}: {entry.problem}", markup=False)
+    for planned in result.plan.inputs:
+        members = {segment.member for segment in planned.segments}
+        if len(members) > 1:
+            console.print(
+                f"note: {planned.name} holds {len(members)} .jsonl members; all are read",
+                markup=False,
+            )
+
+
+def _print_ending(result: ConversionResult, console: Console) -> None:
+    if result.shards_kept:
+        console.print(f"{result.shards_kept:,} shards were there already and were kept")
+    if result.interrupted:
+        console.print(
+            f"interrupted: {result.shards_left:,} shards are left; run the same command again "
+            "to go on"
+        )
+    elif result.failures:
+        console.print(
+            f"{len(result.failures):,} units failed, {result.shards_left:,} shards are left; "
+            "what is written stays; mend the cause and run the same command again"
+        )
+    elif result.limited and result.shards_left:
+        console.print(
+            f"stopped at --limit: {result.shards_left:,} shards are left; run again without it"
+        )
+    empty = result.complete and result.tally.documents == 0
+    if empty and result.plan.num_records:
+        console.print("warning: no document was kept: every shard is empty")
+    elif empty:
+        console.print("warning: the inputs hold no records; there is nothing to write")
+    if result.complete and 0 < result.plan.num_shards < _FEW_SHARDS:
+        console.print(
+            f"{result.plan.num_shards} shards: a trainer wants at least ranks x workers of them "
+            "(--num-shards N asks for more)"
+        )
+    if result.shards_written and result.seconds:
+        rate = result.tally.images / result.seconds if not result.shards_kept else None
+        speed = f", {rate:,.0f} images/s" if rate else ""
+        console.print(f"wrote {result.shards_written:,} shards in {result.seconds:.1f} s{speed}")

@@ -1,0 +1,260 @@
+"""What a worker does with one unit: read its records, write and commit its shards.
+
+The same code runs in the process and in a Ray task. It starts again from what is committed, so a
+task that Ray retries after a crash of its worker does only what is left.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+from mmdata.assemble import MissingImageError, Outcome
+from mmdata.errors import MMDataError
+from mmdata.shards.naming import sample_key
+from mmdata.shards.writer import ShardWriter
+from mmdata.sources.records import Overlong, Segment, read_records
+from mmdata.storage.lease import holds
+from mmdata.versions import codec_versions
+from pipelines.output import committed, lacks_images
+from pipelines.plan import SegmentScan, Unit
+from schemas.manifest import Kind, Reject, RejectAction, SourceSpan, Tally
+from schemas.reasons import DocumentDrop
+
+#: Records between two ticks of progress.
+TICK_RECORDS = 50
+
+
+class Recipe(Protocol):
+    """How one kind of input becomes samples; picklable."""
+
+    @property
+    def kind(self) -> Kind:
+        """Of the conversion."""
+        ...
+
+    @property
+    def max_record_bytes(self) -> int:
+        """Longer records are passed over."""
+        ...
+
+    @property
+    def key_prefix(self) -> str:
+        """Put before every sample key."""
+        ...
+
+    def scan(self, segment: Segment) -> SegmentScan:
+        """Count a segment's records and look for its first images."""
+        ...
+
+    def open(self, segment: Segment) -> "RecordConverter":
+        """Get ready to convert a segment's records."""
+        ...
+
+
+class RecordConverter(Protocol):
+    """Turns records of one segment into samples."""
+
+    def __call__(self, record: bytes | Overlong) -> Outcome:
+        """One record as a sample, or why not."""
+        ...
+
+
+class UnitError(MMDataError):
+    """A record made its unit fail; the text names it."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True)
+class UnitTask:
+    """A unit with all that a worker needs to do it."""
+
+    unit: Unit
+    recipe: Recipe
+    output: str
+    lease_path: str
+    run: str
+    fingerprint: str
+    versions: dict[str, str]
+    shards: tuple[int, ...]
+    refresh_missing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Progress since the last tick."""
+
+    records: int
+    images: int
+    image_bytes: int
+    dropped: int
+
+
+def convert_unit(task: UnitTask) -> Iterator[Tick]:
+    """Write the task's shards of a unit.
+
+    Raises:
+        UnitError: a record that cannot be got over, by name.
+    """
+    versions = codec_versions()
+    if versions != task.versions:
+        changed = sorted(k for k in task.versions if versions.get(k) != task.versions[k])
+        raise UnitError(
+            f"this worker has other versions of {', '.join(changed)} than the plan; install the "
+            "same everywhere, else the shards would differ"
+        )
+    unit = task.unit
+    records = read_records(unit.segment, task.recipe.max_record_bytes)
+    convert = task.recipe.open(unit.segment)
+    position = 0
+    for shard in sorted(task.shards):
+        if _is_done(task, shard):
+            continue
+        begin, end = unit.cut(shard - unit.first_shard), unit.cut(shard - unit.first_shard + 1)
+        for _ in islice(records, begin - position):
+            pass
+        position = end
+        yield from _write_shard(task, shard, begin, islice(records, end - begin), convert)
+
+
+def _is_done(task: UnitTask, shard: int) -> bool:
+    """Whether a crashed attempt at this task has committed the shard already."""
+    sidecar = committed(task.output, shard, task.fingerprint)
+    return sidecar is not None and not (task.refresh_missing and lacks_images(sidecar))
+
+
+def _write_shard(
+    task: UnitTask,
+    shard: int,
+    begin: int,
+    records: Iterator[bytes | Overlong],
+    convert: RecordConverter,
+) -> Iterator[Tick]:
+    unit = task.unit
+    writer = ShardWriter(task.output, shard, key_prefix=task.recipe.key_prefix)
+    last = Tick(0, 0, 0, 0)
+    count = 0
+    try:
+        for count, record in enumerate(records, start=1):
+            place = begin + count - 1
+            _add_record(writer, unit, place, record, convert, task.recipe.key_prefix)
+            if count % TICK_RECORDS == 0:
+                now = _progress(writer.tally)
+                yield _since(last, now)
+                last = now
+        if writer.tally.records != count or count == 0:
+            raise UnitError(f"{unit.file}: fewer records than were counted; has it changed?")
+        writer.commit(
+            kind=task.recipe.kind,
+            fingerprint=task.fingerprint,
+            first_ordinal=unit.first_ordinal + begin,
+            source=[_span(unit, begin, count)],
+            may_commit=lambda: holds(task.lease_path, task.run),
+        )
+    except BaseException:
+        writer.discard()
+        raise
+    yield _since(last, _progress(writer.tally))
+
+
+def _span(unit: Unit, begin: int, count: int) -> SourceSpan:
+    return SourceSpan(
+        file=unit.file,
+        member=unit.segment.member,
+        first_record=unit.first_record + begin,
+        num_records=count,
+    )
+
+
+def _add_record(
+    writer: ShardWriter,
+    unit: Unit,
+    place: int,
+    record: bytes | Overlong,
+    convert: RecordConverter,
+    key_prefix: str,
+) -> None:
+    """Convert one record, write it, and count what came of it."""
+    span = _span(unit, place, 1)
+    ordinal = unit.first_ordinal + place
+    where = f"{unit.segment.label}: record {span.first_record}"
+    try:
+        outcome = convert(record)
+    except MissingImageError as error:
+        raise UnitError(f"{where}: {error}") from error
+    # Whatever a record brings about is told with the record; the unit then fails, others go on.
+    except Exception as error:
+        raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
+    if outcome.parts:
+        writer.add(ordinal, span, outcome.parts, outcome.row)
+    _count(writer.tally, outcome)
+    for reject in _rejects(outcome, span, sample_key(ordinal, key_prefix)):
+        writer.reject(reject)
+
+
+def _count(tally: Tally, outcome: Outcome) -> None:
+    tally.records += 1
+    if outcome.drop:
+        _increment(tally.documents_dropped, outcome.drop[0].value)
+    else:
+        tally.documents += 1
+        tally.images += len(outcome.row["matched"])
+        tally.sentences += outcome.row["sentences"]
+        tally.image_bytes += sum(outcome.row["image_bytes"])
+        tally.images_reencoded += sum(outcome.row["reencoded"])
+        tally.images_listed += len(outcome.row["matched"])
+    tally.images_listed += len(outcome.dropped_images)
+    for reason, _ in outcome.dropped_images.values():
+        _increment(tally.images_dropped, reason.value)
+    for note, number in Counter(note for _, note, _ in outcome.notes).items():
+        _increment(tally.notes, note, number)
+
+
+def _increment(counts: dict[str, int], name: str, number: int = 1) -> None:
+    counts[name] = counts.get(name, 0) + number
+
+
+def _rejects(outcome: Outcome, span: SourceSpan, key: str) -> Iterator[Reject]:
+    """The lines of the rejects file; images of a dropped document go with its one line."""
+
+    def reject(action: RejectAction, reason: str, detail: str, image: int | None = None) -> Reject:
+        return Reject(
+            action=action,
+            reason=reason,
+            file=span.file,
+            member=span.member,
+            record=span.first_record,
+            key=key,
+            image="" if image is None else str(image),
+            detail=detail,
+        )
+
+    if outcome.drop:
+        reason, detail = outcome.drop
+        yield reject("dropped-document", reason.value, detail)
+    for index, (image_reason, detail) in sorted(outcome.dropped_images.items()):
+        yield reject("dropped-image", image_reason.value, detail, index)
+    for noted, note, detail in outcome.notes:
+        yield reject("kept", note, detail, noted)
+
+
+def _progress(tally: Tally) -> Tick:
+    dropped = sum(tally.documents_dropped.values())
+    return Tick(tally.records, tally.images, tally.image_bytes, dropped)
+
+
+def _since(before: Tick, now: Tick) -> Tick:
+    return Tick(
+        now.records - before.records,
+        now.images - before.images,
+        now.image_bytes - before.image_bytes,
+        now.dropped - before.dropped,
+    )
+
+
+def overlong_drop(record: Overlong, limit: int) -> Outcome:
+    """The outcome of a record that is longer than the limit."""
+    detail = f"expected at most {limit} bytes, got {record.num_bytes}"
+    return Outcome(drop=(DocumentDrop.RECORD_TOO_LARGE, detail))
