@@ -1,0 +1,234 @@
+"""The rules of a folder: manifest, sizes.json, and what must hold across its shards.
+
+A manifest is written last, so its presence says that the conversion is complete; every shard that
+it lists is here, with the sidecar that it names, and no key is in two of them. Rules about what is
+missing or added apply when all tars of the folder were given, not when one was picked out.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from mmdata.shards.naming import MANIFEST_NAME, PLAN_NAME, SIZES_NAME
+from mmdata.shards.reader import split_name
+from mmdata.shards.structure import open_buffer, walk
+from mmdata.validation.documents import Problem, schema_problem
+from mmdata.validation.findings import Findings
+from mmdata.validation.shard import ShardResult
+from schemas.document import FORMAT_VERSION
+from schemas.manifest import Manifest, ManifestShard, Sidecar, Tally
+
+_MANIFEST_DECODER = msgspec.json.Decoder(Manifest)
+_SIZES_DECODER = msgspec.json.Decoder(dict[str, int])
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder that holds shards.
+
+    Attributes:
+        path: of the folder.
+        manifest: None where there is none, or none that can be read.
+        started: a conversion of ours has been at work here.
+        whole: every tar in it is to be checked.
+    """
+
+    path: Path
+    manifest: Manifest | None
+    started: bool
+    whole: bool
+
+    @property
+    def ours(self) -> bool:
+        """Whether its shards owe a sidecar."""
+        return self.manifest is not None or self.started
+
+
+def read_folder(path: Path, shards: set[str], findings: Findings) -> Folder:
+    """MAN001, SIDE014: look at what stands beside the shards of one folder.
+
+    Args:
+        path: of the folder.
+        shards: names of its tars that are to be checked.
+        findings: take what is wrong with the manifest.
+    """
+    there = {entry.name for entry in path.iterdir() if entry.name.endswith(".tar")}
+    whole = {name for name in there if not name.startswith(".")} <= shards
+    manifest, claimed = None, False
+    try:
+        raw = (path / MANIFEST_NAME).read_bytes()
+        claimed = b'"fingerprint"' in raw or b'"format_version"' in raw
+        manifest = _MANIFEST_DECODER.decode(raw) if claimed else None
+    except FileNotFoundError:
+        pass
+    except msgspec.ValidationError as error:
+        at, expected, got = schema_problem(error)
+        findings.add("MAN001", expected, got, path=at)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        findings.add("MAN001", "a manifest", str(error))
+    if manifest is not None and manifest.format_version != FORMAT_VERSION:
+        got = repr(manifest.format_version)
+        findings.add("SIDE014", repr(FORMAT_VERSION), got, path="$.format_version")
+    started = claimed or (path / PLAN_NAME).exists()
+    return Folder(path, manifest, started, whole)
+
+
+def check_folder(folder: Folder, results: Sequence[ShardResult], findings: Findings) -> None:
+    """Every rule across the shards of one folder.
+
+    Args:
+        folder: as `read_folder` found it.
+        results: of its shards that were checked, in order.
+        findings: take what is found, under the name of the manifest.
+    """
+    ours = folder.ours or any(result.sidecar is not None for result in results)
+    if not ours:
+        return
+    foreign_sidecars(results, findings)
+    unique_keys(results, findings)
+    if folder.manifest is None:
+        if not findings.counts.get("MAN001"):
+            findings.add("MAN007", "manifest.json, which is written last", "no such file")
+        return
+    listed = {row.shard: row for row in folder.manifest.shards}
+    for result in results:
+        name = Path(result.path).name
+        if name not in listed:
+            findings.add("MAN003", "a shard of the manifest", f"{name}, which it does not list")
+            continue
+        for code, problem in row_fits_shard(folder.manifest, listed[name], result):
+            path, expected, got = problem
+            findings.add(code, expected, got, path=f"$.shards[{name}].{path}")
+    sizes_agree(folder, findings)
+    if folder.whole:
+        missing_shards(folder, findings)
+        totals_add_up(folder.manifest, results, findings)
+
+
+def missing_shards(folder: Folder, findings: Findings) -> None:
+    """MAN002."""
+    for row in folder.manifest.shards if folder.manifest else ():
+        if not (folder.path / row.shard).is_file():
+            findings.add("MAN002", row.shard, "no such file", path=f"$.shards[{row.shard}]")
+
+
+def row_fits_shard(
+    manifest: Manifest, row: ManifestShard, result: ShardResult
+) -> Iterator[tuple[str, Problem]]:
+    """MAN004, MAN005, MAN008: one row against the shard and the sidecar that are there."""
+    found: dict[str, object] = {"bytes": result.num_bytes, "samples": result.num_samples}
+    if result.sha256 is not None:
+        found["sha256"] = result.sha256
+    for name, value in found.items():
+        if getattr(row, name) != value:
+            yield "MAN004", (name, f"{value!r}, as in the shard", repr(getattr(row, name)))
+    if result.sidecar is None or result.sidecar_sha256 is None:
+        return
+    if row.sidecar_sha256 != result.sidecar_sha256:
+        yield "MAN005", ("sidecar_sha256", row.sidecar_sha256, result.sidecar_sha256)
+    for name in ("fingerprint", "kind", "layout", "format_version"):
+        expected, got = getattr(manifest, name), getattr(result.sidecar, name)
+        if expected != got:
+            yield "MAN008", (name, f"{expected!r}, as in the manifest", f"{got!r} in the sidecar")
+
+
+def totals_add_up(manifest: Manifest, results: Sequence[ShardResult], findings: Findings) -> None:
+    """MAN006, where every listed shard has a sidecar that can be read."""
+    names = {row.shard for row in manifest.shards}
+    sidecars = [
+        result.sidecar
+        for result in results
+        if result.sidecar is not None and Path(result.path).name in names
+    ]
+    if len(sidecars) != len(names):
+        return
+    expected = msgspec.to_builtins(sum_tallies([sidecar.tally for sidecar in sidecars]))
+    got = msgspec.to_builtins(manifest.totals)
+    for name, value in expected.items():
+        if value != got[name]:
+            path = f"$.totals.{name}"
+            findings.add("MAN006", f"{value}, the sum of the sidecars", f"{got[name]}", path=path)
+
+
+def sum_tallies(tallies: Sequence[Tally]) -> Tally:
+    """Tallies added up, reason by reason."""
+    total = Tally()
+    for tally in tallies:
+        for name in Tally.__struct_fields__:
+            value = getattr(tally, name)
+            if isinstance(value, int):
+                setattr(total, name, getattr(total, name) + value)
+                continue
+            counts = dict(getattr(total, name))
+            for reason, count in value.items():
+                counts[reason] = counts.get(reason, 0) + count
+            setattr(total, name, counts)
+    return total
+
+
+def sizes_agree(folder: Folder, findings: Findings) -> None:
+    """MAN009: what open_clip and OpenFlamingo take the number of samples from."""
+    if folder.manifest is None:
+        return
+    expected = {row.shard: row.samples for row in folder.manifest.shards}
+    try:
+        got = _SIZES_DECODER.decode((folder.path / SIZES_NAME).read_bytes())
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        findings.add("MAN009", "sizes.json, {file: count}", str(error))
+        return
+    for name in sorted(expected.keys() | got.keys()):
+        if expected.get(name) != got.get(name):
+            path = f"sizes.json $.{name}"
+            findings.add("MAN009", f"{expected.get(name)}", f"{got.get(name)}", path=path)
+
+
+def foreign_sidecars(results: Sequence[ShardResult], findings: Findings) -> None:
+    """SIDE003, by numbers: a sidecar that does not fit its shard but fits another one."""
+    by_content = {(result.num_bytes, result.sha256): result.path for result in results}
+    for result in results:
+        sidecar = result.sidecar
+        if sidecar is None or _fits(sidecar, result):
+            continue
+        digest = sidecar.sha256 if result.sha256 is not None else None
+        owner = by_content.get((sidecar.bytes, digest))
+        if owner is not None and owner != result.path:
+            name = Path(result.path).name
+            got = f"size and sha256 of {Path(owner).name}"
+            findings.add("SIDE003", f"size and sha256 of {name}", got, key=name, path="$.sha256")
+
+
+def _fits(sidecar: Sidecar, result: ShardResult) -> bool:
+    same_bytes = result.sha256 is None or sidecar.sha256 == result.sha256
+    return same_bytes and sidecar.bytes == result.num_bytes
+
+
+def unique_keys(results: Sequence[ShardResult], findings: Findings) -> None:
+    """KEY003. Ranges of keys that do not overlap need no look at the keys themselves."""
+    spans = sorted((r.first_key, r.last_key, r.path) for r in results if r.first_key)
+    group: list[str] = []
+    greatest = ""
+    for first, last, path in spans:
+        if group and first <= greatest:
+            group.append(path)
+        else:
+            _compare_keys(group, findings)
+            group = [path]
+        greatest = max(greatest, last)
+    _compare_keys(group, findings)
+
+
+def _compare_keys(paths: list[str], findings: Findings) -> None:
+    """Read the keys of shards whose ranges overlap, and report those that two of them have."""
+    if len(paths) < 2:
+        return
+    owner: dict[str, str] = {}
+    for path in paths:
+        with open_buffer(path) as data:
+            keys = {split_name(member.name)[0] for member in walk(data, lambda fault: None)}
+        for key in sorted(keys - {""}):
+            first = owner.setdefault(key, path)
+            if first != path:
+                got = f"in {Path(first).name} and in {Path(path).name}"
+                findings.add("KEY003", "a key in one shard only", got, key=key)

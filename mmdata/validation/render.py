@@ -1,0 +1,78 @@
+"""A report for people: one line a finding, then a table of the rules that were broken.
+
+Text from shards reaches a terminal here. Findings hold printable characters only, and nothing is
+read as rich's markup, so that a hostile name can neither colour nor clear the screen.
+"""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mmdata.validation.findings import Finding
+from mmdata.validation.report import ValidationReport
+from mmdata.validation.rules import BY_CODE
+
+_COLOURS = {"error": "bold red", "warning": "yellow"}
+
+
+def render(report: ValidationReport, console: Console | None = None) -> None:
+    """Print a report.
+
+    Args:
+        report: to print.
+        console: where to; standard output by default.
+    """
+    console = console or Console(highlight=False)
+    for finding in report.findings:
+        console.print(line(finding), soft_wrap=True)
+    kept = len(report.findings)
+    found = report.errors + report.warnings
+    if found > kept:
+        more = f"... and {found - kept:,} more findings of the rules above (--max-findings)"
+        console.print(Text(more), soft_wrap=True)
+    if report.counts:
+        console.print(summary(report))
+    console.print(Text(verdict(report)), soft_wrap=True)
+
+
+def line(finding: Finding) -> Text:
+    """shard, key, path, code, expected, got."""
+    colour = _COLOURS[BY_CODE[finding.code].severity]
+    text = Text()
+    text.append(finding.shard)
+    if finding.key:
+        text.append(f" {finding.key}")
+    if finding.path:
+        text.append(f" {finding.path}")
+    text.append(f" {finding.code}", style=colour)
+    text.append(f" expected {finding.expected}, got {finding.got}")
+    return text
+
+
+def summary(report: ValidationReport) -> Table:
+    """The rules that were broken, how often, and what to do."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("rule", "", "findings", "shards", "meaning", "remedy"):
+        justify = "right" if heading in ("findings", "shards") else "left"
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for count in report.counts:
+        table.add_row(
+            Text(count.code, style=_COLOURS[count.severity]),
+            count.severity,
+            f"{count.findings:,}",
+            f"{count.shards:,}",
+            Text(count.meaning),
+            Text(count.remedy),
+        )
+    return table
+
+
+def verdict(report: ValidationReport) -> str:
+    """One line: what was checked, and what came of it."""
+    checked = (
+        f"{report.shards:,} shards, {report.samples:,} samples, {report.images:,} images, "
+        f"{report.bytes:,} bytes at level {report.level}"
+    )
+    if not report.errors and not report.warnings:
+        return f"{checked}: clean"
+    return f"{checked}: {report.errors:,} errors, {report.warnings:,} warnings"

@@ -1,0 +1,150 @@
+"""`mmdata validate`: check shards in this process or over Ray, as a conversion runs.
+
+A unit is one shard; what a worker sends back is bounded (findings by rule, a summary), and the
+rules across shards (manifest, keys, sidecars that were swapped) run here on these summaries.
+"""
+
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Never
+
+from mmdata.errors import UserError
+from mmdata.shards.naming import MANIFEST_NAME
+from mmdata.storage.paths import expand_paths
+from mmdata.validation.findings import Findings
+from mmdata.validation.manifest_rules import Folder, check_folder, read_folder
+from mmdata.validation.report import ReportBuilder, ValidationReport
+from mmdata.validation.rules import Level
+from mmdata.validation.shard import ShardResult, ShardTask, check_shard
+from pipelines.config import Validate
+from pipelines.engine import UnitDone, UnitFailure, choose_workers, run_units
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+#: What one core does of each level, in bytes a second, to guess whether Ray is worth its start.
+_BYTES_PER_SECOND = {"structure": 20e9, "content": 600e6, "full": 80e6}
+
+
+def validate(options: Validate) -> ValidationReport:
+    """Check shards and what stands beside them.
+
+    Raises:
+        UserError: a path does not exist, a folder holds no shard, or Ray does not start; nothing
+            was checked.
+    """
+    paths = find_shards(options.shards)
+    by_folder: dict[Path, list[int]] = defaultdict(list)
+    for index, path in enumerate(paths):
+        by_folder[Path(path).parent].append(index)
+    builder = ReportBuilder(options.max_findings)
+    folders: list[tuple[Folder, Findings, list[int]]] = []
+    for parent, indices in by_folder.items():
+        findings = Findings(str(parent / MANIFEST_NAME), options.max_findings)
+        names = {Path(paths[index]).name for index in indices}
+        folders.append((read_folder(parent, names, findings), findings, indices))
+    owed = {folder.path for folder, _, _ in folders if folder.ours}
+    tasks = [
+        ShardTask(
+            path=path,
+            level=options.level,
+            max_findings=options.max_findings,
+            owed=Path(path).parent in owed,
+        )
+        for path in paths
+    ]
+    results = run_tasks(tasks, options)
+    for index, result in enumerate(results):
+        builder.add(index, result.counts, result.findings)
+    for place, (folder, findings, indices) in enumerate(folders, start=len(paths)):
+        check_folder(folder, [results[index] for index in indices], findings)
+        builder.add(place, findings.counts, findings.kept)
+    report = _build(builder, options.level, results)
+    if options.json is not None:
+        _write_json(report, options.json)
+    return report
+
+
+def find_shards(specs: Sequence[str]) -> list[str]:
+    """The tars that arguments stand for, each once, in order.
+
+    Raises:
+        UserError: at least one argument stands for nothing; all such are named.
+    """
+    expansion = expand_paths(specs, (".tar",))
+    if expansion.problems:
+        named = "; ".join(f"{path}: {problem}" for path, problem in expansion.problems[:20])
+        more = len(expansion.problems) - 20
+        raise UserError(named + (f"; and {more} more" if more > 0 else ""))
+    if not expansion.files:
+        raise UserError("no shards given: name .tar files, folders, globs or {000..041} ranges")
+    unique: dict[str, str] = {}
+    for path in expansion.files:
+        unique.setdefault(os.path.realpath(path), path)
+    return list(unique.values())
+
+
+def run_tasks(tasks: Sequence[ShardTask], options: Validate) -> list[ShardResult]:
+    """Every task's result, in the order of the tasks; a failed one is a finding, not a crash."""
+    seconds = _total_bytes(tasks) / _BYTES_PER_SECOND[options.level]
+    workers = choose_workers(options.workers, seconds, options.ray_address)
+    results: list[ShardResult | None] = [None] * len(tasks)
+    with _progress(len(tasks)) as bar:
+        for index, event in run_units(
+            check_unit, tasks, workers=workers, ray_address=options.ray_address
+        ):
+            if isinstance(event, ShardResult):
+                results[index] = event
+            elif isinstance(event, UnitFailure):
+                results[index] = _failed(tasks[index], event)
+            if isinstance(event, UnitDone | UnitFailure):
+                bar.update()
+    return [
+        result or _failed(task, UnitFailure(index, "the check ended without a result", ""))
+        for index, (task, result) in enumerate(zip(tasks, results, strict=True))
+    ]
+
+
+def check_unit(task: ShardTask) -> Iterator[ShardResult]:
+    """One shard, as the engine wants it."""
+    yield check_shard(task)
+
+
+def _failed(task: ShardTask, failure: UnitFailure) -> ShardResult:
+    findings = Findings(task.path, task.max_findings)
+    findings.add("TAR012", "a check that ends", failure.error)
+    return ShardResult(path=task.path, counts=findings.counts, findings=findings.kept)
+
+
+def _build(
+    builder: ReportBuilder, level: Level, results: Sequence[ShardResult]
+) -> ValidationReport:
+    return builder.build(
+        level,
+        shards=len(results),
+        samples=sum(result.num_samples for result in results),
+        images=sum(result.num_images for result in results),
+        num_bytes=sum(result.num_bytes for result in results),
+    )
+
+
+def _total_bytes(tasks: Sequence[ShardTask]) -> int:
+    return sum(os.path.getsize(task.path) for task in tasks)
+
+
+def _write_json(report: ValidationReport, path: str) -> None:
+    try:
+        Path(path).write_text(report.to_json(), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--json {path}: {error.strerror or error}") from error
+
+
+def _progress(total: int) -> "tqdm[Never]":
+    """A bar on standard error where that is a terminal."""
+    from tqdm import tqdm
+
+    hidden = not sys.stderr.isatty()
+    return tqdm(total=total, unit="shard", disable=hidden, file=sys.stderr, leave=False)
