@@ -1,0 +1,1 @@
+"""Flamingo as published: vision tower, resampler, gated cross-attention, any transformers LM."""

@@ -1,0 +1,134 @@
+"""Finding the decoder layers of any transformers LM, and putting cross-attention before them.
+
+The list is found by structure: the outermost `ModuleList` with as many entries as the config has
+hidden layers. Class names are not looked at, so an LM that nobody thought of works, and
+`decoder_layers_attr_name` decides where structure does not.
+
+Every entry is wrapped, also those without cross-attention: the LM's parameter names then differ
+from the original in one regular way (`.decoder_layer`), which is OpenFlamingo's.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from flamingo.model.context import MediaContext
+from flamingo.model.cross_attention import GatedCrossAttentionBlock
+from mmdata.errors import UserError
+
+
+class ConditionedLayer(nn.Module):
+    """One decoder layer, with cross-attention to the media in front of it or without.
+
+    The layer's own arguments and output pass through untouched (a tensor in some LMs, a tuple in
+    others). The context is read here, outside what is checkpointed: when the backward pass
+    computes a block again, the call that set the context is over.
+    """
+
+    def __init__(
+        self,
+        decoder_layer: nn.Module,
+        gated_cross_attn_layer: GatedCrossAttentionBlock | None,
+        context: MediaContext,
+    ) -> None:
+        super().__init__()
+        self.decoder_layer = decoder_layer
+        self.gated_cross_attn_layer = gated_cross_attn_layer
+        self.activation_checkpointing = False
+        self._context = context
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        recompute = self.activation_checkpointing and torch.is_grad_enabled()
+        media = self._context.current
+        if self.gated_cross_attn_layer is not None:
+            block = self.gated_cross_attn_layer
+            if recompute:
+                hidden_states = checkpoint(block, hidden_states, media, use_reentrant=False)
+            else:
+                hidden_states = block(hidden_states, media)
+        if recompute:
+            return checkpoint(
+                self.decoder_layer, hidden_states, *args, use_reentrant=False, **kwargs
+            )
+        return self.decoder_layer(hidden_states, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """Attributes that an LM reads off its layers (`attention_type`…) are the layer's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "decoder_layer":
+                raise
+            return getattr(self.decoder_layer, name)
+
+
+def text_config(lang_encoder: nn.Module) -> Any:
+    """The config of the text part, for LMs that have others."""
+    config: Any = lang_encoder.config
+    return config.get_text_config(decoder=True)
+
+
+def find_decoder_layers(
+    lang_encoder: nn.Module, attr_name: str | None = None
+) -> tuple[str, nn.ModuleList]:
+    """(dotted name, list) of the decoder layers."""
+    if attr_name is not None:
+        return attr_name, _named_list(lang_encoder, attr_name)
+    num_layers = text_config(lang_encoder).num_hidden_layers
+    found = [
+        (name, module)
+        for name, module in lang_encoder.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers
+    ]
+    if found:
+        depth = min(name.count(".") for name, _ in found)
+        found = [(name, module) for name, module in found if name.count(".") == depth]
+    if len(found) != 1:
+        names = ", ".join(name for name, _ in found) or "none"
+        raise UserError(
+            f"{type(lang_encoder).__name__}: expected one list of {num_layers} decoder layers, "
+            f"got {names}; name it with decoder_layers_attr_name"
+        )
+    return found[0]
+
+
+def _named_list(lang_encoder: nn.Module, attr_name: str) -> nn.ModuleList:
+    try:
+        module = lang_encoder.get_submodule(attr_name)
+    except AttributeError:
+        module = None
+    if not isinstance(module, nn.ModuleList):
+        kind = "nothing" if module is None else type(module).__name__
+        raise UserError(
+            f"decoder_layers_attr_name={attr_name!r}: expected a ModuleList of "
+            f"{type(lang_encoder).__name__}, got {kind}"
+        )
+    return module
+
+
+def condition_layers(
+    layers: nn.ModuleList,
+    *,
+    every_n: int,
+    text_width: int,
+    latent_width: int,
+    context: MediaContext,
+) -> list[ConditionedLayer]:
+    """Wraps all entries in place; cross-attention stands before layer i where (i+1) % n == 0."""
+    if not 1 <= every_n <= len(layers):
+        raise UserError(
+            f"cross_attn_every_n_layers: expected 1 to {len(layers)} (the LM's layers), "
+            f"got {every_n}"
+        )
+    wrapped = []
+    for i, layer in enumerate(layers):
+        if isinstance(layer, ConditionedLayer):
+            raise UserError("this LM has cross-attention already; load a fresh one")
+        block = None
+        if (i + 1) % every_n == 0:
+            block = GatedCrossAttentionBlock(text_width, latent_width)
+        wrapped.append(ConditionedLayer(layer, block, context))
+        layers[i] = wrapped[-1]
+    return wrapped

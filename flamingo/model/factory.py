@@ -1,0 +1,169 @@
+"""`create_model_and_transforms`: OpenFlamingo's function and argument names, and ours.
+
+In order: tokenizer and configs, the check that all belongs together, then weights.
+
+- clip_vision_encoder_path, clip_vision_encoder_pretrained: an open_clip model and its weights, a
+  tag or a file.
+- lang_encoder_path, tokenizer_path: hub names or folders. Remote code only runs when asked for.
+- cross_attn_every_n_layers: cross-attention stands before layer i where (i+1) % n == 0.
+- use_local_files: LM and tokenizer from this machine only. `offline`: no network at all, the
+  vision tower included.
+- decoder_layers_attr_name: where the LM's layers lie, if structure does not tell.
+- freeze_lm_embeddings: the media-token rows keep their initial values (and are saved).
+- new_token_init: their initial values, 'normal' (N(0, 0.02) from the seed alone) or 'mean' (of
+  the LM's rows).
+- init_from: a checkpoint, OpenFlamingo's (released or trained) or ours, checked before loading.
+- lm_dtype: of the frozen LM; our own parts are fp32.
+- flamingo_options: `vision_tokens`, `vision_chunk`, `train_output_rows`; see `Flamingo`.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from flamingo.model.checkpoint_files import read_weights
+from flamingo.model.checkpoint_keys import load_openflamingo, load_trainable
+from flamingo.model.compat import check_fit
+from flamingo.model.flamingo import Flamingo
+from flamingo.model.media_tokens import embedding_and_head, resize_vocabulary
+from flamingo.model.tokenizer import load_tokenizer, num_rows, token_ids
+from flamingo.model.vision import configured_width, hub_offline, load_tower
+from mmdata.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Hub:
+    """Where tokenizer and LM come from, and what may be done to get them."""
+
+    lang_encoder_path: str
+    local_files_only: bool
+    trust_remote_code: bool
+    cache_dir: str | None
+
+    def tokenizer(self, path: str) -> Any:
+        return load_tokenizer(path, **self._options())
+
+    def lm_config(self) -> Any:
+        return self._load(AutoConfig)
+
+    def language_model(self, **options: Any) -> nn.Module:
+        return self._load(AutoModelForCausalLM, **options)
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "local_files_only": self.local_files_only,
+            "trust_remote_code": self.trust_remote_code,
+            "cache_dir": self.cache_dir,
+        }
+
+    def _load(self, loader: Any, **options: Any) -> Any:
+        """`from_pretrained`, with its errors as one line."""
+        try:
+            return loader.from_pretrained(self.lang_encoder_path, **self._options(), **options)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(f"language model {self.lang_encoder_path}: {reason}") from error
+
+
+def create_model_and_transforms(
+    clip_vision_encoder_path: str,
+    clip_vision_encoder_pretrained: str | None,
+    lang_encoder_path: str,
+    tokenizer_path: str,
+    cross_attn_every_n_layers: int = 1,
+    use_local_files: bool = False,  # noqa: FBT001, FBT002 (OpenFlamingo's order)
+    decoder_layers_attr_name: str | None = None,
+    freeze_lm_embeddings: bool = False,  # noqa: FBT001, FBT002
+    cache_dir: str | None = None,
+    *,
+    new_token_init: str = "normal",
+    seed: int = 42,
+    init_from: str | os.PathLike[str] | None = None,
+    offline: bool = False,
+    trust_remote_code: bool = False,
+    lm_dtype: torch.dtype = torch.float32,
+    attn_implementation: str | None = None,
+    gradient_checkpointing: bool = False,
+    **flamingo_options: Any,
+) -> tuple[Flamingo, Callable[..., Tensor], Any]:
+    """Builds a Flamingo; returns (model, image_processor, tokenizer). Arguments: see the module."""
+    hub = _Hub(
+        lang_encoder_path=lang_encoder_path,
+        local_files_only=use_local_files or offline,
+        trust_remote_code=trust_remote_code,
+        cache_dir=cache_dir,
+    )
+    every_n: dict[str, Any] = {
+        "cross_attn_every_n_layers": cross_attn_every_n_layers,
+        "decoder_layers_attr_name": decoder_layers_attr_name,
+    }
+    with hub_offline(offline=offline):
+        tokenizer = hub.tokenizer(tokenizer_path)
+        check = partial(
+            check_fit,
+            hub.lm_config(),
+            tokenizer,
+            lm_path=lang_encoder_path,
+            checkpoint=init_from,
+            cache_dir=cache_dir,
+            **every_n,
+        )
+        width = configured_width(clip_vision_encoder_path)
+        if width is not None:
+            check(vision_width=width)
+        tower, image_processor = load_tower(
+            clip_vision_encoder_path,
+            clip_vision_encoder_pretrained,
+            cache_dir=cache_dir,
+            offline=offline,
+        )
+        lm = hub.language_model(dtype=lm_dtype, attn_implementation=attn_implementation)
+    options = every_n | {"freeze_lm_embeddings": freeze_lm_embeddings} | flamingo_options
+    model = assemble(tower, lm, tokenizer, seed=seed, new_token_init=new_token_init, **options)
+    model.fit = check(vision_width=model.vis_dim)  # again, with all files at hand
+    if init_from is not None:
+        load_weights(model, init_from)
+    model.set_activation_checkpointing(enabled=gradient_checkpointing)
+    return model, image_processor, tokenizer
+
+
+def assemble(
+    tower: nn.Module,
+    lang_encoder: nn.Module,
+    tokenizer: Any,
+    *,
+    seed: int,
+    new_token_init: str = "normal",
+    **options: Any,
+) -> Flamingo:
+    """A Flamingo around a tower and an LM that are there already; `options` are Flamingo's."""
+    rows, ids = num_rows(tokenizer), token_ids(tokenizer)
+    old_rows = embedding_and_head(lang_encoder)[0].weight.shape[0]
+    resize_vocabulary(lang_encoder, rows)
+    model = Flamingo(
+        tower,
+        lang_encoder,
+        eoc_token_id=ids.eoc,
+        media_token_id=ids.media,
+        pad_token_id=ids.pad,
+        **options,
+    )
+    if not model.perceiver.latents.is_meta:
+        known = min(old_rows, ids.eoc, ids.media)
+        model.initialise(seed, new_token_init=new_token_init, num_known_rows=known)
+    return model
+
+
+def load_weights(model: Flamingo, path: str | os.PathLike[str]) -> None:
+    """A checkpoint in OpenFlamingo's form or in ours, whichever it is."""
+    weights = read_weights(path)
+    if any(name.startswith("media_tokens.") for name in weights):
+        load_trainable(model, weights)
+    else:
+        load_openflamingo(model, weights)

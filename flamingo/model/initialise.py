@@ -1,0 +1,35 @@
+"""Initial values of our own modules, as a function of the seed alone.
+
+The values follow torch's defaults (and the published model: latents N(0, 1), gates 0), but from
+a generator of their own: the order in which things are built, other libraries' draws and the
+construction on the meta device change nothing.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from flamingo.model.cross_attention import GatedCrossAttentionBlock
+from flamingo.model.resampler import PerceiverResampler
+
+
+@torch.no_grad()
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Fills a resampler or a cross-attention block; the generator lives on the CPU."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            bound = 1.0 / math.sqrt(part.in_features)
+            _uniform(part.weight, bound, generator)
+        elif isinstance(part, nn.LayerNorm):
+            part.weight.fill_(1.0)
+            part.bias.zero_()
+        elif isinstance(part, PerceiverResampler):
+            part.latents.copy_(torch.empty(part.latents.shape).normal_(generator=generator))
+        elif isinstance(part, GatedCrossAttentionBlock):
+            part.attn_gate.zero_()
+            part.ff_gate.zero_()
+
+
+def _uniform(weight: torch.Tensor, bound: float, generator: torch.Generator) -> None:
+    weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))

@@ -1,0 +1,58 @@
+"""What a forward pass returns, and the loss of next-token prediction.
+
+Dimensions: B samples, L positions, V vocabulary, n target positions.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.utils.generic import ModelOutput
+
+IGNORED = -100
+LossReduction = Literal["mean", "sum"]
+
+
+@dataclass
+class FlamingoOutput(ModelOutput):
+    """A transformers output, so that FSDP finds the tensors in it."""
+
+    loss: Tensor | None = None
+    """Mean or sum over the target tokens, fp32; 0 when there is none."""
+    num_targets: Tensor | None = None
+    """Target tokens behind the loss, a 0-d tensor on the device."""
+    logits: Tensor | None = None
+    """(B, L, V), or (n, V) where only target positions were asked for."""
+    past_key_values: Any = None
+
+
+def find_target_positions(labels: Tensor) -> Tensor:
+    """(B, L) labels -> (n,) flat positions b*L + t whose *next* token is a target.
+
+    Meant for the CPU, where batches are made: on a GPU it waits for the device.
+    """
+    is_target = torch.zeros_like(labels, dtype=torch.bool)
+    is_target[:, :-1] = labels[:, 1:] != IGNORED
+    return is_target.flatten().nonzero().squeeze(1)
+
+
+def next_token_loss(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    reduction: LossReduction = "mean",
+    target_positions: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(loss, number of targets) of unshifted labels (B, L); both 0-d tensors."""
+    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED).flatten()  # (B*L,)
+    if target_positions is not None:
+        targets = targets.index_select(0, target_positions)
+    num_targets = (targets != IGNORED).sum()
+    loss = F.cross_entropy(
+        logits.flatten(0, -2).float(), targets, ignore_index=IGNORED, reduction="sum"
+    )
+    if reduction == "mean":
+        loss = loss / num_targets.clamp(min=1)
+    return loss, num_targets

@@ -1,0 +1,151 @@
+"""The frozen open_clip tower: patch tokens of images, before or after its last LayerNorm.
+
+The released OpenFlamingo models were trained on tokens *before* `ln_post`; open_clip >= 2.23
+returns them after it. `vision_tokens="pre_norm"` gives back what they were trained on (bit-equal
+to the old versions), `"post_norm"` what OpenFlamingo gives when installed today.
+
+Only open_clip's own `VisionTransformer` without attention pooling can do both; others are
+refused by name instead of being read at a guessed place.
+
+Dimensions: N images, V patch tokens, D width of the tower.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import huggingface_hub
+import open_clip
+import torch
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from mmdata.errors import UserError
+
+VisionTokens = Literal["pre_norm", "post_norm"]
+
+
+def prepare_tower(tower: nn.Module, vision_tokens: VisionTokens, name: str = "") -> nn.Module:
+    """Makes a tower return its patch tokens; freezes it."""
+    if vision_tokens not in ("pre_norm", "post_norm"):
+        raise UserError(f"vision_tokens: expected 'pre_norm' or 'post_norm', got {vision_tokens!r}")
+    if not isinstance(tower, VisionTransformer):
+        kind = type(tower).__name__
+    elif tower.attn_pool is not None:
+        kind = "VisionTransformer with attention pooling"
+    elif tower.pool_type == "none":
+        kind = "VisionTransformer with pool_type 'none'"
+    else:
+        tower.output_tokens = True
+        tower.final_ln_after_pool = vision_tokens == "pre_norm"
+        return tower.requires_grad_(requires_grad=False).eval()
+    raise refusal(name, kind)
+
+
+def refusal(name: str, kind: str) -> UserError:
+    """The error for a tower whose patch tokens cannot be had in the form that is needed."""
+    return UserError(
+        f"vision tower{name and ' '}{name}: expected open_clip's plain VisionTransformer "
+        f"(ViT-L-14, ViT-H-14…), got {kind}"
+    )
+
+
+def configured_width(name: str) -> int | None:
+    """Width of a tower before it is built; None where only the hub knows it."""
+    if name.startswith("hf-hub:"):
+        return None
+    try:
+        config = open_clip.get_model_config(name.replace("/", "-") if ":" not in name else name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"vision tower {name}: {error}") from error
+    if config is None:
+        raise UserError(
+            f"vision tower {name}: expected a model of open_clip (open_clip.list_models()), "
+            "got another name"
+        )
+    vision: dict[str, Any] = config["vision_cfg"]
+    kind = vision.get("timm_model_name")
+    if isinstance(vision.get("layers"), list):
+        kind = "a ResNet"
+    if kind is not None:
+        raise refusal(name, kind)
+    return vision["width"]
+
+
+def tower_width(tower: nn.Module) -> int:
+    """Width D of the patch tokens."""
+    return cast(VisionTransformer, tower).conv1.out_channels
+
+
+@torch.no_grad()
+def encode_images(tower: nn.Module, images: Tensor, chunk: int) -> Tensor:
+    """Normalised float images (N, 3, H, W) -> patch tokens (N, V, D), `chunk` images at a time."""
+    weight = cast(VisionTransformer, tower).conv1.weight
+    expected = (3, *cast(VisionTransformer, tower).image_size)
+    if not images.is_floating_point():
+        raise UserError(
+            f"images: expected normalised floating-point pixels, got {images.dtype}; "
+            "run the image_processor first"
+        )
+    if images.dim() != 4 or tuple(images.shape[1:]) != expected:
+        raise UserError(
+            f"images: expected (N, {', '.join(map(str, expected))}), got {tuple(images.shape)}"
+        )
+    parts = [tower(part.to(weight.dtype))[1] for part in images.split(chunk)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def load_tower(
+    name: str,
+    pretrained: str | None,
+    *,
+    vision_tokens: VisionTokens = "pre_norm",
+    cache_dir: str | None = None,
+    offline: bool = False,
+) -> tuple[nn.Module, Callable[..., Tensor]]:
+    """(tower, image processor) of an open_clip model, with the activation it was trained with."""
+    options: dict[str, Any] = {}
+    schema = name.startswith(("hf-hub:", "local-dir:"))
+    known = open_clip.get_pretrained_cfg(name, pretrained) if pretrained and not schema else {}
+    if known:
+        # open_clip >= 2.29 no longer switches ViT-L-14 to QuickGELU for OpenAI's weights.
+        options["force_quick_gelu"] = bool(known.get("quick_gelu", False))
+    if offline:
+        pretrained, found = _without_network(name, pretrained, known, cache_dir)
+        options |= found
+    try:
+        with hub_offline(offline=offline):
+            model, _, image_processor = open_clip.create_model_and_transforms(
+                name, pretrained=pretrained, cache_dir=cache_dir, weights_only=True, **options
+            )
+    except (RuntimeError, OSError, ValueError) as error:
+        hint = " (offline: only what is on this machine is used)" if offline else ""
+        raise UserError(f"vision tower {name} / {pretrained}{hint}: {error}") from error
+    return prepare_tower(model.visual, vision_tokens, name), image_processor
+
+
+@contextmanager
+def hub_offline(*, offline: bool) -> Iterator[None]:
+    """Keeps huggingface_hub, and what is built on it, off the network for a while."""
+    before = huggingface_hub.constants.HF_HUB_OFFLINE
+    huggingface_hub.constants.HF_HUB_OFFLINE = before or offline
+    try:
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = before
+
+
+def _without_network(
+    name: str, pretrained: str | None, known: dict[str, Any], cache_dir: str | None
+) -> tuple[str | None, dict[str, Any]]:
+    """Weights that open_clip would fetch by plain URL, which no offline switch stops."""
+    if not known or known.get("hf_hub") or not known.get("url"):
+        return pretrained, {}
+    folder = Path(cache_dir) if cache_dir else Path.home() / ".cache" / "clip"
+    path = folder / os.path.basename(known["url"])
+    if not path.is_file():
+        raise UserError(f"vision tower {name} / {pretrained}: offline, and {path} does not exist")
+    names = {"mean": "image_mean", "std": "image_std", "interpolation": "image_interpolation"}
+    return str(path), {ours: known[key] for key, ours in names.items() if key in known}
