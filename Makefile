@@ -1,0 +1,57 @@
+# Every target makes what it needs: `make demo` and `make test` work as the first command.
+#   make demo    the sample in examples/ from raw documents to a trained tiny model
+#   make test    the whole test suite, quick tests first
+#   make lint    format, lint, types, import direction (changes nothing)
+#   make bench   the converter against a hand-written floor (minutes)
+#   make format  rewrite the sources as `make lint` wants them
+#   make schemas, make cli-surface   regenerate what the tests compare with
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.PHONY: demo test lint format bench schemas cli-surface clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.convert
+
+schemas: $(VENV)/.installed-dev
+	$(BIN)/python -m schemas.generate
+
+cli-surface: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.architecture.surface
+
+clean:
+	rm -rf $(VENV) build dist .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Stamps: an install is repeated only when what it was made from changes.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mmdata needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing mmdata and torch into $(VENV) (once; minutes)"
+	@$(PIP) -e '.[train]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing mmdata, torch and the tools into $(VENV) (once; minutes)"
+	@$(PIP) -e '.[dev,train]'
+	@touch $(VENV)/.installed-demo $@

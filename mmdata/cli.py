@@ -1,0 +1,249 @@
+"""The command line: one subcommand a configuration dataclass, each run by the library behind it.
+
+The parser is made from the dataclasses (names with dashes or underscores), so there is one place
+where an option is said. Pipelines, numpy and ray load inside the command that needs them:
+`mmdata --help` answers in about 0.2 s. `--config run.yaml` fills options from a file; what stands
+on the command line wins.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, field, fields, make_dataclass, replace
+from typing import Annotated, Any, get_type_hints
+
+import tyro
+
+from flamingo.train.config import REFUSED, Generate, Train
+from mmdata import __version__
+from mmdata.errors import (
+    EXIT_CANNOT_START,
+    EXIT_INTERRUPTED,
+    MissingExtraError,
+    MMDataError,
+    UserError,
+)
+from pipelines.config import ConvertMmc4, Show, Validate
+
+
+def _run_convert_mmc4(options: ConvertMmc4) -> int:
+    from pipelines.convert_mmc4 import convert_mmc4
+    from pipelines.report import print_conversion
+
+    result = convert_mmc4(options)
+    print_conversion(result)
+    return result.exit_code
+
+
+def _run_validate(options: Validate) -> int:
+    from mmdata.validation.render import render
+    from pipelines.validate import validate
+
+    report = validate(options)
+    render(report)
+    return report.exit_code
+
+
+def _run_show(options: Show) -> int:
+    from mmdata.show import show
+
+    sys.stdout.write(show(_with_key(options)))
+    return 0
+
+
+def _with_key(options: Show) -> Show:
+    """Take the key of a sample from behind the shards: what is no file, folder or pattern."""
+    *shards, last = options.shards
+    if options.key or not shards or os.path.exists(last) or any(c in last for c in "*?[{/."):
+        return options
+    return replace(options, shards=tuple(shards), key=last)
+
+
+def _run_train(options: Train) -> int:
+    _need("train", "train")
+    from flamingo.train.run import summary, train
+
+    sys.stdout.write(summary(train(options)))
+    return 0
+
+
+def _run_generate(options: Generate) -> int:
+    _need("train", "generate")
+    from flamingo.generate import generate
+
+    print(generate(options))
+    return 0
+
+
+def _need(extra: str, command: str) -> None:
+    """Say how to install what a command needs and is not there."""
+    from importlib.util import find_spec
+
+    for package in EXTRAS[extra]:
+        if find_spec(package) is None:
+            raise MissingExtraError(extra, package, f"mmdata {command}")
+
+
+#: Modules that an optional extra brings.
+EXTRAS = {"train": ("torch", "torchvision", "open_clip", "transformers", "matplotlib")}
+
+#: Every subcommand: its options, and what runs it.
+COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
+    "convert-mmc4": (ConvertMmc4, _run_convert_mmc4),
+    "validate": (Validate, _run_validate),
+    "show": (Show, _run_show),
+    "train": (Train, _run_train),
+    "generate": (Generate, _run_generate),
+}
+
+_POSITIONAL = tyro.conf.Positional[str].__metadata__  # type: ignore[attr-defined]
+_REPEATED = tyro.conf.UseAppendAction[str].__metadata__  # type: ignore[attr-defined]
+_MARKERS = (
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.PositionalMetavarFromFieldName,
+    tyro.conf.DisallowNone,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code.
+
+    0 done, 1 findings or failed units, 2 could not start, 3 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--version"]:
+        print(f"mmdata {__version__}")
+        return 0
+    try:
+        return _dispatch(arguments)
+    except MMDataError as error:
+        print(f"mmdata: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("mmdata: interrupted; run the same command again to go on", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (`mmdata show … | head`); keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_CANNOT_START
+
+
+def _dispatch(arguments: list[str]) -> int:
+    config, arguments = _take_config(arguments)
+    command = arguments[0].replace("_", "-") if arguments else ""
+    if config and command not in COMMANDS:
+        raise UserError("--config goes with a command: mmdata COMMAND --config run.yaml")
+    if command == "train":
+        _refuse_foreign(arguments)
+    wanted = [command] if command in COMMANDS else list(COMMANDS)
+    types = {
+        name: _parser_type(COMMANDS[name][0], _read_config(config, COMMANDS[name][0]))
+        for name in wanted
+    }
+    chosen: Any = types[command] if command in types else _union(types)
+    prog = f"mmdata {command}" if command in types else "mmdata"
+    parsed = tyro.cli(
+        chosen,
+        prog=prog,
+        description=None if command in types else _DESCRIPTION,
+        args=arguments[1:] if command in types else arguments or ["--help"],
+        config=_MARKERS,
+    )
+    kind, run = COMMANDS[command]
+    # Built here, not by the parser: what an option's check says then comes as one plain line.
+    return run(kind(**{column.name: getattr(parsed, column.name) for column in fields(kind)}))
+
+
+_DESCRIPTION = (
+    "Vision-language raw material to validated shards, and training from them. "
+    "`mmdata COMMAND --help` tells a command's options."
+)
+
+
+def _refuse_foreign(arguments: list[str]) -> None:
+    """OpenFlamingo's flags that are not taken get an answer instead of a usage text."""
+    for argument in arguments:
+        name = argument.partition("=")[0].removeprefix("--").replace("-", "_")
+        if argument.startswith("--") and name in REFUSED:
+            raise UserError(f"{argument.partition('=')[0]}: {REFUSED[name]}")
+
+
+def _union(types: dict[str, Any]) -> Any:
+    """One type that stands for any of the commands."""
+    union: Any = None
+    for name, kind in types.items():
+        command: Any = Annotated[kind, tyro.conf.subcommand(name=name)]
+        union = command if union is None else union | command
+    return union
+
+
+def _parser_type(options: type, defaults: dict[str, Any]) -> Any:
+    """The options as the parser sees them: positional fields marked, defaults from a file."""
+    hints = get_type_hints(options)
+    columns: list[tuple[str, Any, Field[Any]]] = []
+    for column in fields(options):
+        hint: Any = hints[column.name]
+        if column.metadata.get("positional"):
+            hint = Annotated[hint, *_POSITIONAL]
+        if column.metadata.get("repeat"):
+            hint = Annotated[hint, *_REPEATED]
+        value = defaults.get(column.name, column.default)
+        new: Field[Any] = field(kw_only=True) if value is MISSING else field(default=value)
+        columns.append((column.name, hint, new))
+    kind = make_dataclass(
+        options.__name__,
+        columns,
+        bases=(options,),
+        frozen=True,
+        kw_only=True,
+        namespace={"__post_init__": lambda self: None},
+    )
+    kind.__doc__ = options.__doc__
+    return kind
+
+
+def _take_config(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Take `--config FILE` out of the arguments."""
+    for index, argument in enumerate(arguments):
+        if argument == "--config":
+            if index + 1 == len(arguments):
+                raise UserError("--config: expected a file behind it")
+            return arguments[index + 1], arguments[:index] + arguments[index + 2 :]
+        if argument.startswith("--config="):
+            return argument.partition("=")[2], arguments[:index] + arguments[index + 1 :]
+    return None, arguments
+
+
+def _read_config(path: str | None, options: type) -> dict[str, Any]:
+    """The options that a YAML file gives, checked against their types.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown option, or a value of another type.
+    """
+    if path is None:
+        return {}
+    import msgspec
+
+    try:
+        with open(path, "rb") as file:
+            values = msgspec.yaml.decode(file.read())
+    except (OSError, msgspec.DecodeError) as error:
+        raise UserError(f"--config {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"--config {path}: expected 'option: value' lines")
+    hints = get_type_hints(options)
+    found = {}
+    for name, value in values.items():
+        key = str(name).replace("-", "_")
+        if key not in hints:
+            raise UserError(f"--config {path}: no option {name!r}; there are {', '.join(hints)}")
+        try:
+            found[key] = msgspec.convert(value, hints[key])
+        except msgspec.ValidationError as error:
+            text = str(error).replace("`", "")
+            raise UserError(f"--config {path}: {name}: {text}") from error
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

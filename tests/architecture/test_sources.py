@@ -1,0 +1,133 @@
+"""Rules on the source files that no other tool holds: size, words at the top, no private places."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("mmdata", "pipelines", "flamingo", "schemas")
+MAX_FILE_LINES = 400
+#: The training loop reads top to bottom, in one file.
+MAX_TRAIN_FILE_LINES = 600
+MAX_FUNCTION_LINES = 60
+#: `path:function` -> why it is better long.
+LONG_FUNCTIONS: dict[str, str] = {}
+
+#: Written in pieces, so that this file does not break its own rule.
+FORBIDDEN_TEXT = re.compile(
+    "|".join(
+        (
+            r"pypi\." + "org",
+            r"pythonhosted\." + "org",
+            r"conda\." + "anaconda",
+            r"download\.pytorch\." + "org",
+            r"https?://[^\s\"')]+/" + r"simple\b",
+            r"--(?:extra-)?" + "index-url",
+            r"(?<![\w.~/-])/(?:ro" + r"ot|home/\w+|Us" + r"ers/\w+|work)/\w",
+        )
+    )
+)
+
+
+def sources() -> list[Path]:
+    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def tracked_files() -> list[Path]:
+    """Files of the repository: git's list where there is a git, with what is not ignored."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+class TestSource:
+    def test_is_no_longer_than_a_sitting(self, path: Path) -> None:
+        training = path.is_relative_to(ROOT / "flamingo" / "train")
+        most = MAX_TRAIN_FILE_LINES if training else MAX_FILE_LINES
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= most
+
+    def test_functions_fit_a_screen(self, path: Path) -> None:
+        too_long = {
+            f"{name}: {lines}"
+            for name, lines in functions(path)
+            if lines > MAX_FUNCTION_LINES and name not in LONG_FUNCTIONS
+        }
+        assert too_long == set()
+
+    def test_says_what_it_is_for(self, path: Path) -> None:
+        text = path.read_text(encoding="utf-8")
+        if text.strip():  # an empty __init__.py needs no words
+            assert ast.get_docstring(ast.parse(text))
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """(`path:function`, lines without decorators) of every function of a file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            name = f"{path.relative_to(ROOT).as_posix()}:{node.name}"
+            yield name, node.end_lineno - node.lineno + 1
+
+
+def test_exceptions_are_still_needed() -> None:
+    lengths = {name: lines for path in sources() for name, lines in functions(path)}
+    stale = {name for name in LONG_FUNCTIONS if lengths.get(name, 0) <= MAX_FUNCTION_LINES}
+    assert stale == set()
+
+
+def test_no_registry_host_and_no_path_of_somebodys_machine() -> None:
+    found = []
+    for path in tracked_files():
+        if not path.is_file() or path.is_relative_to(ROOT / "examples" / "mmc4" / "images"):
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [
+            f"{path.relative_to(ROOT)}: {match[0]}" for match in FORBIDDEN_TEXT.finditer(text)
+        ]
+    assert found == []
+
+
+def test_constraints_are_names_and_versions() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[\w.]+", line)] == []
+    assert lines == sorted(lines, key=str.lower)
+
+
+def test_every_direct_requirement_is_constrained() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = list(project["dependencies"])
+    for extra in project["optional-dependencies"].values():
+        wanted += extra
+    names = {re.split(r"[\[>=<]", one)[0].lower().replace("_", "-") for one in wanted} - {"mmdata"}
+    pinned = {
+        line.partition("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    }
+    assert names - pinned == set()
+
+
+def test_the_sample_is_what_it_is_said_to_be() -> None:
+    """At most 4 MB, and every picture's source is stated."""
+    folder = ROOT / "examples"
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert sum(path.stat().st_size for path in files) <= 4_000_000
+    rows = (folder / "mmc4/IMAGES.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    present = {tuple(row.split("\t")[:2]) for row in rows if row.endswith("\tyes")}
+    there = {(path.parent.name, path.name) for path in folder.glob("mmc4/images/*/*")}
+    assert present == there

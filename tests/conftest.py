@@ -1,0 +1,40 @@
+"""What every test shares: the order of tests, what is skipped, and the folder of the sample.
+
+Tests marked `slow` run last, so that what is quick to find out is found out first. Tests marked
+`gpu` are skipped where torch sees no CUDA device. Hypothesis draws the same examples everywhere and
+has no deadline: a busy machine is not a failure.
+"""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+settings.register_profile("repository", deadline=None, derandomize=True)
+settings.load_profile("repository")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first, otherwise in order; GPU tests only where there is one."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    for_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if for_gpu and not has_gpu():
+        for item in for_gpu:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def has_gpu() -> bool:
+    """Whether torch is installed and sees a CUDA device."""
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def sample() -> Path:
+    """The MMC4 sample: 47 documents in two shards, with `images/`."""
+    return ROOT / "examples" / "mmc4"
