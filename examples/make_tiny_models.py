@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 SAMPLE = Path(__file__).parent / "mmc4"
-VOCABULARY = 2048
+VOCABULARY = 768
 #: A ViT of 64 x 64 pixels with 16-pixel patches: 16 patch tokens of width 64.
 CLIP_CONFIG: dict[str, Any] = {
     "embed_dim": 64,
@@ -73,7 +73,9 @@ def make_language_model(folder: Path, vocabulary: int) -> None:
     """A GPT-NeoX of four layers and 128 channels, from its config and a fixed seed."""
     import torch
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     torch.manual_seed(0)
     config = GPTNeoXConfig(
         vocab_size=vocabulary,

@@ -1,0 +1,96 @@
+"""`mmdata generate`: text for pictures from the command line, with one image or several."""
+
+import os
+from typing import Any
+
+import torch
+
+from flamingo.data.decode import decode_image, normalise
+from flamingo.model.factory import create_model_and_transforms
+from flamingo.train.checkpoint import find_checkpoint, read_state
+from flamingo.train.config import Generate
+from flamingo.train.device import (
+    choose_device,
+    configured_image_size,
+    pixels_of,
+    quiet_loading,
+    tower_name,
+)
+from mmdata.errors import UserError
+
+_TAG = "<image>"
+
+
+def generate(options: Generate) -> str:
+    """The text that a trained model writes behind a prompt.
+
+    Raises:
+        UserError: no checkpoint, a picture that cannot be read, or parts that do not fit.
+    """
+    quiet_loading()
+    checkpoint = find_checkpoint(options.checkpoint)
+    if checkpoint is None:
+        raise UserError(f"--checkpoint {options.checkpoint}: holds no checkpoint of ours")
+    trained = read_state(checkpoint).options
+    tower = tower_name(options.vision_encoder_path or trained["vision_encoder_path"])
+    pretrained = options.vision_encoder_pretrained or trained["vision_encoder_pretrained"]
+    model, image_processor, tokenizer = create_model_and_transforms(
+        tower,
+        None if tower.startswith("local-dir:") else pretrained,
+        options.lm_path or trained["lm_path"],
+        os.path.join(checkpoint, "tokenizer"),
+        cross_attn_every_n_layers=trained["cross_attn_every_n_layers"],
+        vision_tokens=trained["vision_tokens"],
+        init_from=checkpoint,
+        offline=options.offline,
+        trust_remote_code=trained["trust_remote_code"],
+    )
+    device = choose_device(options.device)
+    model.to(device).eval()
+    images = _images(options.image, configured_image_size(tower))
+    pixels = pixels_of(image_processor)
+    ids = prompt_ids(options.prompt, tokenizer)
+    output = model.generate(
+        input_ids=torch.tensor([ids], device=device),
+        attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=device),
+        images=normalise(images.to(device), pixels.mean, pixels.std) if len(images) else None,
+        images_per_sample=[len(images)],
+        max_new_tokens=options.max_new_tokens,
+        num_beams=options.num_beams,
+    )
+    return str(tokenizer.decode(output[0][len(ids) :], skip_special_tokens=True)).strip()
+
+
+def prompt_ids(prompt: str, tokenizer: Any) -> list[int]:
+    """A prompt's token ids: `<image>` and `<|endofchunk|>` are structure here, typed by a person.
+
+    Everything between them is text; a special token of the tokenizer's own is text as well.
+    """
+    ids: list[int] = []
+    if getattr(tokenizer, "add_bos_token", False) and tokenizer.bos_token_id is not None:
+        ids.append(tokenizer.bos_token_id)
+    structure = tokenizer.convert_tokens_to_ids(["<|endofchunk|>", _TAG])
+    for number, part in enumerate(prompt.split(_TAG)):
+        if number:
+            ids.append(structure[1])
+        for chunk, text in enumerate(part.split("<|endofchunk|>")):
+            if chunk:
+                ids.append(structure[0])
+            if text:
+                encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+                ids += encoded["input_ids"]
+    return ids
+
+
+def _images(paths: tuple[str, ...], size: int) -> torch.Tensor:
+    """Pictures as uint8 (N, 3, size, size)."""
+    images = []
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                images.append(decode_image(file.read(), size))
+        except OSError as error:
+            raise UserError(f"--image {path}: {error.strerror}") from error
+        except ValueError as error:
+            raise UserError(f"--image {path}: cannot be decoded: {error}") from error
+    return torch.stack(images) if images else torch.zeros(0, 3, size, size, dtype=torch.uint8)

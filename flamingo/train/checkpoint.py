@@ -1,0 +1,142 @@
+"""Checkpoints to go on from: a folder a step, whole or not there, `latest` last.
+
+```
+RUN/checkpoints/step-00000040/
+  model.safetensors   what trains (with the record of what it belongs to in its header)
+  fit.json            the same record: LM, tokenizer, shapes, n of the cross-attention
+  tokenizer/          its files
+  optimizer.pt        AdamW's state and torch's random state (read with weights_only)
+  state.json          step, positions of the streams, options
+RUN/checkpoints/latest
+```
+"""
+
+import json
+import os
+import shutil
+import uuid
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from flamingo.model.checkpoint_files import WEIGHTS_FILE, read_weights, write_record, write_weights
+from flamingo.model.checkpoint_keys import load_trainable, trainable_state_dict
+from flamingo.model.flamingo import Flamingo
+from mmdata.errors import UserError
+from mmdata.storage.atomic import sync_folder, write_atomically
+
+FOLDER = "checkpoints"
+LATEST = "latest"
+STATE_FILE = "state.json"
+OPTIMIZER_FILE = "optimizer.pt"
+
+
+@dataclass(slots=True)
+class RunState:
+    """Where a run is.
+
+    Attributes:
+        step: optimizer steps taken.
+        positions: of each stream, as its own JSON.
+        skipped_steps: steps that were not finite, in all.
+        options: of the run, as JSON.
+        sequence: what decides which samples come in which order, by name.
+    """
+
+    step: int = 0
+    positions: dict[str, Any] = field(default_factory=dict)
+    skipped_steps: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+    sequence: dict[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    run: str,
+    model: Flamingo,
+    tokenizer: Any,
+    optimizer: torch.optim.Optimizer,
+    state: RunState,
+    *,
+    keep: int | None = None,
+) -> str:
+    """Write a checkpoint of the run and make it the latest; returns its folder."""
+    root = os.path.join(run, FOLDER)
+    os.makedirs(root, exist_ok=True)
+    final = os.path.join(root, f"step-{state.step:08d}")
+    draft = os.path.join(root, f".step-{state.step:08d}.{uuid.uuid4().hex}.tmp")
+    record = model.fit.record() if model.fit else None
+    os.makedirs(draft)
+    try:
+        write_weights(os.path.join(draft, WEIGHTS_FILE), trainable_state_dict(model), record)
+        write_record(draft, record or {}, tokenizer)
+        torch.save(
+            {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()},
+            os.path.join(draft, OPTIMIZER_FILE),
+        )
+        text = json.dumps(asdict(state), indent=1)
+        write_atomically(os.path.join(draft, STATE_FILE), text.encode() + b"\n")
+        _sync_tree(draft)
+        if os.path.exists(final):
+            shutil.rmtree(final)  # of an attempt that got further than its latest
+        os.rename(draft, final)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    sync_folder(root)
+    write_atomically(os.path.join(root, LATEST), os.path.basename(final).encode() + b"\n")
+    if keep is not None:
+        _remove_old(root, keep, newest=os.path.basename(final))
+    return final
+
+
+def find_checkpoint(path: str) -> str | None:
+    """The checkpoint that a run's folder, or a checkpoint's own, stands for; None if none is."""
+    if os.path.isfile(os.path.join(path, STATE_FILE)):
+        return path
+    latest = os.path.join(path, FOLDER, LATEST)
+    if not os.path.isfile(latest):
+        return None
+    with open(latest, encoding="utf-8") as file:
+        folder = os.path.join(path, FOLDER, file.read().strip())
+    if not os.path.isfile(os.path.join(folder, STATE_FILE)):
+        raise UserError(f"{latest}: names {folder}, which is no checkpoint; mend or remove it")
+    return folder
+
+
+def read_state(folder: str) -> RunState:
+    """Where the run was when the checkpoint was written."""
+    path = os.path.join(folder, STATE_FILE)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return RunState(**json.load(file))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a state of this version: {error}") from error
+
+
+def load_checkpoint(folder: str, model: Flamingo, optimizer: torch.optim.Optimizer) -> RunState:
+    """Put model and optimizer back to where the checkpoint was written."""
+    load_trainable(model, read_weights(folder))
+    saved = torch.load(os.path.join(folder, OPTIMIZER_FILE), map_location="cpu", weights_only=True)
+    optimizer.load_state_dict(saved["optimizer"])
+    torch.set_rng_state(saved["rng"])
+    return read_state(folder)
+
+
+def _sync_tree(folder: str) -> None:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            descriptor = os.open(os.path.join(parent, name), os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_folder(parent)
+
+
+def _remove_old(root: str, keep: int, *, newest: str) -> None:
+    """Keep the newest `keep` checkpoints, and the one just written in any case."""
+    steps = sorted(name for name in os.listdir(root) if name.startswith("step-"))
+    for name in steps[: max(0, len(steps) - keep)]:
+        if name != newest:
+            shutil.rmtree(os.path.join(root, name))

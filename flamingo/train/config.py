@@ -1,0 +1,241 @@
+"""What `mmdata train` and `mmdata generate` can be told; OpenFlamingo's names where it has one.
+
+Only the standard library is imported here, so that the command line shows its help without
+loading torch. OpenFlamingo's flags that make no sense here are in `REFUSED`, each with what to use
+instead; they paste in and get an answer, not a stack of usage text.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mmdata.errors import UserError
+
+Rule = Literal["auto", "interleaved", "caption"]
+Schedule = Literal["constant", "linear", "cosine"]
+
+#: OpenFlamingo's flags (and values) that are not taken -> what to do instead.
+REFUSED: dict[str, str] = {
+    "horovod": "was never functional in OpenFlamingo; leave it out",
+    "fsdp": "sharded training is not there yet; leave it out",
+    "fsdp_use_orig_params": "sharded training is not there yet; leave it out",
+    "fsdp_sharding_strategy": "sharded training is not there yet; leave it out",
+    "dist_url": "one process trains; leave it out",
+    "dist_backend": "one process trains; leave it out",
+    "no_set_device_rank": "one process trains; use --device",
+    "report_to_wandb": "use the JSON lines and the plot in the run's folder",
+    "wandb_project": "use the JSON lines and the plot in the run's folder",
+    "wandb_entity": "use the JSON lines and the plot in the run's folder",
+    "save_checkpoints_to_wandb": "checkpoints are folders under --run-name; copy them",
+    "dataset_resampled": "every record is read once an epoch; leave it out",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Train:
+    """Train a Flamingo model from shards: one process, on a CPU or one GPU."""
+
+    lm_path: str
+    """Language model: a folder, or a name on the hub."""
+    run_name: str
+    """Folder of the run: logs, checkpoints, plot. A run that is there already is resumed."""
+    mmc4_shards: str | None = None
+    """Interleaved shards: a folder, a glob or a {000..041} range."""
+    laion_shards: str | None = None
+    """Caption shards: the same, or img2dataset's tars."""
+    tokenizer_path: str | None = None
+    """Tokenizer; the language model's folder when not given."""
+    vision_encoder_path: str = "ViT-L-14"
+    """open_clip model, or a folder with its config and weights."""
+    vision_encoder_pretrained: str | None = "openai"
+    """Weights of the vision encoder: a tag of open_clip, or a file."""
+    cross_attn_every_n_layers: int = 1
+    """Cross-attention stands before every n-th decoder block."""
+    vision_tokens: Literal["pre_norm", "post_norm"] = "pre_norm"
+    """Patch tokens before or after the tower's last norm (released models: before)."""
+    vision_chunk: int = 64
+    """Images that go through the vision tower at once."""
+    freeze_lm_embeddings: bool = False
+    """Keep the rows of the two media tokens at their initial values."""
+    new_token_init: Literal["normal", "mean"] = "normal"
+    """First values of those rows: N(0, 0.02) from the seed, or the mean of all rows."""
+    train_output_rows: bool = True
+    """Train the output rows of the media tokens too, where the LM does not tie them."""
+    init_from: str | None = None
+    """Start from the weights alone of a run, a checkpoint, or a file of OpenFlamingo's."""
+    resume_from_checkpoint: str | None = None
+    """Go on from this checkpoint of ours, with optimizer and position."""
+    batch_size_mmc4: int = 8
+    """Documents of the interleaved stream in a micro-batch."""
+    batch_size_laion: int = 8
+    """Pairs of the caption stream in a micro-batch."""
+    gradient_accumulation_steps: int = 1
+    """Micro-batches of each stream in one optimizer step."""
+    loss_multiplier_mmc4: float = 1.0
+    """Weight of the interleaved stream's loss."""
+    loss_multiplier_laion: float = 1.0
+    """Weight of the caption stream's loss."""
+    train_num_samples_mmc4: int | None = None
+    """Documents in what counts as an epoch; with --num-epochs gives the run's length."""
+    train_num_samples_laion: int | None = None
+    """Pairs in what counts as an epoch; with --num-epochs gives the run's length."""
+    num_epochs: int = 1
+    """Epochs of the given numbers of samples."""
+    max_steps: int | None = None
+    """Optimizer steps of the run; overrides the epochs."""
+    learning_rate: float = 1e-4
+    """Of AdamW, after the warm-up."""
+    lr_scheduler: Schedule = "constant"
+    """After the warm-up; counts optimizer steps."""
+    warmup_steps: int = 0
+    """Optimizer steps from 0 to the full learning rate; shorter than the run."""
+    weight_decay: float = 0.1
+    """Of the gated cross-attention; nothing else decays."""
+    clip_norm: float = 1.0
+    """Global gradient norm is cut to this, once an optimizer step; 0: never."""
+    max_skipped_steps: int = 10
+    """Stop after so many steps in a row with a loss or gradient that is not finite."""
+    precision: Literal["fp32", "amp_bf16", "amp_bfloat16", "bf16-mixed"] = "fp32"
+    """fp32, or bf16 compute with fp32 weights (three names for it)."""
+    gradient_checkpointing: bool = False
+    """Recompute blocks in the backward pass instead of keeping their activations."""
+    mmc4_textsim_threshold: float = 0.24
+    """Images whose similarity to their sentence is below are left out (0 to 1)."""
+    mmc4_max_num_images: int = 6
+    """Images of a document that are used, at most."""
+    mmc4_min_num_images: int = 1
+    """Documents with fewer images are left out."""
+    mmc4_min_image_bytes: int = 11_000
+    """Images whose file is smaller are left out, in bytes."""
+    mmc4_max_tokens: int = 256
+    """Tokens of a document."""
+    laion_max_tokens: int = 32
+    """Tokens of a caption."""
+    mmc4_rule: Rule = "auto"
+    """How the first stream is read: auto looks at the manifest, then at the first sample."""
+    laion_rule: Rule = "auto"
+    """How the second stream is read."""
+    keep_single_image: float = 0.5
+    """Share of documents with a single image that is used, drawn from (seed, epoch, key)."""
+    surplus: Literal["drop", "argmax"] = "drop"
+    """Images that outnumber the sentences: left out, or at their best sentence."""
+    shuffle_shards: int = 8
+    """Shards in the window that samples are shuffled in."""
+    workers: int = 1
+    """Threads that decode images."""
+    seed: int = 42
+    """Of initial values, order and coins."""
+    device: str = "auto"
+    """cpu, cuda, or auto: a GPU where there is one."""
+    logging_steps: int = 10
+    """Optimizer steps between lines of the console."""
+    save_steps: int | None = None
+    """Optimizer steps between checkpoints; one is always written at the end."""
+    keep_checkpoints: int | None = None
+    """Remove all but the newest so many."""
+    delete_previous_checkpoint: bool = False
+    """Keep only the newest checkpoint (OpenFlamingo's name for --keep-checkpoints 1)."""
+    offline: bool = False
+    """No network at all, the vision tower included."""
+    trust_remote_code: bool = False
+    """Run code that comes with a model from the hub."""
+    dry_run: bool = False
+    """Write the first batches as an HTML page to the run's folder, and stop."""
+
+    def __post_init__(self) -> None:
+        if self.mmc4_shards is None and self.laion_shards is None:
+            raise UserError("nothing to train on: give --mmc4-shards, --laion-shards or both")
+        for name in _AT_LEAST_ONE:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{_flag(name)} {value}: expected at least 1")
+        for name in _AT_LEAST_ZERO:
+            if getattr(self, name) < 0:
+                raise UserError(f"{_flag(name)} {getattr(self, name)}: expected at least 0")
+        if self.mmc4_textsim_threshold > 1:
+            guess = self.mmc4_textsim_threshold / 100
+            raise UserError(
+                f"--mmc4-textsim-threshold {self.mmc4_textsim_threshold:g}: similarities are 0 to "
+                f"1: did you mean {guess:.2f}?"
+            )
+        if not 0 <= self.keep_single_image <= 1:
+            raise UserError(f"--keep-single-image {self.keep_single_image}: expected 0 to 1")
+        if self.init_from and self.resume_from_checkpoint:
+            raise UserError("--init-from starts a run, --resume-from-checkpoint goes on: give one")
+
+    @property
+    def bf16(self) -> bool:
+        """Whether compute is in bf16."""
+        return self.precision != "fp32"
+
+
+_AT_LEAST_ONE = (
+    "cross_attn_every_n_layers",
+    "vision_chunk",
+    "batch_size_mmc4",
+    "batch_size_laion",
+    "gradient_accumulation_steps",
+    "train_num_samples_mmc4",
+    "train_num_samples_laion",
+    "num_epochs",
+    "max_steps",
+    "mmc4_max_num_images",
+    "mmc4_min_num_images",
+    "mmc4_max_tokens",
+    "laion_max_tokens",
+    "shuffle_shards",
+    "workers",
+    "logging_steps",
+    "save_steps",
+    "keep_checkpoints",
+    "max_skipped_steps",
+)
+_AT_LEAST_ZERO = (
+    "loss_multiplier_mmc4",
+    "loss_multiplier_laion",
+    "learning_rate",
+    "warmup_steps",
+    "weight_decay",
+    "clip_norm",
+    "mmc4_min_image_bytes",
+)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generate:
+    """Write text for pictures with a trained model; several images make a few-shot prompt."""
+
+    checkpoint: str
+    """A run's folder, or one of its checkpoints."""
+    prompt: str
+    """Text with one <image> for each --image, as in "<image>An image of"."""
+    image: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """Pictures, in the order of the prompt's <image> tags; repeat the option."""
+    max_new_tokens: int = 20
+    """Tokens to write, at most."""
+    num_beams: int = 1
+    """Beams of the search; 1 is greedy."""
+    device: str = "auto"
+    """cpu, cuda, or auto: a GPU where there is one."""
+    lm_path: str | None = None
+    """Where the language model is now, if it has moved since the training."""
+    vision_encoder_path: str | None = None
+    """Where the vision encoder is now, if it has moved."""
+    vision_encoder_pretrained: str | None = None
+    """Where its weights are now, if they have moved."""
+    offline: bool = False
+    """No network at all."""
+
+    def __post_init__(self) -> None:
+        tags = self.prompt.count("<image>")
+        if tags != len(self.image):
+            raise UserError(
+                f"--prompt has {tags} <image> tags and there are {len(self.image)} --image: "
+                "expected one for each"
+            )
+        for name in ("max_new_tokens", "num_beams"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{_flag(name)} {getattr(self, name)}: expected at least 1")

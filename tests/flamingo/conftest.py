@@ -1,0 +1,108 @@
+"""A tiny CLIP, a tiny LM and real shards, made once; `options(**changes)` is a run on them.
+
+Factories: `world` (folders of models and shards), `run_options` (a `Train` for a fresh folder),
+`caption_shards` (an img2dataset-like tar).
+"""
+
+import importlib.util
+import io
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from flamingo.train.config import Train
+from pipelines.config import ConvertMmc4
+from pipelines.convert_mmc4 import convert_mmc4
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class World:
+    """Folders that the tests of a session share."""
+
+    shards: Path
+    captions: Path
+    lm: Path
+    clip: Path
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("world")
+    sample = ROOT / "examples" / "mmc4"
+    options = ConvertMmc4(
+        docs=(str(sample),),
+        images=str(sample / "images"),
+        output=str(folder / "shards"),
+        num_shards=4,
+        workers=0,
+    )
+    assert convert_mmc4(options, quiet=True).exit_code == 0
+    models = load_example("make_tiny_models")
+    models.make_language_model(folder / "lm", models.make_tokenizer(folder / "lm"))
+    models.make_clip(folder / "clip")
+    write_captions(folder / "captions")
+    return World(folder / "shards", folder / "captions", folder / "lm", folder / "clip")
+
+
+def load_example(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_captions(folder: Path) -> None:
+    """Twelve pairs of a coloured picture and its colour's name, as img2dataset lays them out."""
+    folder.mkdir()
+    names = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
+    with tarfile.open(folder / "00000.tar", "w") as tar:
+        for number in range(12):
+            name, colour = list(names.items())[number % 3]
+            data = io.BytesIO()
+            Image.new("RGB", (80 + number, 70), colour).save(data, "JPEG")
+            for suffix, content in (("jpg", data.getvalue()), ("txt", f"a {name} wall".encode())):
+                info = tarfile.TarInfo(f"{number:09d}.{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.fixture
+def run_options(world: World, tmp_path: Path) -> Callable[..., Train]:
+    """A run of four steps on the interleaved shards; anything can be changed."""
+
+    def make(name: str = "run", **changes: Any) -> Train:
+        given: dict[str, Any] = {
+            "mmc4_shards": str(world.shards),
+            "lm_path": str(world.lm),
+            "vision_encoder_path": str(world.clip),
+            "run_name": str(tmp_path / name),
+            "mmc4_min_image_bytes": 0,
+            "mmc4_max_tokens": 64,
+            "batch_size_mmc4": 4,
+            "batch_size_laion": 4,
+            "learning_rate": 1e-3,
+            "max_steps": 4,
+            "offline": True,
+            "device": "cpu",
+        }
+        return Train(**(given | changes))
+
+    return make

@@ -1,0 +1,213 @@
+"""A run: reproducible, resumable, counted, and stopped early when it makes no sense."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from flamingo.train.config import Train
+from flamingo.train.loop import NotFiniteError
+from flamingo.train.run import summary, train
+from flamingo.train.telemetry import read_log
+from mmdata.errors import UserError
+from tests.flamingo.conftest import World
+
+Options = Callable[..., Train]
+pytestmark = pytest.mark.slow
+
+
+def weights(options: Train, step: int) -> dict[str, torch.Tensor]:
+    folder = Path(options.run_name) / "checkpoints" / f"step-{step:08d}"
+    return load_file(folder / "model.safetensors")
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_one_seed_gives_one_set_of_weights(run_options: Options) -> None:
+    first, second = run_options("first"), run_options("second")
+    train(first)
+    train(second)
+    other = run_options("other", seed=7)
+    train(other)
+    assert equal(weights(first, 4), weights(second, 4))
+    assert not equal(weights(first, 4), weights(other, 4))
+
+
+def test_n_steps_and_n_more_equal_2n(run_options: Options) -> None:
+    whole = run_options("whole", max_steps=6)
+    train(whole)
+    halves = run_options("halves", max_steps=3)
+    train(halves)
+    resumed = train(run_options("halves", max_steps=6))
+    assert resumed.resumed_from == 3
+    assert equal(weights(whole, 6), weights(halves, 6))
+    logs = [read_log(os.path.join(run.run_name, "log.jsonl")) for run in (whole, halves)]
+    assert [line["losses"] for line in logs[0]] == [line["losses"] for line in logs[1]]
+    assert [line["step"] for line in logs[1]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    run_options: Options, world: World
+) -> None:
+    whole = run_options("whole", max_steps=8)
+    train(whole)
+    killed = run_options("killed", max_steps=8, save_steps=2)
+    command = [sys.executable, "-m", "mmdata.cli", "train"]
+    for name in ("mmc4_shards", "lm_path", "vision_encoder_path", "run_name", "max_steps"):
+        command += [f"--{name}", str(getattr(killed, name))]
+    command += ["--mmc4-min-image-bytes", "0", "--mmc4-max-tokens", "64", "--offline"]
+    command += ["--batch-size-mmc4", "4", "--learning-rate", "1e-3", "--save-steps", "2"]
+    command += ["--device", "cpu"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    latest = Path(killed.run_name) / "checkpoints" / "latest"
+    deadline = time.monotonic() + 120
+    while not latest.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert latest.exists()
+    train(killed)
+    assert equal(weights(whole, 8), weights(killed, 8))
+
+
+def test_how_a_global_batch_is_cut_into_micro_batches_changes_nothing(
+    run_options: Options,
+) -> None:
+    one = train(run_options("one", batch_size_mmc4=4))
+    two = train(run_options("two", batch_size_mmc4=2, gradient_accumulation_steps=2))
+    four = train(run_options("four", batch_size_mmc4=1, gradient_accumulation_steps=4))
+    for other in (two, four):
+        first, second = (read_log(os.path.join(r.folder, "log.jsonl")) for r in (one, other))
+        for left, right in zip(first, second, strict=True):
+            assert right["losses"]["mmc4"] == pytest.approx(left["losses"]["mmc4"], abs=1e-5)
+            assert right["gradient_norm"] == pytest.approx(left["gradient_norm"], rel=1e-3)
+
+
+def test_any_subset_of_the_streams_trains(run_options: Options, world: World) -> None:
+    captions = str(world.captions)
+    both = train(run_options("both", laion_shards=captions))
+    alone = train(run_options("alone", mmc4_shards=None, laion_shards=captions))
+    assert set(both.last) == {"mmc4", "laion"}
+    assert set(alone.last) == {"laion"}
+    with pytest.raises(UserError, match="nothing to train on"):
+        run_options("none", mmc4_shards=None)
+
+
+def test_the_media_rows_train_in_and_out(run_options: Options) -> None:
+    options = run_options("trained", save_steps=1)
+    train(options)
+    before, after = weights(options, 1), weights(options, 4)
+    rows = [name for name in after if "media_tokens" in name]
+    assert len(rows) == 2  # of the input, and of the untied output
+    for name in rows:
+        assert after[name].shape[0] == 2
+        assert (after[name] != before[name]).any(dim=1).all(), name
+
+
+def test_frozen_rows_are_in_the_checkpoint_all_the_same(run_options: Options) -> None:
+    options = run_options(
+        "frozen", freeze_lm_embeddings=True, train_output_rows=False, save_steps=1
+    )
+    train(options)
+    before, after = weights(options, 1), weights(options, 4)
+    assert torch.equal(before["media_tokens.input_rows"], after["media_tokens.input_rows"])
+
+
+def test_a_stream_that_yields_nothing_stops_at_once_with_the_counts(run_options: Options) -> None:
+    start = time.monotonic()
+    expected = r"every document is below --mmc4-textsim-threshold 0\.99: all 47 dropped"
+    with pytest.raises(UserError, match=expected):
+        train(run_options("nothing", mmc4_textsim_threshold=0.99))
+    assert time.monotonic() - start < 20
+
+
+def test_steps_that_are_not_finite_are_skipped_counted_and_end_the_run(
+    run_options: Options,
+) -> None:
+    options = run_options("inf", loss_multiplier_mmc4=float("inf"), max_skipped_steps=3)
+    with pytest.raises(NotFiniteError, match="3 steps in a row were not finite"):
+        train(options)
+    log = read_log(os.path.join(options.run_name, "log.jsonl"))
+    assert [line["skipped"] for line in log] == [True, True]
+
+
+def test_a_resume_with_another_sequence_of_samples_is_refused(run_options: Options) -> None:
+    train(run_options("run", max_steps=2))
+    with pytest.raises(UserError, match=r"mmc4: samples of a step: was 4, is 8"):
+        train(run_options("run", batch_size_mmc4=8))
+    with pytest.raises(UserError, match=r"mmc4_textsim_threshold: was 0.24, is 0.2"):
+        train(run_options("run", mmc4_textsim_threshold=0.2))
+
+
+def test_a_complete_run_says_so_and_does_nothing(run_options: Options) -> None:
+    options = run_options("run", max_steps=2)
+    train(options)
+    again = train(options)
+    assert "complete (2 steps)" in summary(again)
+    assert again.checkpoint is None
+
+
+def test_shards_and_models_may_move_between_resumes(run_options: Options, tmp_path: Path) -> None:
+    first = run_options("run", max_steps=2)
+    train(first)
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(str(first.mmc4_shards), moved)
+    assert train(run_options("run", max_steps=3, mmc4_shards=str(moved))).steps == 3
+
+
+def test_only_the_newest_checkpoints_are_kept(run_options: Options) -> None:
+    options = run_options("run", save_steps=1, keep_checkpoints=2)
+    train(options)
+    folder = Path(options.run_name) / "checkpoints"
+    assert sorted(os.listdir(folder)) == ["latest", "step-00000003", "step-00000004"]
+
+
+def test_a_run_leaves_a_log_a_plot_and_its_options(run_options: Options) -> None:
+    options = run_options("run")
+    result = train(options)
+    assert Path(str(result.plot)).read_bytes().startswith(b"\x89PNG")
+    record = json.loads((Path(options.run_name) / "options.json").read_text())
+    assert record["seed"] == options.seed
+    assert "loss" in summary(result)
+    line = read_log(os.path.join(options.run_name, "log.jsonl"))[0]
+    assert line["samples"] == 4
+    assert line["tokens"] > 0
+    assert line["images"] >= 4
+
+
+def test_a_dry_run_writes_the_page_and_loads_no_model(run_options: Options, tmp_path: Path) -> None:
+    lm = tmp_path / "lm"
+    shutil.copytree(run_options().lm_path, lm)
+    (lm / "model.safetensors").unlink()
+    result = train(run_options("dry", lm_path=str(lm), dry_run=True))
+    page = Path(str(result.preview)).read_text(encoding="utf-8")
+    assert "data:image/" in page
+    assert "&lt;image&gt;" in page
+
+
+def test_bf16_mixed_trains_fp32_weights(run_options: Options) -> None:
+    options = run_options("bf16", precision="amp_bf16", max_steps=2)
+    result = train(options)
+    assert result.last["mmc4"] == pytest.approx(result.first["mmc4"], abs=1.0)
+    assert {value.dtype for value in weights(options, 2).values()} == {torch.float32}
+
+
+def test_weights_of_another_run_start_a_new_one(run_options: Options) -> None:
+    first = run_options("first", max_steps=2)
+    train(first)
+    second = run_options("second", max_steps=1, learning_rate=0.0, init_from=first.run_name)
+    train(second)
+    assert equal(weights(first, 2), weights(second, 1))
