@@ -1,0 +1,60 @@
+"""What a stream of training data can be told. Standard library only: `--help` loads no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mmdata.errors import UserError
+
+Rule = Literal["auto", "interleaved", "caption"]
+Surplus = Literal["drop", "argmax"]
+
+#: Tokens of a sample at most, as OpenFlamingo has them.
+MAX_TOKENS = {"interleaved": 256, "caption": 32}
+#: A caption's own: begin, `<image>`, one token of text, `<|endofchunk|>`, end.
+MIN_TOKENS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamConfig:
+    """One stream of samples: where it comes from, what is used of it, and how."""
+
+    name: str
+    """Of the stream, in logs and in the order of its samples."""
+    shards: tuple[str, ...]
+    """Folders, globs, {000..041} ranges or tars; ours, OpenFlamingo's or img2dataset's."""
+    rule: Rule = "auto"
+    """interleaved: documents; caption: one image and its text. auto: as the manifest says."""
+    batch_size: int = 8
+    """Samples."""
+    max_tokens: int | None = None
+    """Tokens of a sample at most. Default: 256 interleaved, 32 captions."""
+    image_size: int = 224
+    """Pixels of the square that the model sees."""
+    shuffle_shards: int = 8
+    """Shards whose samples are shuffled together (and are open at the same time)."""
+    min_similarity: float = 0.24
+    """Interleaved: drop images whose similarity to their sentence is below this (0 to 1)."""
+    min_image_bytes: int = 11_000
+    """Interleaved: drop images whose file is smaller, in bytes."""
+    max_images: int = 6
+    """Interleaved: images of a document at most."""
+    min_images: int = 1
+    """Interleaved: drop documents with fewer images."""
+    keep_single_image: float = 0.5
+    """Interleaved: share of the documents with one image that is kept (0 to 1)."""
+    surplus: Surplus = "drop"
+    """Interleaved: what becomes of images that outnumber the sentences."""
+    flip: bool = False
+    """Mirror each image with probability 1/2. Mirrored pictures have mirrored writing and turn
+    left into right in captions; OpenFlamingo does it, a whole document or batch at a time."""
+    decode_threads: int = 4
+    """Threads that decode images; 0: none, decode where the batch is asked for."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "image_size", "shuffle_shards"):
+            if getattr(self, name) < 1:
+                raise UserError(f"stream {self.name}: {name}: expected at least 1")
+        if self.decode_threads < 0:
+            raise UserError(f"stream {self.name}: decode_threads: expected at least 0")
+        if self.max_tokens is not None and self.max_tokens < MIN_TOKENS:
+            raise UserError(f"stream {self.name}: max_tokens: expected at least {MIN_TOKENS}")

@@ -1,0 +1,100 @@
+"""The first batches as one HTML page: each picture in the place of its tag, what trains in black.
+
+It is how one sees that pictures and text belong together, before hours of training on pairs that
+do not. The pictures are the pixels that the model gets, embedded; the page needs nothing else.
+"""
+
+import base64
+import io
+from collections.abc import Iterable
+from html import escape
+from os import PathLike
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from flamingo.data.batch import Batch
+from flamingo.data.tokens import IGNORED, MediaTokenizer
+
+_HEAD = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Training data</title>
+<style>
+body { font: 15px/1.6 system-ui, sans-serif; margin: 2em auto; max-width: 60em; padding: 0 1em }
+section { border-top: 1px solid #ccc; padding: 1em 0 }
+h2 { font-size: 1em; margin: 0 }
+small { color: #666 }
+img { display: block; height: 168px; margin: .4em 0 }
+.text { white-space: pre-wrap; overflow-wrap: anywhere }
+.masked { color: #aaa }
+.tag { background: #eee; border-radius: 3px; font-size: .8em; padding: 0 .3em }
+</style>
+<h1>Training data</h1>
+<p>Black text is learned, gray text is only read. Each picture stands where its
+<span class="tag">&lt;image&gt;</span> tag is.</p>
+"""
+
+
+def write_preview(
+    batches: Iterable[Batch], tokenizer: MediaTokenizer, path: str | PathLike[str]
+) -> None:
+    """Write the page.
+
+    Args:
+        batches: to show, all of them.
+        tokenizer: that the batches were made with.
+        path: of the HTML file; replaced if it is there.
+    """
+    parts = [_HEAD]
+    for batch in batches:
+        first = 0
+        for row in range(len(batch)):
+            number = int(batch.images_per_sample[row])
+            parts.append(_sample(batch, row, batch.images[first : first + number], tokenizer))
+            first += number
+    Path(path).write_text("".join([*parts, "</html>\n"]), encoding="utf-8")
+
+
+def _sample(batch: Batch, row: int, images: Tensor, tokenizer: MediaTokenizer) -> str:
+    """One sample; images are its own, (n, 3, S, S)."""
+    length = int(batch.attention_mask[row].sum())
+    ids = batch.input_ids[row, :length].tolist()
+    learned = (batch.labels[row, :length] != IGNORED).tolist()
+    body = []
+    num_tags = 0
+    for is_learned, run in _runs(ids, learned, tokenizer.image_id):
+        if run == [tokenizer.image_id]:
+            body.append(_picture(images[num_tags]) if num_tags < len(images) else _NO_PICTURE)
+            num_tags += 1
+        else:
+            style = "learned" if is_learned else "masked"
+            body.append(f'<span class="{style}">{escape(tokenizer.decode(run))}</span>')
+    caption = f"{len(images)} images, {length} tokens, {sum(learned[1:])} learned"
+    return (
+        f"<section><h2>{escape(batch.keys[row])}</h2>"
+        f"<small>{escape(batch.sources[row])}: {caption}</small>"
+        f'<div class="text">{"".join(body)}</div></section>\n'
+    )
+
+
+_NO_PICTURE = '<b class="tag">&lt;image&gt; without a picture</b>'
+
+
+def _runs(ids: list[int], learned: list[bool], image_id: int) -> list[tuple[bool, list[int]]]:
+    """Neighbours that are learned, or masked, alike; each tag by itself."""
+    runs: list[tuple[bool, list[int]]] = []
+    for token, is_learned in zip(ids, learned, strict=True):
+        alone = token == image_id or (bool(runs) and runs[-1][1][-1] == image_id)
+        if runs and runs[-1][0] == is_learned and not alone:
+            runs[-1][1].append(token)
+        else:
+            runs.append((is_learned, [token]))
+    return runs
+
+
+def _picture(pixels: Tensor) -> str:
+    """(3, S, S) uint8 as an <img> behind its tag."""
+    sink = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(sink, "PNG")
+    data = base64.b64encode(sink.getvalue()).decode("ascii")
+    return f'<span class="tag">&lt;image&gt;</span><img alt="" src="data:image/png;base64,{data}">'

@@ -1,0 +1,175 @@
+"""From a sample of a shard to a record: texts, encoded images, and what selection needs to know.
+
+Three layouts are read: our documents, OpenFlamingo's (the same without our additions) and
+img2dataset's pairs. Only what training uses is decoded, and of the images nothing yet: base64 is
+measured by its length.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import pybase64
+
+from mmdata.selection import Candidates, DocumentReason
+
+RecordRule = Literal["interleaved", "caption"]
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+
+
+class _Image(msgspec.Struct):
+    image_base64: str | None = None
+    matched_text_index: Any = None
+    matched_sim: Any = None
+
+
+class _Document(msgspec.Struct):
+    """Looser than the contract: OpenFlamingo's loader reads documents that have less."""
+
+    text_list: list[str] | None = None
+    image_info: list[_Image] | None = None
+    similarity_matrix: list[list[float]] | None = None
+    similarity_source: Any = None
+    alignment: Any = None
+    is_gpt: Any = None
+
+
+_DECODER = msgspec.json.Decoder(_Document)
+_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a sample holds.
+
+    Attributes:
+        texts: sentences, or the one caption.
+        images: encoded files: base64 text, or bytes; None where the document has none.
+        candidates: the same images for `mmdata.selection`.
+    """
+
+    texts: list[str]
+    images: list[str | memoryview | None]
+    candidates: Candidates
+
+
+class UnusableError(ValueError):
+    """A sample is no record of the kind that the stream reads."""
+
+    def __init__(self, reason: DocumentReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+def read_record(members: Mapping[str, memoryview], rule: RecordRule) -> Record:
+    """The record in a sample's members.
+
+    Raises:
+        UnusableError: with the reason.
+    """
+    if rule == "interleaved":
+        if "json" not in members or any(name in members for name in IMAGE_EXTENSIONS):
+            raise UnusableError(DocumentReason.NOT_INTERLEAVED)
+        return _document(members["json"])
+    extension = next((name for name in IMAGE_EXTENSIONS if name in members), None)
+    if extension is not None:
+        return _pair(members[extension], members.get("txt"))
+    if "json" not in members:
+        raise UnusableError(DocumentReason.NOT_A_PAIR)
+    record = _document(members["json"])
+    if len(record.images) != 1 or record.images[0] is None:
+        raise UnusableError(DocumentReason.NOT_A_PAIR)
+    return _with_caption(" ".join(record.texts), record.images[0])
+
+
+def likely_rule(members: Mapping[str, memoryview]) -> RecordRule | None:
+    """What a sample looks like; None when like nothing that training reads."""
+    if any(name in members for name in IMAGE_EXTENSIONS):
+        return "caption" if "txt" in members else None
+    try:
+        record = _document(members["json"])
+    except (KeyError, UnusableError):
+        return None
+    return "caption" if record.candidates.similarity_source == "laion" else "interleaved"
+
+
+def image_bytes(image: str | memoryview) -> bytes:
+    """The encoded file.
+
+    Raises:
+        ValueError: it is not base64.
+    """
+    if isinstance(image, str):
+        return pybase64.b64decode(image, validate=True)
+    return bytes(image)
+
+
+def _document(data: memoryview) -> Record:
+    try:
+        document = _DECODER.decode(data)
+    except _DECODE_ERRORS as error:
+        raise UnusableError(DocumentReason.BAD_RECORD) from error
+    if document.is_gpt is not None:
+        raise UnusableError(DocumentReason.UNSUPPORTED)
+    if document.text_list is None or document.image_info is None:
+        raise UnusableError(DocumentReason.BAD_RECORD)
+    if not document.text_list:
+        raise UnusableError(DocumentReason.NO_TEXT)
+    return Record(
+        document.text_list,
+        [image.image_base64 for image in document.image_info],
+        _candidates(document, len(document.text_list), document.image_info),
+    )
+
+
+def _candidates(document: _Document, num_sentences: int, images: list[_Image]) -> Candidates:
+    try:
+        matrix = None
+        if document.similarity_matrix is not None:
+            matrix = np.array(document.similarity_matrix, dtype=np.float64)
+    except ValueError as error:  # rows of different lengths
+        raise UnusableError(DocumentReason.BAD_ALIGNMENT) from error
+    matched = [image.matched_text_index for image in images]
+    similarity = [image.matched_sim for image in images]
+    known = all(type(index) is int for index in matched)
+    return Candidates(
+        image_bytes=[_num_bytes(image.image_base64) for image in images],
+        alignment="given" if document.alignment == "given" else "assigned",
+        similarity_source=str(document.similarity_source or ""),
+        matrix=matrix,
+        matched=matched if known else None,
+        similarity=similarity if known and all(map(_is_number, similarity)) else None,
+        num_sentences=num_sentences,
+    )
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _num_bytes(text: str | None) -> int | None:
+    """Size of the file that a base64 text holds."""
+    if not text:
+        return None
+    return len(text) * 3 // 4 - text.endswith("=") - text.endswith("==")
+
+
+def _pair(image: memoryview, text: memoryview | None) -> Record:
+    if text is None:
+        raise UnusableError(DocumentReason.NO_TEXT)
+    try:
+        caption = str(text, "utf-8")
+    except UnicodeDecodeError as error:
+        raise UnusableError(DocumentReason.BAD_RECORD) from error
+    return _with_caption(caption, image)
+
+
+def _with_caption(caption: str, image: str | memoryview) -> Record:
+    if not caption.strip():
+        raise UnusableError(DocumentReason.NO_TEXT)
+    size = _num_bytes(image) if isinstance(image, str) else len(image)
+    candidates = Candidates(image_bytes=[size], alignment="given", matched=[0], num_sentences=1)
+    return Record([caption], [image], candidates)

@@ -1,0 +1,108 @@
+"""Which shards a stream has, how many samples they hold, and of what kind."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from flamingo.data.catalogue import find_shards, resolve_rule
+from mmdata.errors import BadInputError, UserError
+from tests.shard_factory import Dataset, make_pairs, make_tar
+
+from .conftest import make_page, write_pages
+
+
+def counts(*specs: object) -> list[int]:
+    return [shard.num_samples for shard in find_shards("s", [str(one) for one in specs]).shards]
+
+
+def test_folder_glob_range_and_list(pages: Dataset) -> None:
+    everything = [7, 7, 0, 7, 7, 7]
+    assert counts(pages.folder) == everything
+    assert counts(pages.folder / "*.tar") == everything
+    assert counts(pages.folder / "{000000000..000000002}.tar") == [7, 7, 0]
+    assert counts(pages.path(3), pages.path(2)) == [7, 0]
+
+
+def test_counts_come_from_the_sidecar_or_the_tar(pages: Dataset) -> None:
+    (pages.folder / "manifest.json").unlink()
+    assert counts(pages.folder) == [7, 7, 0, 7, 7, 7]
+    for sidecar in pages.folder.glob("0*.json"):
+        sidecar.unlink()
+    assert counts(pages.folder) == [7, 7, 0, 7, 7, 7]
+
+
+def test_a_shard_that_was_not_committed_is_left_out(
+    pages: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    (pages.folder / "manifest.json").unlink()
+    (pages.folder / "plan.json").write_text("{}")
+    pages.path(1, ".json").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert counts(pages.folder) == [7, 0, 7, 7, 7]
+    assert "000000001.tar: no sidecar" in caplog.text
+
+
+def test_a_manifest_of_another_tool_says_nothing(tmp_path: Path) -> None:
+    make_pairs(tmp_path, samples=2)
+    (tmp_path / "manifest.json").write_text('{"shards": 3}')
+    assert counts(tmp_path) == [2]
+
+
+def test_a_damaged_manifest_is_refused(pages: Dataset) -> None:
+    (pages.folder / "manifest.json").write_text('{"format_version": "1"}')
+    with pytest.raises(BadInputError, match=r"manifest\.json"):
+        find_shards("s", [str(pages.folder)])
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        find_shards("mmc4", [str(tmp_path / "{0..4}.tar"), str(tmp_path)])
+    text = str(error.value)
+    assert text.startswith("stream mmc4: ")
+    assert "0.tar: no such file" in text
+    assert text.endswith("; and 3 more")
+
+
+def test_no_shards_and_no_samples(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no samples"):
+        find_shards("s", [])
+    (tmp_path / "a.tar").write_bytes(bytes(1024))
+    with pytest.raises(UserError, match="holds no samples"):
+        find_shards("s", [str(tmp_path)])
+
+
+def test_a_shard_of_another_size_than_its_sidecar_says(pages: Dataset) -> None:
+    with pages.path(4).open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(BadInputError, match=r"000000004\.tar: expected \d+ bytes"):
+        find_shards("s", [str(pages.folder)])
+
+
+class TestRule:
+    def rule(self, *specs: object) -> str:
+        return resolve_rule("s", find_shards("s", [str(one) for one in specs]))
+
+    @pytest.mark.parametrize(
+        ("kind", "rule"), [("mmc4", "interleaved"), ("custom", "interleaved"), ("laion", "caption")]
+    )
+    def test_by_the_manifest(self, kind: str, rule: str, tmp_path: Path) -> None:
+        pages = write_pages(tmp_path, [[make_page(0, [0])]], kind=kind)
+        assert self.rule(pages.folder) == rule
+
+    def test_by_the_first_sample(self, tmp_path: Path) -> None:
+        assert self.rule(make_pairs(tmp_path / "pairs")) == "caption"
+        for source, rule in (("mmc4", "interleaved"), ("laion", "caption")):
+            page = make_page(0, [0], source=source)
+            pages = write_pages(tmp_path / source, [[], [page]])
+            (pages.folder / "manifest.json").unlink()
+            assert self.rule(pages.folder) == rule
+
+    def test_neither_tells(self, tmp_path: Path) -> None:
+        (tmp_path / "a.tar").write_bytes(make_tar([("a.json", b'{"some": "thing"}')]))
+        with pytest.raises(UserError, match="set its rule"):
+            self.rule(tmp_path)
+        for kind in ("mmc4", "laion"):
+            write_pages(tmp_path / kind, [[make_page(0, [0])]], kind=kind)
+        with pytest.raises(UserError, match="set its rule"):
+            self.rule(tmp_path / "mmc4", tmp_path / "laion")
