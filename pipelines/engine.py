@@ -13,7 +13,7 @@ import signal
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
@@ -150,14 +150,19 @@ class _RaySession:
             }
         else:
             options["address"] = self._address
+        on_terminate = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**options)
+        except SystemExit as error:  # SIGTERM meanwhile, which Ray answers with an exit of its own
+            raise KeyboardInterrupt from error
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = self._address or "on this machine"
             raise UserError(
                 f"Ray {where}: could not start or connect: {' '.join(str(error).split())}; "
                 "--workers 0 converts without Ray"
             ) from error
+        with suppress(ValueError):  # not the main thread: no handler was changed
+            signal.signal(signal.SIGTERM, on_terminate)
         if self._concurrency == 0:
             resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
             self._concurrency = max(1, int(resources.get("CPU", 1)))
@@ -178,9 +183,9 @@ class _RaySession:
                 while waiting and len(running) < 2 * self._concurrency:
                     index = waiting.pop()
                     running[task.remote(work, index, units[index])] = index
-                ready, _ = ray.wait(
+                ready: list[Any] = ray.wait(
                     list(running), num_returns=1, timeout=_WAIT_SECONDS, fetch_local=False
-                )
+                )[0]
                 for generator in ready:
                     index = running[generator]
                     try:

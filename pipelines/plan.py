@@ -239,7 +239,7 @@ def load_plan(output: str) -> Plan | None:
     """The plan of an earlier run into this folder, or None.
 
     Raises:
-        UserError: there is one that cannot be read.
+        UserError: there is one that cannot be read, or the output is no folder.
     """
     path = os.path.join(output, PLAN_NAME)
     try:
@@ -247,6 +247,8 @@ def load_plan(output: str) -> Plan | None:
             return msgspec.json.decode(file.read(), type=Plan)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise UserError(f"{output}: cannot be used as output: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise UserError(f"{path}: not a plan of this version ({error}); use --overwrite") from error
 

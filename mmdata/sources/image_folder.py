@@ -43,16 +43,22 @@ class ImageFolder:
         """The bytes of an image.
 
         Raises:
-            ImageRejected: missing, unsafe-path, too-large or unreadable.
+            ImageRejected: missing, unsafe-path, too-large or unreadable. Its text goes into the
+                rejects file beside the shard: it holds no path, which may be another elsewhere.
         """
         check_name(name)
         nested = bool(self.pattern) or "/" in name  # O_NOFOLLOW guards the last part only
         for path in self.candidates(name):
-            data = self._read_link(path) if nested else self._read_file(path)
+            data = self._read_link(path, name) if nested else self._read_file(path, name)
             if data is not None:
                 return data
-        reason = ImageDrop.UNSAFE_PATH if self.refused else ImageDrop.MISSING
-        raise ImageRejected(reason, f"{name}: no such file in {self.where()}")
+        if self.refused:
+            raise ImageRejected(
+                ImageDrop.UNSAFE_PATH,
+                f"{name}: no such file, but for a folder that is a link and leads out of the image "
+                "folder (--allow-symlinks-to opens a folder)",
+            )
+        raise ImageRejected(ImageDrop.MISSING, f"{name}: no such file")
 
     def size(self, name: str) -> int | None:
         """Bytes of an image's file without reading it; None when there is none to read."""
@@ -92,25 +98,25 @@ class ImageFolder:
     def _is_allowed(self, target: str) -> bool:
         return any(is_inside(target, folder) for folder in self.allowed)
 
-    def _read_file(self, path: str) -> bytes | None:
+    def _read_file(self, path: str, name: str) -> bytes | None:
         """The file's bytes; None when it is not there."""
         try:
             descriptor = os.open(path, _OPEN_FLAGS)
         except OSError as error:
             if error.errno == errno.ELOOP:
-                return self._read_link(path)
+                return self._read_link(path, name)
             if error.errno in _NOT_THERE:
                 return None
-            _refuse(path, error)
-        return self._read_descriptor(descriptor, path)
+            _refuse(name, error)
+        return self._read_descriptor(descriptor, name)
 
-    def _read_link(self, path: str) -> bytes | None:
+    def _read_link(self, path: str, name: str) -> bytes | None:
         """The file behind a path that is, or may go through, a link."""
         target = os.path.realpath(path)
         if not self._is_allowed(target):
             raise ImageRejected(
                 ImageDrop.UNSAFE_PATH,
-                f"{path}: a link that leads out of the image folder, to {target} "
+                f"{name}: a link that leads out of the image folder "
                 "(--allow-symlinks-to opens a folder)",
             )
         try:
@@ -118,33 +124,33 @@ class ImageFolder:
         except OSError as error:
             if error.errno in _NOT_THERE:
                 return None
-            _refuse(path, error)
-        return self._read_descriptor(descriptor, path)
+            _refuse(name, error)
+        return self._read_descriptor(descriptor, name)
 
-    def _read_descriptor(self, descriptor: int, path: str) -> bytes | None:
+    def _read_descriptor(self, descriptor: int, name: str) -> bytes | None:
         try:
             info = os.fstat(descriptor)
             if stat.S_ISDIR(info.st_mode):
                 return None
             if not stat.S_ISREG(info.st_mode):
-                raise ImageRejected(ImageDrop.UNSAFE_PATH, f"{path}: is not a regular file")
+                raise ImageRejected(ImageDrop.UNSAFE_PATH, f"{name}: is not a regular file")
             if info.st_size > self.max_bytes:
                 raise ImageRejected(
                     ImageDrop.TOO_LARGE,
-                    f"{path}: {info.st_size} bytes, at most {self.max_bytes} are taken",
+                    f"{name}: {info.st_size} bytes, at most {self.max_bytes} are taken",
                 )
             return _read_all(descriptor, info.st_size)
         except OSError as error:
-            _refuse(path, error)
+            _refuse(name, error)
         finally:
             os.close(descriptor)
 
 
-def _refuse(path: str, error: OSError) -> NoReturn:
+def _refuse(name: str, error: OSError) -> NoReturn:
     """Drop a file that cannot be read, but let through what is not the file's fault."""
     if error.errno in _MACHINE:
         raise error
-    raise ImageRejected(ImageDrop.UNREADABLE, f"{path}: {error.strerror}") from error
+    raise ImageRejected(ImageDrop.UNREADABLE, f"{name}: {error.strerror}") from error
 
 
 def _read_all(descriptor: int, size: int) -> bytes:

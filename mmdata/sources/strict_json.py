@@ -39,9 +39,9 @@ def _constant(name: str) -> Never:
     raise _NotFiniteError(name)
 
 
-#: Numbers are not kept (`bool` of their text is one shared object): only the shape is looked at.
+#: Of a number only the number of its digits is kept (a shared object): the shape is looked at.
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_constant=_constant, parse_int=bool, parse_float=bool
+    object_pairs_hook=_object, parse_constant=_constant, parse_int=len, parse_float=len
 )
 
 
