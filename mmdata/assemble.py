@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 import pybase64
+from numpy.typing import NDArray
 
 from mmdata.alignment import Similarity, align
 from mmdata.images import ImagePolicy, ImageRejected, prepare_image
@@ -77,8 +78,15 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
-    """An image that passed."""
+class Picture:
+    """An image that passed.
+
+    Attributes:
+        index: of its document's images.
+        base64: the encoded file, as it goes into the sample.
+        num_bytes: of the encoded file.
+        reencoded: false when the file is the source's, unchanged.
+    """
 
     index: int
     base64: bytes
@@ -88,6 +96,40 @@ class _Picture:
     format: str
     sha256: str
     reencoded: bool
+
+
+@dataclass(slots=True)
+class Draft:
+    """A document whose images were checked and that is not aligned yet.
+
+    Attributes:
+        document: as the source has it.
+        pictures: its images that passed.
+        outcome: what is known so far; with a `drop` there is nothing left to do.
+        pixels: of each picture, as a scorer wants them; empty without one.
+    """
+
+    document: SourceDocument
+    pictures: list[Picture]
+    outcome: Outcome
+    pixels: list[NDArray[np.uint8]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Similarities that were computed, in place of the source's.
+
+    Attributes:
+        matrix: (pictures of the draft, sentences).
+        source: where they come from.
+    """
+
+    matrix: Similarity
+    source: str
+
+
+#: An encoded image as a scorer wants it; raises ImageRejected.
+ToPixels = Callable[[bytes], NDArray[np.uint8]]
 
 
 def assemble(
@@ -103,26 +145,61 @@ def assemble(
     Raises:
         MissingImageError: `on_missing` is `error` and an image did not pass.
     """
+    return finish(check(document, read_image, policy), policy)
+
+
+def check(
+    document: SourceDocument,
+    read_image: Callable[[str], bytes],
+    policy: AssemblyPolicy,
+    to_pixels: ToPixels | None = None,
+) -> Draft:
+    """Read and check a document's images; see `assemble`. `to_pixels` is for a scorer."""
     outcome = Outcome(notes=[(None, note, detail) for note, detail in document.notes])
+    draft = Draft(document, [], outcome)
     try:
         if not document.images and not policy.keep_text_only:
             raise RecordDropped(
                 DocumentDrop.NO_IMAGES_LISTED, "$.image_info: expected an image, got none"
             )
-        pictures = _pictures(document, read_image, policy, outcome)
-        pictures, matched = _aligned(document, pictures, policy, outcome)
-        if not pictures and not policy.keep_text_only:
-            raise RecordDropped(DocumentDrop.NO_IMAGES_LEFT, _why_none_left(outcome))
+        _pictures(draft, read_image, policy, to_pixels)
     except RecordDropped as dropped:
-        outcome.drop = (dropped.reason, dropped.detail)
-        for index in range(len(document.images)):
-            outcome.dropped_images.setdefault(index, (ImageDrop.DOCUMENT_DROPPED, ""))
-        outcome.notes = []
+        draft.pictures, draft.pixels = [], []
+        drop(draft, dropped.reason, dropped.detail)
+    return draft
+
+
+def finish(draft: Draft, policy: AssemblyPolicy, scores: Scores | None = None) -> Outcome:
+    """Align a checked document and encode it, by the source's similarities or by computed ones."""
+    document, outcome = draft.document, draft.outcome
+    if outcome.drop:
         return outcome
-    similarity = document.similarity[[picture.index for picture in pictures]]
-    outcome.parts = _member(document, pictures, matched, similarity)
-    outcome.row = _row(document, pictures, matched, similarity, outcome.parts)
+    matrix = scores.matrix if scores else _own_matrix(draft)
+    places, matched = _aligned(draft, matrix, policy)
+    if not places and not policy.keep_text_only:
+        drop(draft, DocumentDrop.NO_IMAGES_LEFT, _why_none_left(outcome))
+        return outcome
+    pictures = [draft.pictures[place] for place in places]
+    source = scores.source if scores else document.similarity_source
+    outcome.parts = _member(document, pictures, matched, matrix[places], source)
+    outcome.row = _row(document, pictures, matched, matrix[places], outcome.parts)
     return outcome
+
+
+def drop(draft: Draft, reason: DocumentDrop, detail: str) -> None:
+    """Give a document up, and the images that it still has with it."""
+    outcome = draft.outcome
+    outcome.drop = (reason, detail)
+    for index in range(len(draft.document.images)):
+        outcome.dropped_images.setdefault(index, (ImageDrop.DOCUMENT_DROPPED, ""))
+    outcome.notes = []
+
+
+def _own_matrix(draft: Draft) -> Similarity:
+    """The source's similarities of the pictures."""
+    if draft.document.similarity is None:
+        raise ValueError("a document without similarities: it has to be scored")
+    return draft.document.similarity[[picture.index for picture in draft.pictures]]
 
 
 def _why_none_left(outcome: Outcome) -> str:
@@ -131,20 +208,21 @@ def _why_none_left(outcome: Outcome) -> str:
 
 
 def _pictures(
-    document: SourceDocument,
+    draft: Draft,
     read_image: Callable[[str], bytes],
     policy: AssemblyPolicy,
-    outcome: Outcome,
-) -> list[_Picture]:
+    to_pixels: ToPixels | None,
+) -> None:
     """Read and check every image of a document."""
-    pictures: list[_Picture] = []
+    outcome = draft.outcome
     seen: set[str] = set()
     total_bytes = 0
-    for index, image in enumerate(document.images):
+    for index, image in enumerate(draft.document.images):
         try:
             if image.problem:
                 raise ImageRejected(ImageDrop.MISSING, image.problem)
             picture, notes = _picture(index, image.name, read_image(image.name), policy.images)
+            pixels = [to_pixels(pybase64.b64decode(picture.base64))] if to_pixels else []
         except ImageRejected as rejected:
             _refuse(outcome, index, image.name, rejected, policy)
             continue
@@ -159,12 +237,12 @@ def _pictures(
                 DocumentDrop.IMAGES_TOO_LARGE,
                 f"the images come to over {policy.max_document_bytes} bytes",
             )
-        pictures.append(picture)
+        draft.pictures.append(picture)
+        draft.pixels += pixels
         outcome.notes += [(index, note, image.name) for note in notes]
-    return pictures
 
 
-def _picture(index: int, name: str, data: bytes, policy: ImagePolicy) -> tuple[_Picture, list[str]]:
+def _picture(index: int, name: str, data: bytes, policy: ImagePolicy) -> tuple[Picture, list[str]]:
     """Check one image; with what is remarkable about it."""
     prepared = prepare_image(data, policy)
     # Whether it was re-encoded is in the samples table and the counts, for each image.
@@ -172,7 +250,7 @@ def _picture(index: int, name: str, data: bytes, policy: ImagePolicy) -> tuple[_
     extension = os.path.splitext(name)[1].lower()
     if not prepared.reencoded and extension not in _EXTENSIONS[prepared.format]:
         notes.append(str(ImageNote.WRONG_EXTENSION))
-    picture = _Picture(
+    picture = Picture(
         index,
         pybase64.b64encode(prepared.data),
         len(prepared.data),
@@ -200,23 +278,28 @@ def _refuse(
 
 
 def _aligned(
-    document: SourceDocument, pictures: list[_Picture], policy: AssemblyPolicy, outcome: Outcome
-) -> tuple[list[_Picture], list[int]]:
-    """The pictures in the order of their sentences, and those sentences."""
-    if document.matched is not None:
-        given = [document.matched[picture.index] for picture in pictures]
-        order = sorted(range(len(pictures)), key=lambda k: (given[k], k))
-        return [pictures[k] for k in order], [given[k] for k in order]
-    similarity = document.similarity[[picture.index for picture in pictures]]
+    draft: Draft, similarity: Similarity, policy: AssemblyPolicy
+) -> tuple[list[int], list[int]]:
+    """Places of the pictures in the order of their sentences, and those sentences."""
+    given = draft.document.matched
+    if given is not None:
+        matched = [given[picture.index] for picture in draft.pictures]
+        order = sorted(range(len(matched)), key=lambda k: (matched[k], k))
+        return order, [matched[k] for k in order]
     aligned = align(similarity, policy.min_similarity)
     for k in aligned.below:
         detail = f"best free sentence is below --min-similarity {policy.min_similarity}"
-        outcome.dropped_images[pictures[k].index] = (ImageDrop.LOW_SIMILARITY, detail)
-    return [pictures[k] for k in aligned.rows], aligned.matched
+        index = draft.pictures[k].index
+        draft.outcome.dropped_images[index] = (ImageDrop.LOW_SIMILARITY, detail)
+    return aligned.rows, aligned.matched
 
 
 def _member(
-    document: SourceDocument, pictures: list[_Picture], matched: list[int], similarity: Similarity
+    document: SourceDocument,
+    pictures: list[Picture],
+    matched: list[int],
+    similarity: Similarity,
+    similarity_source: str,
 ) -> list[bytes]:
     """The sample's JSON: known fields in a fixed order, then the source's others as they came."""
     encode = msgspec.json.encode
@@ -234,7 +317,7 @@ def _member(
         parts += [opening + encode(fields)[:-1], b',"image_base64":"', picture.base64, b'"}']
     tail: dict[str, Any] = {
         "similarity_matrix": similarity.tolist(),
-        "similarity_source": document.similarity_source,
+        "similarity_source": similarity_source,
         "alignment": document.alignment,
     }
     tail |= {k: v for k, v in document.extras.items() if k not in _OWN_FIELDS}
@@ -244,7 +327,7 @@ def _member(
 
 def _row(
     document: SourceDocument,
-    pictures: list[_Picture],
+    pictures: list[Picture],
     matched: list[int],
     similarity: Similarity,
     parts: list[bytes],

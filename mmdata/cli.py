@@ -23,14 +23,26 @@ from mmdata.errors import (
     MMDataError,
     UserError,
 )
-from pipelines.config import ConvertMmc4, Show, Validate
+from pipelines.config import Align, ConvertMmc4, Show, Validate
 
 
 def _run_convert_mmc4(options: ConvertMmc4) -> int:
+    if options.clip_model is not None:
+        _need("clip", "convert-mmc4 --clip-model")
     from pipelines.convert_mmc4 import convert_mmc4
     from pipelines.report import print_conversion
 
     result = convert_mmc4(options)
+    print_conversion(result)
+    return result.exit_code
+
+
+def _run_align(options: Align) -> int:
+    _need("clip", "align")
+    from pipelines.align import align
+    from pipelines.report import print_conversion
+
+    result = align(options)
     print_conversion(result)
     return result.exit_code
 
@@ -85,11 +97,15 @@ def _need(extra: str, command: str) -> None:
 
 
 #: Modules that an optional extra brings.
-EXTRAS = {"train": ("torch", "torchvision", "open_clip", "transformers", "matplotlib")}
+EXTRAS = {
+    "clip": ("torch", "torchvision", "open_clip"),
+    "train": ("torch", "torchvision", "open_clip", "transformers", "matplotlib"),
+}
 
 #: Every subcommand: its options, and what runs it.
 COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "convert-mmc4": (ConvertMmc4, _run_convert_mmc4),
+    "align": (Align, _run_align),
     "validate": (Validate, _run_validate),
     "show": (Show, _run_show),
     "train": (Train, _run_train),

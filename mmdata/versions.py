@@ -3,6 +3,7 @@
 from importlib import metadata
 
 import mmdata
+from mmdata.errors import MissingExtraError
 
 
 def codec_versions() -> dict[str, str]:
@@ -14,6 +15,19 @@ def codec_versions() -> dict[str, str]:
         check = features.version(library)
         versions[library] = check or "none"
     return versions
+
+
+def clip_versions() -> dict[str, str]:
+    """Versions of the libraries whose change could change a similarity.
+
+    Raises:
+        MissingExtraError: one of them is not installed.
+    """
+    names = ("torch", "torchvision", "open_clip_torch", "ftfy")
+    try:
+        return {name: metadata.version(name) for name in names}
+    except metadata.PackageNotFoundError as error:
+        raise MissingExtraError("clip", str(error.name), "--clip-model") from error
 
 
 def project_version() -> str:

@@ -12,11 +12,28 @@ from mmdata.images.policy import ImagePolicy
 
 OnMissing = Literal["drop-image", "drop-document", "error"]
 Level = Literal["structure", "content", "full"]
+ClipDevice = Literal["auto", "cpu", "cuda"]
 MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConvertMmc4:
+class ClipOptions:
+    """How similarities are computed with CLIP (extra `clip`); the same for every command."""
+
+    clip_model: str | None = None
+    """CLIP that computes similarities: of open_clip (ViT-L-14), local-dir:PATH or hf-hub:NAME."""
+    clip_pretrained: str | None = None
+    """Its weights: a tag of open_clip (openai) or a file; not for local-dir and hf-hub."""
+    clip_batch_size: int = 64
+    """Images, and sentences, in every batch of the CLIP."""
+    clip_device: ClipDevice = "auto"
+    """Where the CLIP computes; auto: on a GPU where torch sees one."""
+    clip_actors: int | None = None
+    """Ray actors that hold the CLIP. Default: one a GPU; on a CPU none, every worker holds it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertMmc4(ClipOptions):
     """Convert MMC4 documents and a folder of downloaded images to shards."""
 
     docs: tuple[str, ...] = field(metadata={"positional": True})
@@ -94,13 +111,11 @@ class ConvertMmc4:
         for name in ("min_side", "min_bytes"):
             _at_least(getattr(self, name), 0, "--" + name.replace("_", "-"))
         if self.max_aspect != 0 and not self.max_aspect >= 1.0:
-            raise UserError(f"--max-aspect {self.max_aspect:g}: expected 0 (no limit) or at least 1")
-        if self.min_similarity is not None and not -1.0 <= self.min_similarity <= 1.0:
-            meant = f": did you mean {self.min_similarity / 100:g}?"
             raise UserError(
-                f"--min-similarity {self.min_similarity:g}: similarities are cosines, -1 to 1"
-                + (meant if 1 < self.min_similarity <= 100 else "")
+                f"--max-aspect {self.max_aspect:g}: expected 0 (no limit) or at least 1"
             )
+        check_min_similarity(self.min_similarity)
+        check_clip(self, self.workers)
         check_key_prefix(self.key_prefix)
         if self.image_path is not None:
             check_image_path(self.image_path)
@@ -115,6 +130,52 @@ class ConvertMmc4:
             max_aspect=self.max_aspect,
             jpeg_warnings=self.jpeg_warnings,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Align(ClipOptions):
+    """Compute the similarities of shards anew with CLIP, and align them by these."""
+
+    shards: tuple[str, ...] = field(metadata={"positional": True})
+    """Shards (.tar) of one conversion from the first on: its folder, globs or {000..041} ranges."""
+    output: str
+    """Folder that the new shards are written to."""
+    min_similarity: float | None = None
+    """Drop images whose similarity to their sentence is below this (-1 to 1)."""
+    keep_text_only: bool = False
+    """Keep documents that lose all their images to --min-similarity."""
+    workers: int | None = None
+    """Ray worker processes; 0: in this process. Default: all cores, 0 for small jobs."""
+    ray_address: str | None = None
+    """Address of a running Ray cluster. Default: a Ray of its own on this machine."""
+    overwrite: bool = False
+    """Replace what another run wrote to the output folder."""
+    verify_committed: bool = False
+    """Hash the shards that are already there, instead of trusting their size."""
+    ignore_free_space: bool = False
+    """Start even if the estimate says that the disk cannot hold the output."""
+    dry_run: bool = False
+    """Make the plan, print it, and stop."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        _check_paths(self.shards, "shards")
+        if self.clip_model is None:
+            raise UserError("--clip-model: expected a CLIP, for example ViT-L-14 (and its weights)")
+        check_clip(self, self.workers)
+        check_min_similarity(self.min_similarity)
+        if self.workers is not None:
+            _at_least(self.workers, 0, "--workers")
+
+    @property
+    def limit(self) -> None:
+        """None: all shards are aligned."""
+        return None
+
+    @property
+    def refresh_missing(self) -> bool:
+        """False: no image is missing."""
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +221,27 @@ class Show:
     def __post_init__(self) -> None:
         if self.random is not None:
             _at_least(self.random, 1, "--random")
+
+
+def check_clip(options: ClipOptions, workers: int | None) -> None:
+    """Refuse options of CLIP that make no sense."""
+    _at_least(options.clip_batch_size, 1, "--clip-batch-size")
+    if options.clip_model is None and options.clip_pretrained is not None:
+        raise UserError(f"--clip-pretrained {options.clip_pretrained}: expected --clip-model too")
+    if options.clip_actors is not None:
+        _at_least(options.clip_actors, 0, "--clip-actors")
+        if options.clip_actors and workers == 0:
+            raise UserError("--clip-actors: actors are Ray's: leave it out with --workers 0")
+
+
+def check_min_similarity(value: float | None) -> None:
+    """Refuse a threshold that is no cosine."""
+    if value is not None and not -1.0 <= value <= 1.0:
+        meant = f": did you mean {value / 100:g}?"
+        raise UserError(
+            f"--min-similarity {value:g}: similarities are cosines, -1 to 1"
+            + (meant if 1 < value <= 100 else "")
+        )
 
 
 def check_key_prefix(prefix: str) -> None:

@@ -5,98 +5,44 @@ written before the plan stands and every input was read through; what was commit
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from mmdata.errors import (
-    EXIT_DONE,
-    EXIT_FINDINGS,
-    EXIT_INTERRUPTED,
-    BadInputError,
-    MMDataError,
-    UserError,
-)
+from mmdata.errors import BadInputError, MMDataError, UserError
 from mmdata.sources.records import Segment
-from mmdata.storage.lease import Lease
 from mmdata.storage.paths import expand_paths
 from mmdata.versions import codec_versions
 from pipelines.config import ConvertMmc4
 from pipelines.engine import (
     UnitDone,
-    UnitFailure,
     choose_workers,
     run_units,
     terminate_as_interrupt,
 )
 from pipelines.output import (
-    add_tally,
     check_is_ours,
-    clear,
-    committed,
-    forget_manifest,
-    lacks_images,
-    sweep,
-    write_manifest,
 )
 from pipelines.plan import (
     Plan,
     PlanInput,
     SegmentScan,
-    differences,
     input_names,
     load_plan,
     make_plan,
-    save_plan,
 )
 from pipelines.progress import Progress
-from pipelines.space import check_space
-from pipelines.units import Recipe, Tick, UnitTask, convert_unit
-from schemas.manifest import ExcludedInput, Tally
+from pipelines.result import ConversionResult
+from pipelines.run import Work, run_plan
+from pipelines.units import Recipe, Tick, convert_unit
+from schemas.manifest import ExcludedInput
+
+Job = TypeVar("Job")
 
 #: Rough rates of one core, to decide whether a Ray is worth starting.
 _SCAN_BYTES_PER_SECOND = 60e6
 _IMAGES_PER_SECOND = 1200.0
-
-
-@dataclass(slots=True)
-class ConversionResult:
-    """What a run came to.
-
-    Attributes:
-        plan: what was to be done.
-        tally: of every shard that is committed, by this run or before.
-        shards_written: by this run.
-        shards_kept: committed before, and left as they were.
-        shards_left: not there yet (after --limit, failures or an interruption).
-        failures: units that failed, with their reason.
-        complete: the manifest is written.
-        interrupted: Ctrl-C or SIGTERM.
-        limited: stopped at --limit.
-        dry_run: only the plan was made.
-        seconds: how long the work took.
-    """
-
-    plan: Plan
-    output: str
-    tally: Tally = field(default_factory=Tally)
-    shards_written: int = 0
-    shards_kept: int = 0
-    shards_left: int = 0
-    failures: list[tuple[str, UnitFailure]] = field(default_factory=list)
-    complete: bool = False
-    interrupted: bool = False
-    limited: bool = False
-    dry_run: bool = False
-    seconds: float = 0.0
-
-    @property
-    def exit_code(self) -> int:
-        """0 done, 1 some units failed, 3 interrupted."""
-        if self.interrupted:
-            return EXIT_INTERRUPTED
-        return EXIT_FINDINGS if self.failures else EXIT_DONE
 
 
 def run_conversion(
@@ -139,133 +85,8 @@ def run_conversion(
             options=byte_options,
             versions=codec_versions(),
         )
-        if before is not None and before.fingerprint != plan.fingerprint:
-            raise UserError(
-                f"{output}: holds another conversion; use --overwrite or another folder. "
-                + "; ".join(differences(before, plan)[:10])
-            )
-        if options.dry_run:
-            return ConversionResult(plan, output, dry_run=True, shards_left=plan.num_shards)
-        os.makedirs(output, exist_ok=True)
-        with Lease(output) as lease:
-            return _run(options, recipe, plan, output, lease, quiet=quiet)
-
-
-def _run(
-    options: ConvertMmc4,
-    recipe: Recipe,
-    plan: Plan,
-    output: str,
-    lease: Lease,
-    *,
-    quiet: bool,
-) -> ConversionResult:
-    """The part of a run that writes, under the lease."""
-    result = ConversionResult(plan, output)
-    if options.overwrite:
-        clear(output)
-    sweep(output)
-    tasks = _tasks(options, recipe, plan, output, lease, result)
-    if not options.ignore_free_space:
-        check_space(plan, output, sum(len(task.shards) for task in tasks))
-    save_plan(plan, output)
-    if tasks:
-        forget_manifest(output)
-    wanted = sum(len(task.shards) for task in tasks)
-    workers = choose_workers(options.workers, _work_seconds(plan, wanted), options.ray_address)
-    with Progress(
-        "convert",
-        total=sum(_records(task) for task in tasks),
-        quiet=quiet or not tasks,
-    ) as progress:
-        try:
-            events = run_units(
-                convert_unit, tasks, workers=workers, ray_address=options.ray_address
-            )
-            with closing(events):
-                for index, event in events:
-                    if isinstance(event, Tick):
-                        progress.advance(event)
-                    elif isinstance(event, UnitFailure):
-                        result.failures.append((tasks[index].unit.segment.label, event))
-        except KeyboardInterrupt:
-            result.interrupted = True
-        result.seconds = progress.seconds
-    _sum_up(result, tasks)
-    if not result.shards_left and not result.interrupted:
-        write_manifest(output, plan)
-        result.complete = True
-    return result
-
-
-def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask]) -> None:
-    """What is committed now, by the sidecars on disk: they alone say what exists."""
-    plan, output = result.plan, result.output
-    planned = {shard for task in tasks for shard in task.shards}
-    for shard in range(plan.num_shards):
-        sidecar = committed(output, shard, plan.fingerprint)
-        if sidecar is None:
-            result.shards_left += 1
-            continue
-        add_tally(result.tally, sidecar.tally)
-        if shard in planned:
-            result.shards_written += 1
-    failed = {label for label, _ in result.failures}
-    for index, task in enumerate(tasks):
-        label = task.unit.segment.label
-        gone = [s for s in task.shards if committed(output, s, plan.fingerprint) is None]
-        if gone and label not in failed and not result.interrupted:
-            reason = f"ended without writing {len(gone)} of its shards; run the command again"
-            result.failures.append((label, UnitFailure(index, reason, "")))
-
-
-def _tasks(
-    options: ConvertMmc4,
-    recipe: Recipe,
-    plan: Plan,
-    output: str,
-    lease: Lease,
-    result: ConversionResult,
-) -> list[UnitTask]:
-    """The units that still lack shards."""
-    tasks = []
-    for unit in plan.units:
-        missing = []
-        for shard in range(unit.first_shard, unit.first_shard + unit.num_shards):
-            begin = unit.first_ordinal + unit.cut(shard - unit.first_shard)
-            sidecar = committed(output, shard, plan.fingerprint, verify=options.verify_committed)
-            if sidecar and not (options.refresh_missing and lacks_images(sidecar)):
-                result.shards_kept += 1
-            elif options.limit is not None and begin >= options.limit:
-                result.limited = True
-            else:
-                missing.append(shard)
-        if missing:
-            tasks.append(
-                UnitTask(
-                    unit=unit,
-                    recipe=recipe,
-                    output=output,
-                    lease_path=lease.path,
-                    run=lease.holder.run,
-                    fingerprint=plan.fingerprint,
-                    versions=plan.versions,
-                    shards=tuple(missing),
-                    refresh_missing=options.refresh_missing,
-                )
-            )
-    return tasks
-
-
-def _records(task: UnitTask) -> int:
-    unit = task.unit
-    places = [shard - unit.first_shard for shard in task.shards]
-    return sum(unit.cut(place + 1) - unit.cut(place) for place in places)
-
-
-def _work_seconds(plan: Plan, shards: int) -> float:
-    share = shards / max(plan.num_shards, 1)
-    return plan.estimate().images * share / _IMAGES_PER_SECOND
+        work = Work(recipe, convert_unit, "convert", _IMAGES_PER_SECOND)
+        return run_plan(options, work, plan, before, output, quiet=quiet)
 
 
 def _count_inputs(

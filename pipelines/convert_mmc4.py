@@ -13,8 +13,9 @@ from mmdata.sources.base import RecordDropped
 from mmdata.sources.image_folder import ImageFolder, find_folders
 from mmdata.sources.records import SUFFIXES, Overlong, Segment, list_segments, read_records
 from pipelines.config import ConvertMmc4
-from pipelines.convert import ConversionResult, run_conversion
+from pipelines.convert import run_conversion
 from pipelines.plan import SegmentScan
+from pipelines.result import ConversionResult
 from pipelines.units import overlong_drop
 from schemas.manifest import Kind
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from mmdata.errors import MMDataError, UserError
 
@@ -47,6 +47,28 @@ class UnitDone:
     unit: int
 
 
+class Service(Protocol):
+    """What Ray holds beside the tasks, for them to call; without Ray it is not started."""
+
+    @property
+    def num_cpus(self) -> int:
+        """Cores that it takes."""
+        ...
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """Of calls to it, in the object store."""
+        ...
+
+    def start(self) -> None:
+        """Called when Ray is there, before the first task."""
+        ...
+
+    def stop(self) -> None:
+        """Called before Ray is stopped."""
+        ...
+
+
 def choose_workers(requested: int | None, work_seconds: float, ray_address: str | None) -> int:
     """How many workers to use: as asked, else all cores, else 0 for what is done sooner in here.
 
@@ -70,6 +92,7 @@ def run_units(
     *,
     workers: int,
     ray_address: str | None = None,
+    service: Service | None = None,
 ) -> Generator[tuple[int, Result | UnitFailure | UnitDone], None, None]:
     """Run every unit; yields (unit's index, a result of it or how it ended) as they come.
 
@@ -78,12 +101,13 @@ def run_units(
         units: what to do, in order of preference.
         workers: processes; 0 for this one (with `ray_address`: all cores of the cluster).
         ray_address: address of a running cluster; None starts a Ray of our own.
+        service: started with Ray and stopped with it.
     """
     if workers == 0 and ray_address is None:
         for index, unit in enumerate(units):
             yield from _attempt(work, index, unit)
         return
-    with _RaySession(workers, ray_address) as session:
+    with _RaySession(workers, ray_address, service) as session:
         yield from session.run(work, units)
 
 
@@ -129,9 +153,10 @@ def terminate_as_interrupt() -> Iterator[None]:
 class _RaySession:
     """A connection to Ray for the time of one run."""
 
-    def __init__(self, workers: int, address: str | None) -> None:
+    def __init__(self, workers: int, address: str | None, service: Service | None = None) -> None:
         self._workers = workers
         self._address = address
+        self._service = service
         self._concurrency = workers
 
     def __enter__(self) -> Self:
@@ -144,9 +169,10 @@ class _RaySession:
         if self._address is None:
             options |= {
                 "address": "local",
-                "num_cpus": self._workers,
+                "num_cpus": self._workers + (self._service.num_cpus if self._service else 0),
                 "include_dashboard": False,
-                "object_store_memory": _OBJECT_STORE_BYTES,
+                "object_store_memory": _OBJECT_STORE_BYTES
+                + (self._service.bytes_in_flight if self._service else 0),
             }
         else:
             options["address"] = self._address
@@ -166,6 +192,12 @@ class _RaySession:
         if self._concurrency == 0:
             resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
             self._concurrency = max(1, int(resources.get("CPU", 1)))
+        if self._service is not None:
+            try:
+                self._service.start()
+            except BaseException:
+                ray.shutdown()
+                raise
         return self
 
     def run(
@@ -211,6 +243,8 @@ class _RaySession:
     ) -> None:
         import ray
 
+        if self._service is not None:
+            self._service.stop()
         ray.shutdown()
 
 

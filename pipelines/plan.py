@@ -160,7 +160,7 @@ def make_plan(
         units=_units(inputs, docs_per_shard),
         options=options,
         versions=versions,
-        fingerprint=_fingerprint(kind, inputs, options, versions),
+        fingerprint=fingerprint_of(kind, inputs, options, versions),
     )
 
 
@@ -208,7 +208,7 @@ def _docs_per_shard(counts: Sequence[int], num_shards: int) -> int:
     return low
 
 
-def _fingerprint(
+def fingerprint_of(
     kind: Kind, inputs: list[PlanInput], options: dict[str, Any], versions: dict[str, str]
 ) -> str:
     """A hash of all that decides the shards' bytes; no mount paths, no number of workers."""

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.convert import ConversionResult
+from pipelines.result import ConversionResult
 from pipelines.space import human_bytes
 
 #: A trainer wants at least one shard for each rank and worker.
@@ -21,6 +21,7 @@ def print_conversion(result: ConversionResult, console: Console | None = None) -
     _print_dropped(result, console)
     for label, failure in result.failures:
         console.print(f"failed: {label}: {failure.error}", markup=False)
+    _print_scored(result, console)
     _print_ending(result, console)
 
 
@@ -101,6 +102,18 @@ def _print_excluded(result: ConversionResult, console: Console) -> None:
             )
 
 
+def _print_scored(result: ConversionResult, console: Console) -> None:
+    scored = result.scored
+    if scored is None:
+        return
+    share = scored.busy_seconds / scored.seconds if scored.seconds else 0.0
+    console.print(
+        f"{result.plan.options['clip']}: {scored.images:,} images, {scored.sentences:,} sentences; "
+        f"the scorers were busy {share:.0%} of their time",
+        markup=False,
+    )
+
+
 def _print_ending(result: ConversionResult, console: Console) -> None:
     if result.shards_kept:
         console.print(f"{result.shards_kept:,} shards were there already and were kept")
@@ -123,7 +136,8 @@ def _print_ending(result: ConversionResult, console: Console) -> None:
         console.print("warning: no document was kept: every shard is empty")
     elif empty:
         console.print("warning: the inputs hold no records; there is nothing to write")
-    if result.complete and 0 < result.plan.num_shards < _FEW_SHARDS:
+    can_ask = "docs_per_shard" in result.plan.options
+    if can_ask and result.complete and 0 < result.plan.num_shards < _FEW_SHARDS:
         console.print(
             f"{result.plan.num_shards} shards: a trainer wants at least ranks x workers of them "
             "(--num-shards N asks for more)"

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from mmdata.assemble import MissingImageError, Outcome
 from mmdata.errors import MMDataError
@@ -21,6 +21,8 @@ from pipelines.output import committed, lacks_images
 from pipelines.plan import SegmentScan, Unit
 from schemas.manifest import Kind, Reject, RejectAction, SourceSpan, Tally
 from schemas.reasons import DocumentDrop
+
+Job = TypeVar("Job")
 
 #: Records between two ticks of progress.
 TICK_RECORDS = 50
@@ -68,11 +70,11 @@ class UnitError(MMDataError):
 
 
 @dataclass(frozen=True, slots=True)
-class UnitTask:
+class UnitTask(Generic[Job]):
     """A unit with all that a worker needs to do it."""
 
     unit: Unit
-    recipe: Recipe
+    recipe: Job
     output: str
     lease_path: str
     run: str
@@ -80,6 +82,8 @@ class UnitTask:
     versions: dict[str, str]
     shards: tuple[int, ...]
     refresh_missing: bool = False
+    pool: tuple[str, ...] = ()
+    """Names of the actors that score; empty where the task does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,25 +96,19 @@ class Tick:
     dropped: int
 
 
-def convert_unit(task: UnitTask) -> Iterator[Tick]:
+def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick]:
     """Write the task's shards of a unit.
 
     Raises:
         UnitError: a record that cannot be got over, by name.
     """
-    versions = codec_versions()
-    if versions != task.versions:
-        changed = sorted(k for k in task.versions if versions.get(k) != task.versions[k])
-        raise UnitError(
-            f"this worker has other versions of {', '.join(changed)} than the plan; install the "
-            "same everywhere, else the shards would differ"
-        )
+    check_versions(task, codec_versions())
     unit = task.unit
     records = read_records(unit.segment, task.recipe.max_record_bytes)
     convert = task.recipe.open(unit.segment)
     position = 0
     for shard in sorted(task.shards):
-        if _is_done(task, shard):
+        if is_done(task, shard):
             continue
         begin, end = unit.cut(shard - unit.first_shard), unit.cut(shard - unit.first_shard + 1)
         for _ in islice(records, begin - position):
@@ -119,14 +117,24 @@ def convert_unit(task: UnitTask) -> Iterator[Tick]:
         yield from _write_shard(task, shard, begin, islice(records, end - begin), convert)
 
 
-def _is_done(task: UnitTask, shard: int) -> bool:
+def check_versions(task: UnitTask[Any], versions: dict[str, str]) -> None:
+    """Refuse to work with other libraries than the plan was made with."""
+    if versions != task.versions:
+        changed = sorted(k for k in task.versions if versions.get(k) != task.versions[k])
+        raise UnitError(
+            f"this worker has other versions of {', '.join(changed)} than the plan; install the "
+            "same everywhere, else the shards would differ"
+        )
+
+
+def is_done(task: UnitTask[Any], shard: int) -> bool:
     """Whether a crashed attempt at this task has committed the shard already."""
     sidecar = committed(task.output, shard, task.fingerprint)
     return sidecar is not None and not (task.refresh_missing and lacks_images(sidecar))
 
 
 def _write_shard(
-    task: UnitTask,
+    task: UnitTask[Recipe],
     shard: int,
     begin: int,
     records: Iterator[bytes | Overlong],
@@ -141,8 +149,8 @@ def _write_shard(
             place = begin + count - 1
             _add_record(writer, unit, place, record, convert, task.recipe.key_prefix)
             if count % TICK_RECORDS == 0:
-                now = _progress(writer.tally)
-                yield _since(last, now)
+                now = progress_of(writer.tally)
+                yield ticked(last, now)
                 last = now
         if writer.tally.records != count or count == 0:
             raise UnitError(f"{unit.file}: fewer records than were counted; has it changed?")
@@ -156,7 +164,7 @@ def _write_shard(
     except BaseException:
         writer.discard()
         raise
-    yield _since(last, _progress(writer.tally))
+    yield ticked(last, progress_of(writer.tally))
 
 
 def _span(unit: Unit, begin: int, count: int) -> SourceSpan:
@@ -189,12 +197,13 @@ def _add_record(
         raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
     if outcome.parts:
         writer.add(ordinal, span, outcome.parts, outcome.row)
-    _count(writer.tally, outcome)
-    for reject in _rejects(outcome, span, sample_key(ordinal, key_prefix)):
+    count_outcome(writer.tally, outcome)
+    for reject in reject_lines(outcome, span, sample_key(ordinal, key_prefix)):
         writer.reject(reject)
 
 
-def _count(tally: Tally, outcome: Outcome) -> None:
+def count_outcome(tally: Tally, outcome: Outcome) -> None:
+    """Add what became of one record."""
     tally.records += 1
     if outcome.drop:
         _increment(tally.documents_dropped, outcome.drop[0].value)
@@ -216,7 +225,7 @@ def _increment(counts: dict[str, int], name: str, number: int = 1) -> None:
     counts[name] = counts.get(name, 0) + number
 
 
-def _rejects(outcome: Outcome, span: SourceSpan, key: str) -> Iterator[Reject]:
+def reject_lines(outcome: Outcome, span: SourceSpan, key: str) -> Iterator[Reject]:
     """The lines of the rejects file; images of a dropped document go with its one line."""
 
     def reject(action: RejectAction, reason: str, detail: str, image: int | None = None) -> Reject:
@@ -240,12 +249,14 @@ def _rejects(outcome: Outcome, span: SourceSpan, key: str) -> Iterator[Reject]:
         yield reject("kept", note, detail, noted)
 
 
-def _progress(tally: Tally) -> Tick:
+def progress_of(tally: Tally) -> Tick:
+    """A tally as progress."""
     dropped = sum(tally.documents_dropped.values())
     return Tick(tally.records, tally.images, tally.image_bytes, dropped)
 
 
-def _since(before: Tick, now: Tick) -> Tick:
+def ticked(before: Tick, now: Tick) -> Tick:
+    """The progress between two."""
     return Tick(
         now.records - before.records,
         now.images - before.images,

@@ -46,7 +46,8 @@ class SourceDocument:
     Attributes:
         text_list: sentences, at least one that is not blank.
         images: in the order of the source.
-        similarity: (n_images, n_sentences) float64, finite cosines.
+        similarity: (n_images, n_sentences) float64, finite cosines; None where they are yet to be
+            computed.
         similarity_source: where the similarities come from.
         alignment: `assigned` (to be computed) or `given` (then `matched` holds it).
         extras: the record's other fields, as raw JSON.
@@ -56,7 +57,7 @@ class SourceDocument:
 
     text_list: list[str]
     images: list[SourceImage]
-    similarity: NDArray[np.float64]
+    similarity: NDArray[np.float64] | None
     similarity_source: str
     alignment: Literal["assigned", "given"]
     extras: dict[str, msgspec.Raw]

@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 
 from mmdata.errors import MMDataError, UserError
 from mmdata.storage.lease import Lease
-from pipelines.convert import ConversionResult
+from pipelines.result import ConversionResult
 from pipelines.convert_mmc4 import convert_mmc4
 from tests.corpus import (
     ROOT,

@@ -1,0 +1,198 @@
+"""A pool of Ray actors that hold something heavy, and the calls that tasks make to them.
+
+The one exception to the rule that nothing large goes through the object store: a call carries one
+batch (some MB of pixels), each task has a bounded number of them under way, and the store is made
+large enough for these. An actor whose process dies is started again and its calls are repeated:
+what it computes depends on the call alone.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmdata.errors import MMDataError, UserError
+
+_RESTARTS = 3
+#: Calls that a GPU's actor has in hand: while one waits for the GPU, the next is brought to it.
+_GPU_CALLS = 2
+_REPORT_SECONDS = 10.0
+
+
+class ActorError(MMDataError):
+    """A call to an actor came to nothing."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """How much of its time an actor worked.
+
+    Attributes:
+        busy_seconds: with at least one call in hand.
+        seconds: from the first call to the end of the last.
+    """
+
+    busy_seconds: float
+    seconds: float
+
+
+class Meter:
+    """Measures the time in which at least one call is in hand."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._busy = self._since = self._first = self._last = 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            self._first = self._first or now
+            if self._calls == 0:
+                self._since = now
+            self._calls += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._calls -= 1
+            self._last = time.monotonic()
+            if self._calls == 0:
+                self._busy += self._last - self._since
+
+    def report(self) -> Busy:
+        """So far."""
+        return Busy(self._busy, self._last - self._first)
+
+
+class _Actor:
+    """The actor itself: an object made in its process, whose methods are called by name."""
+
+    def __init__(self, holder: Callable[[Any], Any], argument: Any) -> None:
+        self._meter = Meter()
+        self._error = ""
+        self._held: Any = None
+        try:
+            self._held = holder(argument)
+        except MMDataError as error:  # told to who asks, since Ray would start it again
+            self._error = str(error)
+
+    def problem(self) -> str:
+        """Why it cannot work, or nothing."""
+        return self._error
+
+    def call(self, method: str, batch: Any) -> Any:
+        with self._meter:
+            return getattr(self._held, method)(batch)
+
+    def report(self) -> Busy:
+        return self._meter.report()
+
+
+@dataclass(slots=True)
+class ActorPool:
+    """Actors that live as long as a session of Ray.
+
+    Attributes:
+        holder: makes what an actor holds, from `argument`.
+        argument: picklable.
+        names: one an actor; tasks find them by these.
+        gpu: whether they share the GPUs evenly; else each takes a core.
+        bytes_in_flight: that calls hold in the object store at once.
+        reports: how busy each was, when the pool has stopped.
+    """
+
+    holder: Callable[[Any], Any]
+    argument: Any
+    names: tuple[str, ...]
+    gpu: bool
+    bytes_in_flight: int
+    reports: list[Busy] = field(default_factory=list)
+    _actors: list[Any] = field(default_factory=list)
+
+    @property
+    def num_cpus(self) -> int:
+        """Cores that they take."""
+        return len(self.names)
+
+    def start(self) -> None:
+        """Start them and wait until they are ready.
+
+        Raises:
+            UserError: there is no GPU, or what they hold cannot be made.
+        """
+        import ray
+
+        share: dict[str, Any] = {"num_cpus": 1, "max_concurrency": 1}
+        if self.gpu:
+            resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            gpus = resources.get("GPU", 0.0)
+            if gpus < 1:
+                raise UserError("--clip-device cuda: Ray knows no GPU; use cpu")
+            each = -(-len(self.names) // int(gpus))
+            share = {"num_cpus": 1, "num_gpus": 1 / each, "max_concurrency": _GPU_CALLS}
+        kind: Any = ray.remote(_Actor)
+        self._actors = [
+            kind.options(
+                name=name, max_restarts=_RESTARTS, max_task_retries=_RESTARTS, **share
+            ).remote(self.holder, self.argument)
+            for name in self.names
+        ]
+        try:
+            problems = ray.get([actor.problem.remote() for actor in self._actors])
+        except ray.exceptions.RayError as error:
+            raise UserError(f"the CLIP actors did not start: {_one_line(error)}") from error
+        if any(problems):
+            raise UserError(next(filter(None, problems)))
+
+    def stop(self) -> None:
+        """Ask how busy they were, and end them."""
+        import ray
+
+        with suppress(ray.exceptions.RayError):
+            calls = [actor.report.remote() for actor in self._actors]
+            self.reports = ray.get(calls, timeout=_REPORT_SECONDS)
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors = []
+
+
+#: Starts a method on a batch; what it returns waits for the result.
+Call = Callable[[str, Any], Callable[[], Any]]
+
+
+def actor_calls(names: Sequence[str]) -> list[Call]:
+    """In a task: how to call each actor of a pool."""
+    import ray
+
+    return [_call(ray.get_actor(name)) for name in names]
+
+
+def _call(actor: Any) -> Call:
+    def call(method: str, batch: Any) -> Callable[[], Any]:
+        reference = actor.call.remote(method, batch)
+        return lambda: _result(reference)
+
+    return call
+
+
+def _result(reference: Any) -> Any:
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, MMDataError):
+            raise ActorError(str(error.cause)) from error
+        raise
+    except ray.exceptions.RayActorError as error:
+        raise ActorError(
+            f"a CLIP actor died too often: {_one_line(error)}; run the command again"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
