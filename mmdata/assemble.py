@@ -104,12 +104,14 @@ class Draft:
 
     Attributes:
         document: as the source has it.
+        policy: what is kept of it.
         pictures: its images that passed.
         outcome: what is known so far; with a `drop` there is nothing left to do.
         pixels: of each picture, as a scorer wants them; empty without one.
     """
 
     document: SourceDocument
+    policy: AssemblyPolicy
     pictures: list[Picture]
     outcome: Outcome
     pixels: list[NDArray[np.uint8]] = field(default_factory=list)
@@ -145,7 +147,7 @@ def assemble(
     Raises:
         MissingImageError: `on_missing` is `error` and an image did not pass.
     """
-    return finish(check(document, read_image, policy), policy)
+    return finish(check(document, read_image, policy))
 
 
 def check(
@@ -156,27 +158,27 @@ def check(
 ) -> Draft:
     """Read and check a document's images; see `assemble`. `to_pixels` is for a scorer."""
     outcome = Outcome(notes=[(None, note, detail) for note, detail in document.notes])
-    draft = Draft(document, [], outcome)
+    draft = Draft(document, policy, [], outcome)
     try:
         if not document.images and not policy.keep_text_only:
             raise RecordDropped(
                 DocumentDrop.NO_IMAGES_LISTED, "$.image_info: expected an image, got none"
             )
-        _pictures(draft, read_image, policy, to_pixels)
+        _pictures(draft, read_image, to_pixels)
     except RecordDropped as dropped:
         draft.pictures, draft.pixels = [], []
         drop(draft, dropped.reason, dropped.detail)
     return draft
 
 
-def finish(draft: Draft, policy: AssemblyPolicy, scores: Scores | None = None) -> Outcome:
+def finish(draft: Draft, scores: Scores | None = None) -> Outcome:
     """Align a checked document and encode it, by the source's similarities or by computed ones."""
     document, outcome = draft.document, draft.outcome
     if outcome.drop:
         return outcome
     matrix = scores.matrix if scores else _own_matrix(draft)
-    places, matched = _aligned(draft, matrix, policy)
-    if not places and not policy.keep_text_only:
+    places, matched = _aligned(draft, matrix)
+    if not places and not draft.policy.keep_text_only:
         drop(draft, DocumentDrop.NO_IMAGES_LEFT, _why_none_left(outcome))
         return outcome
     pictures = [draft.pictures[place] for place in places]
@@ -207,14 +209,9 @@ def _why_none_left(outcome: Outcome) -> str:
     return f"all {len(outcome.dropped_images)} images were dropped: {', '.join(reasons)}"
 
 
-def _pictures(
-    draft: Draft,
-    read_image: Callable[[str], bytes],
-    policy: AssemblyPolicy,
-    to_pixels: ToPixels | None,
-) -> None:
+def _pictures(draft: Draft, read_image: Callable[[str], bytes], to_pixels: ToPixels | None) -> None:
     """Read and check every image of a document."""
-    outcome = draft.outcome
+    outcome, policy = draft.outcome, draft.policy
     seen: set[str] = set()
     total_bytes = 0
     for index, image in enumerate(draft.document.images):
@@ -277,18 +274,17 @@ def _refuse(
         raise RecordDropped(reason, detail)
 
 
-def _aligned(
-    draft: Draft, similarity: Similarity, policy: AssemblyPolicy
-) -> tuple[list[int], list[int]]:
+def _aligned(draft: Draft, similarity: Similarity) -> tuple[list[int], list[int]]:
     """Places of the pictures in the order of their sentences, and those sentences."""
     given = draft.document.matched
     if given is not None:
         matched = [given[picture.index] for picture in draft.pictures]
         order = sorted(range(len(matched)), key=lambda k: (matched[k], k))
         return order, [matched[k] for k in order]
-    aligned = align(similarity, policy.min_similarity)
+    threshold = draft.policy.min_similarity
+    aligned = align(similarity, threshold)
     for k in aligned.below:
-        detail = f"best free sentence is below --min-similarity {policy.min_similarity}"
+        detail = f"best free sentence is below --min-similarity {threshold}"
         index = draft.pictures[k].index
         draft.outcome.dropped_images[index] = (ImageDrop.LOW_SIMILARITY, detail)
     return aligned.rows, aligned.matched

@@ -21,7 +21,7 @@ from mmdata.sources.records import Segment
 from mmdata.storage.paths import expand_paths
 from mmdata.versions import clip_versions, codec_versions
 from pipelines.align_unit import AlignRecipe, align_unit, read_input_sidecar
-from pipelines.clip import clip_byte_options, describe_clip
+from pipelines.clip import clip_byte_options, describe_clip, images_per_second
 from pipelines.config import Align
 from pipelines.engine import terminate_as_interrupt
 from pipelines.output import check_is_ours
@@ -31,8 +31,8 @@ from pipelines.run import Work, run_plan
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import Manifest, Sidecar
 
-#: Rough rates of one core, and of a GPU, on a CLIP of usual size.
-_IMAGES_PER_SECOND = {"cpu": 10.0, "cuda": 300.0}
+#: Rough rate of one core that only copies.
+_IMAGES_PER_SECOND = 2000.0
 
 
 def align(options: Align, *, quiet: bool = False) -> ConversionResult:
@@ -69,7 +69,7 @@ def align(options: Align, *, quiet: bool = False) -> ConversionResult:
             min_similarity=options.min_similarity,
             keep_text_only=options.keep_text_only,
         )
-        work = Work(recipe, align_unit, "align", _IMAGES_PER_SECOND[clip.device], clip)
+        work = Work(recipe, align_unit, "align", images_per_second(clip, _IMAGES_PER_SECOND), clip)
         return run_plan(options, work, plan, before, output, quiet=quiet)
 
 

@@ -10,7 +10,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -101,15 +101,10 @@ def _write(
     backend = open_backend(clip, task.pool, task.unit.first_shard)
     front = front_end(clip)
     scorer = DocumentScorer(backend, front, clip.batch_size)
-    policy = AssemblyPolicy(images=ImagePolicy(), min_similarity=task.recipe.min_similarity)
     last = progress_of(writer.tally)
     yield Tick(writer.tally.records, 0, 0, last.dropped)
     for number, (sample, matrix) in enumerate(scorer.score(source.items(front)), start=1):
-        keep = task.recipe.keep_text_only or not sample.draft.document.images
-        outcome = finish(
-            sample.draft, replace(policy, keep_text_only=keep), Scores(matrix, clip.source)
-        )
-        _add(writer, source, sample, outcome)
+        _add(writer, source, sample, finish(sample.draft, Scores(matrix, clip.source)))
         if number % TICK_RECORDS == 0:
             now = progress_of(writer.tally)
             yield ticked(last, now)
@@ -177,6 +172,7 @@ class _Source:
         ]
         self._rejects = deque(_read_rejects(path, self.sidecar))
         self._path = path
+        self._recipe = task.recipe
         self._reader = ShardReader(path)
         keys = [row["key"] for row in self._rows]
         if keys != self._reader.keys or len(keys) != self.sidecar.tally.documents:
@@ -202,7 +198,7 @@ class _Source:
             parsed = parse_sample(member, where)
             if len(parsed.base64) != len(row["image_bytes"]):
                 raise UnitError(f"{where}: has other images than its row of the samples table")
-            draft = _draft(parsed, row, front)
+            draft = _draft(parsed, row, front, self._recipe)
             span = SourceSpan(
                 file=row["source_file"],
                 member=row["source_member"],
@@ -230,9 +226,15 @@ class _Source:
             yield self._rejects.popleft()
 
 
-def _draft(sample: ParsedSample, row: Row, front: FrontEnd) -> Draft:
+def _draft(sample: ParsedSample, row: Row, front: FrontEnd, recipe: AlignRecipe) -> Draft:
     """A sample as a document whose images were checked before."""
-    draft = Draft(sample.document, [], Outcome())
+    policy = AssemblyPolicy(
+        images=ImagePolicy(),
+        min_similarity=recipe.min_similarity,
+        # What had no images before was meant to be kept.
+        keep_text_only=recipe.keep_text_only or not sample.base64,
+    )
+    draft = Draft(sample.document, policy, [], Outcome())
     for index, base64 in enumerate(sample.base64):
         try:
             pixels = front.pixels(pybase64.b64decode(base64, validate=True))

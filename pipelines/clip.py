@@ -33,6 +33,9 @@ from pipelines.scoring import Pending
 
 #: Batches that a task has in flight at the actors.
 AHEAD = 4
+#: Rough rates of a CLIP of usual size, on one core and on a GPU.
+_IMAGES_PER_SECOND = 10.0
+_GPU_IMAGES_PER_SECOND = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,13 @@ def describe_clip(options: ClipOptions, address: str | None) -> ClipSpec:
     model, pretrained = str(options.clip_model), options.clip_pretrained
     scorer = _scorer(model, pretrained, "cpu", options.clip_batch_size)
     return replace(scorer.spec, device=device)
+
+
+def images_per_second(clip: ClipSpec | None, without: float) -> float:
+    """A rough rate of one core, to decide whether a Ray is worth starting."""
+    if clip is None:
+        return without
+    return min(without, _GPU_IMAGES_PER_SECOND if clip.device == "cuda" else _IMAGES_PER_SECOND)
 
 
 def clip_byte_options(spec: ClipSpec) -> dict[str, Any]:

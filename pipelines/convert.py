@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mmdata.errors import BadInputError, MMDataError, UserError
+from mmdata.similarity import ClipSpec
 from mmdata.sources.records import Segment
 from mmdata.storage.paths import expand_paths
-from mmdata.versions import codec_versions
+from pipelines.clip import clip_byte_options, images_per_second
 from pipelines.config import ConvertMmc4
 from pipelines.engine import (
     UnitDone,
@@ -35,7 +36,7 @@ from pipelines.plan import (
 from pipelines.progress import Progress
 from pipelines.result import ConversionResult
 from pipelines.run import Work, run_plan
-from pipelines.units import Recipe, Tick, convert_unit
+from pipelines.units import Recipe, Tick, conversion_versions, convert_unit
 from schemas.manifest import ExcludedInput
 
 Job = TypeVar("Job")
@@ -53,6 +54,7 @@ def run_conversion(
     list_segments: Callable[[str], list[Segment]],
     byte_options: dict[str, Any],
     quiet: bool,
+    clip: ClipSpec | None = None,
 ) -> ConversionResult:
     """Plan and run a conversion.
 
@@ -63,6 +65,7 @@ def run_conversion(
         list_segments: the segments of an input; raises BadInputError.
         byte_options: the options that change the shards' bytes.
         quiet: no progress bar.
+        clip: computes the similarities; the recipe then leaves documents unaligned.
     """
     output = os.path.abspath(options.output)
     if not options.docs:
@@ -82,10 +85,11 @@ def run_conversion(
             excluded,
             docs_per_shard=options.docs_per_shard,
             num_shards=options.num_shards,
-            options=byte_options,
-            versions=codec_versions(),
+            options=byte_options | (clip_byte_options(clip) if clip else {}),
+            versions=conversion_versions(clip),
         )
-        work = Work(recipe, convert_unit, "convert", _IMAGES_PER_SECOND)
+        rate = images_per_second(clip, _IMAGES_PER_SECOND)
+        work = Work(recipe, convert_unit, "convert", rate, clip)
         return run_plan(options, work, plan, before, output, quiet=quiet)
 
 

@@ -6,12 +6,14 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mmdata.assemble import AssemblyPolicy, Outcome, assemble
+from mmdata.assemble import AssemblyPolicy, Draft, Outcome, assemble, check
 from mmdata.errors import BadInputError, UserError
+from mmdata.similarity import ClipSpec
 from mmdata.sources import mmc4
 from mmdata.sources.base import RecordDropped
 from mmdata.sources.image_folder import ImageFolder, find_folders
 from mmdata.sources.records import SUFFIXES, Overlong, Segment, list_segments, read_records
+from pipelines.clip import describe_clip, front_end
 from pipelines.config import ConvertMmc4
 from pipelines.convert import run_conversion
 from pipelines.plan import SegmentScan
@@ -53,6 +55,7 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
     """
     if not os.path.isdir(options.images):
         raise UserError(f"--images {options.images}: no such folder")
+    clip = describe_clip(options, options.ray_address) if options.clip_model else None
     recipe = Mmc4Recipe(
         kind="mmc4",
         max_record_bytes=options.max_record_bytes,
@@ -61,6 +64,7 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
         image_path=options.image_path,
         allow_symlinks_to=options.allow_symlinks_to,
         policy=assembly_policy(options),
+        clip=clip,
     )
     return run_conversion(
         options,
@@ -69,6 +73,7 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
         list_segments=list_segments,
         byte_options={name: getattr(options, name) for name in _OPTIONS},
         quiet=quiet,
+        clip=clip,
     )
 
 
@@ -95,6 +100,7 @@ class Mmc4Recipe:
     image_path: str | None
     allow_symlinks_to: tuple[str, ...]
     policy: AssemblyPolicy
+    clip: ClipSpec | None = None
 
     def folder(self, segment: Segment) -> ImageFolder:
         """Where a segment's images lie."""
@@ -109,17 +115,20 @@ class Mmc4Recipe:
             max_bytes=self.policy.images.max_bytes,
         )
 
-    def open(self, segment: Segment) -> Callable[[bytes | Overlong], Outcome]:
-        """A function from a record to its sample."""
+    def open(self, segment: Segment) -> Callable[[bytes | Overlong], Outcome | Draft]:
+        """A function from a record to its sample; to a draft where CLIP is to score it."""
         folder = self.folder(segment)
+        front = front_end(self.clip) if self.clip else None
 
-        def convert(record: bytes | Overlong) -> Outcome:
+        def convert(record: bytes | Overlong) -> Outcome | Draft:
             if isinstance(record, Overlong):
                 return overlong_drop(record, self.max_record_bytes)
             try:
-                document = mmc4.parse_record(record)
+                document = mmc4.parse_record(record, matrix_wanted=front is None)
             except RecordDropped as dropped:
                 return Outcome(drop=(dropped.reason, dropped.detail))
+            if front is not None:
+                return check(document, folder.read, self.policy, front.pixels)
             return assemble(document, folder.read, self.policy)
 
         return convert
@@ -144,7 +153,7 @@ class Mmc4Recipe:
             scan.record_bytes += len(record)
             scan.crc32 = zlib.crc32(b"\n", zlib.crc32(record, scan.crc32))
             if scan.probed_found == 0 or scan.probed_images < _PROBED_IMAGES:
-                _probe(record, folder, scan)
+                _probe(record, folder, scan, matrix_wanted=self.clip is None)
         if scan.probed_images and not scan.probed_found:
             raise BadInputError(
                 f"{segment.label}: none of its {scan.probed_images} images was found in "
@@ -154,10 +163,10 @@ class Mmc4Recipe:
         return scan
 
 
-def _probe(record: bytes, folder: ImageFolder, scan: SegmentScan) -> None:
+def _probe(record: bytes, folder: ImageFolder, scan: SegmentScan, *, matrix_wanted: bool) -> None:
     """Look for one record's images."""
     try:
-        document = mmc4.parse_record(record)
+        document = mmc4.parse_record(record, matrix_wanted=matrix_wanted)
     except RecordDropped:
         return
     scan.probed_records += 1

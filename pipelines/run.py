@@ -124,7 +124,7 @@ def _run(
     if options.overwrite:
         clear(output)
     sweep(output)
-    tasks = _tasks(options, work.recipe, plan, output, lease, result)
+    tasks = _tasks(options, work, plan, output, lease, result)
     if not options.ignore_free_space:
         check_space(plan, output, sum(len(task.shards) for task in tasks))
     save_plan(plan, output)
@@ -197,7 +197,7 @@ def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]]) -> None:
 
 def _tasks(
     options: RunOptions,
-    recipe: Job,
+    work: Work[Job],
     plan: Plan,
     output: str,
     lease: Lease,
@@ -220,7 +220,7 @@ def _tasks(
             tasks.append(
                 UnitTask(
                     unit=unit,
-                    recipe=recipe,
+                    recipe=work.recipe,
                     output=output,
                     lease_path=lease.path,
                     run=lease.holder.run,
@@ -228,6 +228,8 @@ def _tasks(
                     versions=plan.versions,
                     shards=tuple(missing),
                     refresh_missing=options.refresh_missing,
+                    verify_committed=options.verify_committed,
+                    clip=work.clip,
                 )
             )
     return tasks

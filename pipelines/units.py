@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
-from mmdata.assemble import MissingImageError, Outcome
+from mmdata.assemble import Draft, MissingImageError, Outcome, Scores, finish
 from mmdata.errors import MMDataError
 from mmdata.shards.naming import sample_key
 from mmdata.shards.writer import ShardWriter
+from mmdata.similarity import ClipSpec
 from mmdata.sources.records import Overlong, Segment, read_records
 from mmdata.storage.lease import holds
-from mmdata.versions import codec_versions
+from mmdata.versions import clip_versions, codec_versions
+from pipelines.clip import Scored, front_end, open_backend
 from pipelines.output import committed, lacks_images
 from pipelines.plan import SegmentScan, Unit
+from pipelines.scoring import DocumentScorer, Item
 from schemas.manifest import Kind, Reject, RejectAction, SourceSpan, Tally
 from schemas.reasons import DocumentDrop
 
@@ -56,9 +59,9 @@ class Recipe(Protocol):
 
 
 class RecordConverter(Protocol):
-    """Turns records of one segment into samples."""
+    """Turns records of one segment into samples, or into drafts where CLIP is to score them."""
 
-    def __call__(self, record: bytes | Overlong) -> Outcome:
+    def __call__(self, record: bytes | Overlong) -> Outcome | Draft:
         """One record as a sample, or why not."""
         ...
 
@@ -82,6 +85,9 @@ class UnitTask(Generic[Job]):
     versions: dict[str, str]
     shards: tuple[int, ...]
     refresh_missing: bool = False
+    verify_committed: bool = False
+    clip: ClipSpec | None = None
+    """What computes the similarities; None: the source has them."""
     pool: tuple[str, ...] = ()
     """Names of the actors that score; empty where the task does."""
 
@@ -96,13 +102,13 @@ class Tick:
     dropped: int
 
 
-def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick]:
+def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick | Scored]:
     """Write the task's shards of a unit.
 
     Raises:
         UnitError: a record that cannot be got over, by name.
     """
-    check_versions(task, codec_versions())
+    check_versions(task, conversion_versions(task.clip))
     unit = task.unit
     records = read_records(unit.segment, task.recipe.max_record_bytes)
     convert = task.recipe.open(unit.segment)
@@ -117,6 +123,11 @@ def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick]:
         yield from _write_shard(task, shard, begin, islice(records, end - begin), convert)
 
 
+def conversion_versions(clip: ClipSpec | None) -> dict[str, str]:
+    """Versions of all that decides the shards' bytes."""
+    return codec_versions() | (clip_versions() if clip else {})
+
+
 def check_versions(task: UnitTask[Any], versions: dict[str, str]) -> None:
     """Refuse to work with other libraries than the plan was made with."""
     if versions != task.versions:
@@ -129,7 +140,7 @@ def check_versions(task: UnitTask[Any], versions: dict[str, str]) -> None:
 
 def is_done(task: UnitTask[Any], shard: int) -> bool:
     """Whether a crashed attempt at this task has committed the shard already."""
-    sidecar = committed(task.output, shard, task.fingerprint)
+    sidecar = committed(task.output, shard, task.fingerprint, verify=task.verify_committed)
     return sidecar is not None and not (task.refresh_missing and lacks_images(sidecar))
 
 
@@ -139,15 +150,18 @@ def _write_shard(
     begin: int,
     records: Iterator[bytes | Overlong],
     convert: RecordConverter,
-) -> Iterator[Tick]:
+) -> Iterator[Tick | Scored]:
     unit = task.unit
     writer = ShardWriter(task.output, shard, key_prefix=task.recipe.key_prefix)
     last = Tick(0, 0, 0, 0)
     count = 0
+    scoring = _Scoring(task.clip, task.pool, shard) if task.clip else None
+    drafts = _drafts(unit, begin, records, convert)
+    outcomes = scoring.outcomes(drafts) if scoring else drafts
     try:
-        for count, record in enumerate(records, start=1):
-            place = begin + count - 1
-            _add_record(writer, unit, place, record, convert, task.recipe.key_prefix)
+        for place, outcome in outcomes:
+            count += 1
+            _add_outcome(writer, unit, place, _finished(outcome), task.recipe.key_prefix)
             if count % TICK_RECORDS == 0:
                 now = progress_of(writer.tally)
                 yield ticked(last, now)
@@ -165,6 +179,63 @@ def _write_shard(
         writer.discard()
         raise
     yield ticked(last, progress_of(writer.tally))
+    if scoring:
+        yield scoring.report()
+
+
+class _Scoring:
+    """Drafts of one shard on their way through CLIP."""
+
+    def __init__(self, clip: ClipSpec, pool: tuple[str, ...], turn: int) -> None:
+        self._source = clip.source
+        self._backend = open_backend(clip, pool, turn)
+        self._scorer = DocumentScorer(self._backend, front_end(clip), clip.batch_size)
+
+    def outcomes(
+        self, drafts: Iterator[tuple[int, Outcome | Draft]]
+    ) -> Iterator[tuple[int, Outcome]]:
+        """What becomes of each, in order."""
+        for (place, draft), matrix in self._scorer.score(map(_item, drafts)):
+            if isinstance(draft, Draft):
+                yield place, finish(draft, Scores(matrix, self._source))
+            else:
+                yield place, draft
+
+    def report(self) -> Scored:
+        """What was scored."""
+        backend = self._backend
+        return Scored(
+            self._scorer.images, self._scorer.sentences, backend.busy_seconds, backend.seconds
+        )
+
+
+def _item(placed: tuple[int, Outcome | Draft]) -> Item[tuple[int, Outcome | Draft]]:
+    """A draft as what is scored; what was dropped waits for its turn without images."""
+    draft = placed[1]
+    if not isinstance(draft, Draft):
+        return Item(placed, [], [], 0)
+    pixels, draft.pixels = draft.pixels, []
+    held = sum(picture.num_bytes for picture in draft.pictures)
+    return Item(placed, pixels, draft.document.text_list, held)
+
+
+def _finished(outcome: Outcome | Draft) -> Outcome:
+    return finish(outcome) if isinstance(outcome, Draft) else outcome
+
+
+def _drafts(
+    unit: Unit, begin: int, records: Iterator[bytes | Overlong], convert: RecordConverter
+) -> Iterator[tuple[int, Outcome | Draft]]:
+    """Every record's place in the unit, and what the recipe makes of it."""
+    for place, record in enumerate(records, start=begin):
+        where = f"{unit.segment.label}: record {unit.first_record + place}"
+        try:
+            yield place, convert(record)
+        except MissingImageError as error:
+            raise UnitError(f"{where}: {error}") from error
+        # Whatever a record brings about is told with the record; the unit then fails, others go on.
+        except Exception as error:
+            raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
 
 
 def _span(unit: Unit, begin: int, count: int) -> SourceSpan:
@@ -176,25 +247,12 @@ def _span(unit: Unit, begin: int, count: int) -> SourceSpan:
     )
 
 
-def _add_record(
-    writer: ShardWriter,
-    unit: Unit,
-    place: int,
-    record: bytes | Overlong,
-    convert: RecordConverter,
-    key_prefix: str,
+def _add_outcome(
+    writer: ShardWriter, unit: Unit, place: int, outcome: Outcome, key_prefix: str
 ) -> None:
-    """Convert one record, write it, and count what came of it."""
+    """Write what became of one record, and count it."""
     span = _span(unit, place, 1)
     ordinal = unit.first_ordinal + place
-    where = f"{unit.segment.label}: record {span.first_record}"
-    try:
-        outcome = convert(record)
-    except MissingImageError as error:
-        raise UnitError(f"{where}: {error}") from error
-    # Whatever a record brings about is told with the record; the unit then fails, others go on.
-    except Exception as error:
-        raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
     if outcome.parts:
         writer.add(ordinal, span, outcome.parts, outcome.row)
     count_outcome(writer.tally, outcome)

@@ -25,8 +25,13 @@ _OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _MATRIX = msgspec.json.Decoder(list[list[float]])
 
 
-def parse_record(record: bytes) -> SourceDocument:
+def parse_record(record: bytes, *, matrix_wanted: bool = True) -> SourceDocument:
     """One record as a document with image references.
+
+    Args:
+        record: one line.
+        matrix_wanted: false where similarities are computed anew: the record's are not looked at,
+            and need not be there.
 
     Raises:
         RecordDropped: the record is broken; see docs/format.md for the reasons.
@@ -36,19 +41,14 @@ def parse_record(record: bytes) -> SourceDocument:
     if not any(text.strip() for text in text_list):
         raise RecordDropped(DocumentDrop.NO_TEXT, "$.text_list: expected a sentence, got none")
     infos = _decode(fields, "image_info", _OBJECTS, DocumentDrop.BAD_SCHEMA)
-    if "similarity_matrix" not in fields:
-        raise RecordDropped(
-            DocumentDrop.NO_MATRIX, "$.similarity_matrix: expected a matrix, got nothing"
-        )
-    rows = _decode(fields, "similarity_matrix", _MATRIX, DocumentDrop.BAD_MATRIX)
-    similarity = _matrix(rows, len(infos), len(text_list))
+    similarity = _similarity(fields, len(infos), len(text_list)) if matrix_wanted else None
     images, notes = [], []
     for index, info in enumerate(infos):
         images.append(_image(info, index))
         if problem := _index_problem(info, index, len(text_list)):
             notes.append((DocumentNote.BAD_MATCHED_INDEX.value, problem))
     for known in ("text_list", "image_info", "similarity_matrix"):
-        del fields[known]
+        fields.pop(known, None)
     return SourceDocument(text_list, images, similarity, KIND, "assigned", fields, notes=notes)
 
 
@@ -65,6 +65,18 @@ def _decode(
         return decoder.decode(fields[name])
     except msgspec.DecodeError as error:
         raise RecordDropped(reason, f"$.{name}: {str(error).replace('`', '')}") from None
+
+
+def _similarity(
+    fields: dict[str, msgspec.Raw], num_images: int, num_texts: int
+) -> NDArray[np.float64]:
+    """The record's own similarities."""
+    if "similarity_matrix" not in fields:
+        raise RecordDropped(
+            DocumentDrop.NO_MATRIX, "$.similarity_matrix: expected a matrix, got nothing"
+        )
+    rows = _decode(fields, "similarity_matrix", _MATRIX, DocumentDrop.BAD_MATRIX)
+    return _matrix(rows, num_images, num_texts)
 
 
 def _matrix(rows: list[list[float]], num_images: int, num_texts: int) -> NDArray[np.float64]:
