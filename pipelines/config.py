@@ -94,7 +94,9 @@ class ConvertMmc4:
         for name in ("min_side", "min_bytes"):
             _at_least(getattr(self, name), 0, "--" + name.replace("_", "-"))
         if self.max_aspect != 0 and not self.max_aspect >= 1.0:
-            raise UserError(f"--max-aspect {self.max_aspect:g}: expected 0 (no limit) or at least 1")
+            raise UserError(
+                f"--max-aspect {self.max_aspect:g}: expected 0 (no limit) or at least 1"
+            )
         if self.min_similarity is not None and not -1.0 <= self.min_similarity <= 1.0:
             meant = f": did you mean {self.min_similarity / 100:g}?"
             raise UserError(

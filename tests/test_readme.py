@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 #: A block behind `<!-- run -->` is a command; the block behind that is part of its output.
-BLOCK = re.compile(r"<!-- run -->\n```\n(?P<command>.*?)\n```\n```\n(?P<output>.*?)\n```", re.DOTALL)
+BLOCK = re.compile(
+    r"<!-- run -->\n```\n(?P<command>.*?)\n```\n```\n(?P<output>.*?)\n```", re.DOTALL
+)
 
 
 def test_the_commands_of_daily_use_print_what_the_readme_shows(tmp_path: Path) -> None:
@@ -43,7 +45,9 @@ def run(command: str, folder: Path) -> str:
 def test_every_link_and_named_file_is_there(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
-    named = re.findall(r"`((?:mmdata|flamingo|pipelines|schemas|examples|docs)/[\w/.]+\.\w+)`", text)
+    named = re.findall(
+        r"`((?:mmdata|flamingo|pipelines|schemas|examples|docs)/[\w/.]+\.\w+)`", text
+    )
     for link in links:
         assert ((ROOT / page).parent / link).exists(), link
     for name in named:

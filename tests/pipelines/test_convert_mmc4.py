@@ -106,7 +106,9 @@ def test_the_order_of_inputs_is_the_order_of_samples(tmp_path: Path) -> None:
     convert(corpus, tmp_path / "out")
     turned = Corpus(corpus.docs[::-1], corpus.images, corpus.num_records)
     convert(turned, tmp_path / "turned")
-    urls = [[d["url"] for d in documents_of(tmp_path / name).values()] for name in ("out", "turned")]
+    urls = [
+        [d["url"] for d in documents_of(tmp_path / name).values()] for name in ("out", "turned")
+    ]
     assert urls[0] != urls[1]
     assert sorted(urls[0]) == sorted(urls[1])
 
@@ -441,9 +443,7 @@ def test_refresh_missing_takes_in_images_that_have_come(tmp_path: Path) -> None:
     assert snapshot(output) == snapshot(tmp_path / "fresh")
 
 
-def test_verify_committed_finds_a_changed_byte_and_mends_it(
-    corpus: Corpus, tmp_path: Path
-) -> None:
+def test_verify_committed_finds_a_changed_byte_and_mends_it(corpus: Corpus, tmp_path: Path) -> None:
     output = tmp_path / "out"
     convert(corpus, output, docs_per_shard=4)
     reference = snapshot(output)

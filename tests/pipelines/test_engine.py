@@ -56,9 +56,7 @@ def by_unit(events: Iterator[tuple[int, Any]]) -> dict[int, list[Any]]:
     return found
 
 
-@pytest.mark.parametrize(
-    "workers", [0, pytest.param(2, marks=[pytest.mark.slow, pytest.mark.ray])]
-)
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=[pytest.mark.slow, pytest.mark.ray])])
 def test_every_unit_reports_its_results_in_order_and_one_ending(workers: int) -> None:
     found = by_unit(run_units(count, [2, 3, 0, 4, 5], workers=workers))
     assert found[0] == [0, 1, UnitDone(0)]

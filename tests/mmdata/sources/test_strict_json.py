@@ -53,7 +53,11 @@ def test_a_lone_number_is_no_object(number: bytes) -> None:
 
 
 def test_values_are_kept_as_they_are_written() -> None:
-    record = b'{ "huge": ' + b"9" * 6000 + b' , "f":0.10000000000000000001,"s":"\\u00e9\\/", "o": {"a" :1}}'
+    record = (
+        b'{ "huge": '
+        + b"9" * 6000
+        + b' , "f":0.10000000000000000001,"s":"\\u00e9\\/", "o": {"a" :1}}'
+    )
     fields = {name: bytes(raw) for name, raw in decode_object(record).items()}
     assert fields == {
         "huge": b"9" * 6000, "f": b"0.10000000000000000001", "s": b'"\\u00e9\\/"', "o": b'{"a" :1}',

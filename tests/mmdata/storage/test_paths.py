@@ -15,7 +15,14 @@ SUFFIXES = (".jsonl", ".jsonl.zip")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("d_10.jsonl", "d_2.jsonl", "d_1.jsonl.zip", ".hidden.jsonl", "notes.txt", "[x].jsonl"):
+    for name in (
+        "d_10.jsonl",
+        "d_2.jsonl",
+        "d_1.jsonl.zip",
+        ".hidden.jsonl",
+        "notes.txt",
+        "[x].jsonl",
+    ):
         (tmp_path / name).write_bytes(b"")
     return tmp_path
 
@@ -94,7 +101,9 @@ def test_a_range_without_end_is_refused(pattern: str) -> None:
 
 @given(st.lists(st.text(alphabet="ab019²٣_-. ", max_size=8)))
 def test_any_names_have_an_order(names: list[str]) -> None:
-    assert sorted(sorted(names), key=natural_key) == sorted(names, key=lambda n: (natural_key(n), n))
+    assert sorted(sorted(names), key=natural_key) == sorted(
+        names, key=lambda n: (natural_key(n), n)
+    )
 
 
 @given(st.lists(st.integers(0, 10**6), unique=True))
