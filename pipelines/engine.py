@@ -10,6 +10,7 @@ replay a generator and leave out as many results as were taken before the crash,
 
 import os
 import signal
+import socket
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -29,6 +30,7 @@ RAY_WORTH_SECONDS = 10.0
 MAX_RETRIES = 3
 _OBJECT_STORE_BYTES = 100 * 2**20
 _WAIT_SECONDS = 0.5
+_CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,7 @@ class _RaySession:
                 "object_store_memory": _OBJECT_STORE_BYTES,
             }
         else:
+            _check_reachable(self._address)
             options["address"] = self._address
         on_terminate = signal.getsignal(signal.SIGTERM)
         try:
@@ -212,6 +215,24 @@ class _RaySession:
         import ray
 
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse a cluster that nobody answers for; Ray would wait for it for minutes.
+
+    Raises:
+        UserError: nothing listens there.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return  # `auto` and the like: Ray's to find
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"Ray {address}: could not connect: {error}; is the cluster up, and is this its port? "
+            "--workers 0 converts without Ray"
+        ) from error
 
 
 def _is_crash(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""convert-mmc4 as a whole: equal bytes however it runs, resume, refusals, and counts that add up."""
+"""convert-mmc4 as a whole: equal bytes however it runs, resume, refusals, counts that add up."""
 
 import base64
 import io

@@ -116,7 +116,7 @@ def test_closing_early_ends_the_work_in_hand() -> None:
 
     events = run_units(work, [1, 2], workers=0)
     next(events)
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     assert ended == [1]
 
 
@@ -151,9 +151,8 @@ def test_a_cluster_that_is_not_there_is_said_so() -> None:
 
 def test_sigterm_is_an_interruption_within_and_what_it_was_without() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), terminate_as_interrupt():
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)
+    with terminate_as_interrupt(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == before
 
 

@@ -110,3 +110,17 @@ def test_any_names_have_an_order(names: list[str]) -> None:
 def test_numbers_order_as_numbers(numbers: list[int]) -> None:
     names = sorted((f"shard_{n}.jsonl" for n in numbers), key=natural_key)
     assert names == [f"shard_{n}.jsonl" for n in sorted(numbers)]
+
+
+def test_a_name_that_is_not_utf8_is_named_as_that(tmp_path: Path) -> None:
+    """It could not stand in a plan or manifest."""
+    name = os.fsencode(str(tmp_path)) + b"/d_\xff.jsonl"
+    try:
+        open(name, "w").close()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    expansion = expand_paths([str(tmp_path)], SUFFIXES)
+    assert expansion.files == []
+    assert expansion.problems == [
+        (f"{tmp_path}/d_\\udcff.jsonl", "its name is not UTF-8; rename it")
+    ]
