@@ -5,58 +5,38 @@ written before the plan stands and every input was read through; what was commit
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmdata.errors import (
-    EXIT_DONE,
-    EXIT_FINDINGS,
-    EXIT_INTERRUPTED,
-    BadInputError,
-    MMDataError,
-    UserError,
-)
+from mmdata.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_INTERRUPTED, UserError
+from mmdata.shards.writer import LeaseLostError
 from mmdata.sources.records import Segment
-from mmdata.storage.lease import Lease
-from mmdata.storage.paths import expand_paths
+from mmdata.storage.lease import Lease, holds
 from mmdata.versions import codec_versions
 from pipelines.config import ConvertMmc4
-from pipelines.engine import (
-    UnitDone,
-    UnitFailure,
-    choose_workers,
-    run_units,
-    terminate_as_interrupt,
-)
+from pipelines.engine import UnitFailure, choose_workers, run_units, terminate_as_interrupt
+from pipelines.inputs import count_inputs
 from pipelines.output import (
     add_tally,
     check_is_ours,
     clear,
+    clearable_bytes,
     committed,
     forget_manifest,
+    forget_shard,
     lacks_images,
     sweep,
     write_manifest,
 )
-from pipelines.plan import (
-    Plan,
-    PlanInput,
-    SegmentScan,
-    differences,
-    input_names,
-    load_plan,
-    make_plan,
-    save_plan,
-)
+from pipelines.plan import Plan, differences, load_plan, make_plan, save_plan
 from pipelines.progress import Progress
 from pipelines.space import check_space
 from pipelines.units import Recipe, Tick, UnitTask, convert_unit
-from schemas.manifest import ExcludedInput, Tally
+from schemas.manifest import Tally
 
-#: Rough rates of one core, to decide whether a Ray is worth starting.
-_SCAN_BYTES_PER_SECOND = 60e6
+#: Rough rate of one core, to decide whether a Ray is worth starting.
 _IMAGES_PER_SECOND = 1200.0
 
 
@@ -127,7 +107,7 @@ def run_conversion(
     if not options.overwrite:
         check_is_ours(output, before)
     with terminate_as_interrupt():
-        inputs, excluded = _count_inputs(
+        inputs, excluded = count_inputs(
             options, recipe, suffixes, list_segments, before, quiet=quiet
         )
         plan = make_plan(
@@ -148,7 +128,18 @@ def run_conversion(
             return ConversionResult(plan, output, dry_run=True, shards_left=plan.num_shards)
         os.makedirs(output, exist_ok=True)
         with Lease(output) as lease:
+            _check_unchanged(options, plan, output)
             return _run(options, recipe, plan, output, lease, quiet=quiet)
+
+
+def _check_unchanged(options: ConvertMmc4, plan: Plan, output: str) -> None:
+    """Look again under the lease: another run may have come between the plan and now."""
+    if options.overwrite:
+        return
+    before = load_plan(output)
+    check_is_ours(output, before)
+    if before is not None and before.fingerprint != plan.fingerprint:
+        raise UserError(f"{output}: another conversion was written there just now")
 
 
 def _run(
@@ -162,22 +153,37 @@ def _run(
 ) -> ConversionResult:
     """The part of a run that writes, under the lease."""
     result = ConversionResult(plan, output)
-    if options.overwrite:
-        clear(output)
     sweep(output)
+    if options.overwrite:
+        if not options.ignore_free_space:
+            check_space(plan, output, plan.num_shards, freed_bytes=clearable_bytes(output))
+        clear(output)
     tasks = _tasks(options, recipe, plan, output, lease, result)
-    if not options.ignore_free_space:
+    if not options.overwrite and not options.ignore_free_space:
         check_space(plan, output, sum(len(task.shards) for task in tasks))
     save_plan(plan, output)
     if tasks:
         forget_manifest(output)
+    _work(options, tasks, result, quiet=quiet)
+    sweep(output)  # what a worker that was killed left; its unit was done again
+    _sum_up(result, tasks)
+    if not result.shards_left and not result.interrupted:
+        if not holds(lease.path, lease.holder.run):
+            raise LeaseLostError(f"{output}: another run has taken over; nothing is lost")
+        write_manifest(output, plan)
+        result.complete = True
+    return result
+
+
+def _work(
+    options: ConvertMmc4, tasks: list[UnitTask], result: ConversionResult, *, quiet: bool
+) -> None:
+    """Run the tasks; failures and an interruption go to the result."""
     wanted = sum(len(task.shards) for task in tasks)
-    workers = choose_workers(options.workers, _work_seconds(plan, wanted), options.ray_address)
-    with Progress(
-        "convert",
-        total=sum(_records(task) for task in tasks),
-        quiet=quiet or not tasks,
-    ) as progress:
+    seconds = _work_seconds(result.plan, wanted)
+    workers = choose_workers(options.workers, seconds, options.ray_address)
+    total = sum(_records(task) for task in tasks)
+    with Progress("convert", total=total, quiet=quiet or not tasks) as progress:
         try:
             events = run_units(
                 convert_unit, tasks, workers=workers, ray_address=options.ray_address
@@ -191,11 +197,6 @@ def _run(
         except KeyboardInterrupt:
             result.interrupted = True
         result.seconds = progress.seconds
-    _sum_up(result, tasks)
-    if not result.shards_left and not result.interrupted:
-        write_manifest(output, plan)
-        result.complete = True
-    return result
 
 
 def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask]) -> None:
@@ -234,6 +235,8 @@ def _tasks(
         for shard in range(unit.first_shard, unit.first_shard + unit.num_shards):
             begin = unit.first_ordinal + unit.cut(shard - unit.first_shard)
             sidecar = committed(output, shard, plan.fingerprint, verify=options.verify_committed)
+            if sidecar is None and options.verify_committed:
+                forget_shard(output, shard)  # damaged: it must not look committed to a worker
             if sidecar and not (options.refresh_missing and lacks_images(sidecar)):
                 result.shards_kept += 1
             elif options.limit is not None and begin >= options.limit:
@@ -266,125 +269,3 @@ def _records(task: UnitTask) -> int:
 def _work_seconds(plan: Plan, shards: int) -> float:
     share = shards / max(plan.num_shards, 1)
     return plan.estimate().images * share / _IMAGES_PER_SECOND
-
-
-def _count_inputs(
-    options: ConvertMmc4,
-    recipe: Recipe,
-    suffixes: tuple[str, ...],
-    list_segments: Callable[[str], list[Segment]],
-    before: Plan | None,
-    *,
-    quiet: bool,
-) -> tuple[list[PlanInput], list[ExcludedInput]]:
-    """Count every input's records, or take the counts of an earlier plan.
-
-    Raises:
-        BadInputError: with every input that is missing or damaged.
-    """
-    expansion = expand_paths(options.docs, suffixes)
-    problems = dict(expansion.problems)
-    twice = {path for path in expansion.files if expansion.files.count(path) > 1}
-    problems |= {path: "is given twice" for path in sorted(twice)}
-    known = {entry.path: entry for entry in before.inputs} if before else {}
-    entries: list[PlanInput] = []
-    for path, name in zip(expansion.files, input_names(expansion.files), strict=True):
-        try:
-            facts = os.stat(path)
-            entry = known.get(os.path.abspath(path))
-            if entry and (entry.bytes, entry.mtime_ns) == (facts.st_size, facts.st_mtime_ns):
-                entry.name = name
-                entries.append(entry)
-                continue
-            entries.append(
-                PlanInput(
-                    path=os.path.abspath(path),
-                    name=name,
-                    bytes=facts.st_size,
-                    mtime_ns=facts.st_mtime_ns,
-                    segments=list_segments(os.path.abspath(path)),
-                    scans=[],
-                )
-            )
-        except (BadInputError, OSError) as error:
-            problems[path] = _without_path(str(error), path)
-    _scan(options, recipe, [entry for entry in entries if not entry.scans], problems, quiet=quiet)
-    good = [entry for entry in entries if entry.path not in problems]
-    return _checked(options, good, problems)
-
-
-def _checked(
-    options: ConvertMmc4, good: list[PlanInput], problems: dict[str, str]
-) -> tuple[list[PlanInput], list[ExcludedInput]]:
-    """Refuse bad inputs, or list them as excluded when that was asked for."""
-    if problems and not options.skip_bad_inputs:
-        lines = [f"{path}: {problem}" for path, problem in problems.items()]
-        if len(lines) == 1:
-            raise BadInputError(lines[0])
-        raise BadInputError(
-            f"{len(lines)} inputs cannot be used (--skip-bad-inputs leaves them out):\n  "
-            + "\n  ".join(lines)
-        )
-    if not good:
-        raise BadInputError(
-            "no input is left: " + "; ".join(f"{p}: {w}" for p, w in problems.items())
-        )
-    excluded = [
-        ExcludedInput(file=os.path.basename(path), problem=problem)
-        for path, problem in problems.items()
-    ]
-    return good, excluded
-
-
-@dataclass(frozen=True, slots=True)
-class _ScanTask:
-    recipe: Recipe
-    segment: Segment
-
-
-def _scan_segment(task: _ScanTask) -> Iterator[SegmentScan | MMDataError]:
-    """One segment's count, or what is wrong with it."""
-    try:
-        yield task.recipe.scan(task.segment)
-    except MMDataError as error:
-        yield error
-
-
-def _scan(
-    options: ConvertMmc4,
-    recipe: Recipe,
-    entries: list[PlanInput],
-    problems: dict[str, str],
-    *,
-    quiet: bool,
-) -> None:
-    """Fill in the counts of new inputs; damaged ones go to `problems`."""
-    tasks = [_ScanTask(recipe, segment) for entry in entries for segment in entry.segments]
-    scans: list[SegmentScan | None] = [None] * len(tasks)
-    seconds = sum(entry.bytes for entry in entries) / _SCAN_BYTES_PER_SECOND
-    workers = choose_workers(options.workers, seconds, options.ray_address)
-    if seconds < 5 and options.ray_address is None:
-        workers = 0
-    with Progress("count", total=len(tasks), quiet=quiet or len(tasks) < 8, unit="file") as bar:
-        events = run_units(_scan_segment, tasks, workers=workers, ray_address=options.ray_address)
-        with closing(events):
-            for index, event in events:
-                path = tasks[index].segment.path
-                if isinstance(event, SegmentScan):
-                    scans[index] = event
-                elif isinstance(event, UnitDone):
-                    bar.advance(Tick(1, 0, 0, 0))
-                elif isinstance(event, MMDataError):
-                    problems[path] = _without_path(str(event), path)
-                else:
-                    problems[path] = event.error
-    found = iter(scans)
-    for entry in entries:
-        entry.scans = [scan for scan in (next(found) for _ in entry.segments) if scan]
-
-
-def _without_path(text: str, path: str) -> str:
-    for prefix in (os.path.abspath(path), path):
-        if text.startswith(prefix):
-            return text[len(prefix) :].removeprefix(":").strip()
-    return text

@@ -58,7 +58,7 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
         key_prefix=options.key_prefix,
         images=os.path.abspath(options.images),
         image_path=options.image_path,
-        allow_symlinks_to=options.allow_symlinks_to,
+        allow_symlinks_to=tuple(map(os.path.abspath, options.allow_symlinks_to)),
         policy=assembly_policy(options),
     )
     return run_conversion(
@@ -147,8 +147,10 @@ class Mmc4Recipe:
         if scan.probed_images and not scan.probed_found:
             raise BadInputError(
                 f"{segment.label}: none of its {scan.probed_images} images was found in "
-                f"{folder.where()}; fetch them with MMC4's scripts/download_images.py, or say "
-                "where they are with --image-path '{root}/{shard}/{image_name}'"
+                f"{folder.where()}; fetch them with MMC4's scripts/download_images.py, say where "
+                "they are with --image-path '{root}/{shard}/{image_name}', or, if they are links, "
+                "where those may lead with --allow-symlinks-to",
+                short=f"none of its {scan.probed_images} images was found",
             )
         return scan
 

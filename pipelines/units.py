@@ -116,7 +116,8 @@ def convert_unit(task: UnitTask) -> Iterator[Tick]:
         for _ in islice(records, begin - position):
             pass
         position = end
-        yield from _write_shard(task, shard, begin, islice(records, end - begin), convert)
+        part = islice(records, end - begin)
+        yield from _write_shard(task, shard, begin, part, end - begin, convert)
 
 
 def _is_done(task: UnitTask, shard: int) -> bool:
@@ -130,6 +131,7 @@ def _write_shard(
     shard: int,
     begin: int,
     records: Iterator[bytes | Overlong],
+    expected: int,
     convert: RecordConverter,
 ) -> Iterator[Tick]:
     unit = task.unit
@@ -144,8 +146,11 @@ def _write_shard(
                 now = _progress(writer.tally)
                 yield _since(last, now)
                 last = now
-        if writer.tally.records != count or count == 0:
-            raise UnitError(f"{unit.file}: fewer records than were counted; has it changed?")
+        if count != expected:
+            raise UnitError(
+                f"{unit.segment.label}: {begin + count} records, {unit.num_records} were counted; "
+                "it changed while the run was going: start again with --overwrite"
+            )
         writer.commit(
             kind=task.recipe.kind,
             fingerprint=task.fingerprint,
@@ -217,7 +222,7 @@ def _increment(counts: dict[str, int], name: str, number: int = 1) -> None:
 
 
 def _rejects(outcome: Outcome, span: SourceSpan, key: str) -> Iterator[Reject]:
-    """The lines of the rejects file; images of a dropped document go with its one line."""
+    """The lines of the rejects file: of the document, then of each image that it loses."""
 
     def reject(action: RejectAction, reason: str, detail: str, image: int | None = None) -> Reject:
         return Reject(
