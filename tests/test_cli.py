@@ -83,7 +83,8 @@ def test_a_command_whose_extra_is_missing_says_how_to_get_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == (
-        "mmdata: mmdata train needs open_clip, which is not installed: pip install 'mmdata[train]'\n"
+        "mmdata: mmdata train needs open_clip, which is not installed: "
+        "pip install 'mmdata[train]'\n"
     )
 
 
