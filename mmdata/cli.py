@@ -138,10 +138,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mmdata: interrupted; run the same command again to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone (`mmdata show … | head`); keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            return _reader_has_gone()
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"mmdata: {place}{error.strerror or error}", file=sys.stderr)
         return EXIT_CANNOT_START
+
+
+def _reader_has_gone() -> int:
+    """`mmdata show … | head`: keep Python from complaining when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_CANNOT_START
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -24,7 +24,15 @@ class UserError(MMDataError, ValueError):
 
 
 class BadInputError(MMDataError):
-    """An input file is missing, damaged or of a kind that cannot be read."""
+    """An input file is missing, damaged or of a kind that cannot be read.
+
+    Attributes:
+        short: the problem alone, without places on this machine; may be empty.
+    """
+
+    def __init__(self, text: str, *, short: str = "") -> None:
+        super().__init__(text)
+        self.short = short
 
 
 class MissingExtraError(MMDataError, ImportError):

@@ -23,11 +23,10 @@ from mmdata.versions import clip_versions, codec_versions
 from pipelines.align_unit import AlignRecipe, align_unit, read_input_sidecar
 from pipelines.clip import clip_byte_options, describe_clip, images_per_second
 from pipelines.config import Align
+from pipelines.convert import ConversionResult, Work, run_plan
 from pipelines.engine import terminate_as_interrupt
 from pipelines.output import check_is_ours
 from pipelines.plan import Plan, PlanInput, SegmentScan, Unit, fingerprint_of, load_plan
-from pipelines.result import ConversionResult
-from pipelines.run import Work, run_plan
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import Manifest, Sidecar
 

@@ -17,23 +17,7 @@ MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipOptions:
-    """How similarities are computed with CLIP (extra `clip`); the same for every command."""
-
-    clip_model: str | None = None
-    """CLIP that computes similarities: of open_clip (ViT-L-14), local-dir:PATH or hf-hub:NAME."""
-    clip_pretrained: str | None = None
-    """Its weights: a tag of open_clip (openai) or a file; not for local-dir and hf-hub."""
-    clip_batch_size: int = 64
-    """Images, and sentences, in every batch of the CLIP."""
-    clip_device: ClipDevice = "auto"
-    """Where the CLIP computes; auto: on a GPU where torch sees one."""
-    clip_actors: int | None = None
-    """Ray actors that hold the CLIP. Default: one a GPU; on a CPU none, every worker holds it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConvertMmc4(ClipOptions):
+class ConvertMmc4:
     """Convert MMC4 documents and a folder of downloaded images to shards."""
 
     docs: tuple[str, ...] = field(metadata={"positional": True})
@@ -60,6 +44,16 @@ class ConvertMmc4(ClipOptions):
     """Within a document, keep only the first of images with equal bytes."""
     min_similarity: float | None = None
     """Drop images whose similarity to their sentence is below this (0 to 1)."""
+    clip_model: str | None = None
+    """CLIP that computes similarities: of open_clip (ViT-L-14), local-dir:PATH or hf-hub:NAME."""
+    clip_pretrained: str | None = None
+    """Its weights: a tag of open_clip (openai) or a file; not for local-dir and hf-hub."""
+    clip_batch_size: int = 64
+    """Images, and sentences, in every batch of the CLIP."""
+    clip_device: ClipDevice = "auto"
+    """Where the CLIP computes; auto: on a GPU where torch sees one."""
+    clip_actors: int | None = None
+    """Ray actors that hold the CLIP. Default: one a GPU; on a CPU none, every worker holds it."""
     max_pixels: int = 32_000_000
     """Refuse images of more pixels, by their header."""
     max_aspect: float = 0.0
@@ -133,13 +127,23 @@ class ConvertMmc4(ClipOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Align(ClipOptions):
+class Align:
     """Compute the similarities of shards anew with CLIP, and align them by these."""
 
     shards: tuple[str, ...] = field(metadata={"positional": True})
     """Shards (.tar) of one conversion from the first on: its folder, globs or {000..041} ranges."""
     output: str
     """Folder that the new shards are written to."""
+    clip_model: str | None = None
+    """CLIP that computes similarities: of open_clip (ViT-L-14), local-dir:PATH or hf-hub:NAME."""
+    clip_pretrained: str | None = None
+    """Its weights: a tag of open_clip (openai) or a file; not for local-dir and hf-hub."""
+    clip_batch_size: int = 64
+    """Images, and sentences, in every batch of the CLIP."""
+    clip_device: ClipDevice = "auto"
+    """Where the CLIP computes; auto: on a GPU where torch sees one."""
+    clip_actors: int | None = None
+    """Ray actors that hold the CLIP. Default: one a GPU; on a CPU none, every worker holds it."""
     min_similarity: float | None = None
     """Drop images whose similarity to their sentence is below this (-1 to 1)."""
     keep_text_only: bool = False
@@ -223,7 +227,7 @@ class Show:
             _at_least(self.random, 1, "--random")
 
 
-def check_clip(options: ClipOptions, workers: int | None) -> None:
+def check_clip(options: ConvertMmc4 | Align, workers: int | None) -> None:
     """Refuse options of CLIP that make no sense."""
     _at_least(options.clip_batch_size, 1, "--clip-batch-size")
     if options.clip_model is None and options.clip_pretrained is not None:

@@ -5,45 +5,132 @@ written before the plan stands and every input was read through; what was commit
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import Any, Generic, Protocol, TypeVar
 
-from mmdata.errors import BadInputError, MMDataError, UserError
+from mmdata.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_INTERRUPTED, UserError
+from mmdata.shards.writer import LeaseLostError
 from mmdata.similarity import ClipSpec
 from mmdata.sources.records import Segment
-from mmdata.storage.paths import expand_paths
-from pipelines.clip import clip_byte_options, images_per_second
+from mmdata.storage.lease import Lease, holds
+from pipelines.clip import (
+    Scored,
+    clip_byte_options,
+    images_per_second,
+    make_pool,
+    total_scored,
+)
 from pipelines.config import ConvertMmc4
-from pipelines.engine import (
-    UnitDone,
-    choose_workers,
-    run_units,
-    terminate_as_interrupt,
-)
+from pipelines.engine import UnitFailure, choose_workers, run_units, terminate_as_interrupt
+from pipelines.inputs import count_inputs
 from pipelines.output import (
+    add_tally,
     check_is_ours,
+    clear,
+    clearable_bytes,
+    committed,
+    forget_manifest,
+    forget_shard,
+    lacks_images,
+    sweep,
+    write_manifest,
 )
-from pipelines.plan import (
-    Plan,
-    PlanInput,
-    SegmentScan,
-    input_names,
-    load_plan,
-    make_plan,
-)
+from pipelines.plan import Plan, differences, load_plan, make_plan, save_plan
 from pipelines.progress import Progress
-from pipelines.result import ConversionResult
-from pipelines.run import Work, run_plan
-from pipelines.units import Recipe, Tick, conversion_versions, convert_unit
-from schemas.manifest import ExcludedInput
+from pipelines.space import check_space
+from pipelines.units import Recipe, Tick, UnitTask, conversion_versions, convert_unit
+from schemas.manifest import Tally
 
 Job = TypeVar("Job")
 
-#: Rough rates of one core, to decide whether a Ray is worth starting.
-_SCAN_BYTES_PER_SECOND = 60e6
+#: Rough rate of one core, to decide whether a Ray is worth starting.
 _IMAGES_PER_SECOND = 1200.0
+
+
+@dataclass(slots=True)
+class ConversionResult:
+    """What a run came to.
+
+    Attributes:
+        plan: what was to be done.
+        tally: of every shard that is committed, by this run or before.
+        shards_written: by this run.
+        shards_kept: committed before, and left as they were.
+        shards_left: not there yet (after --limit, failures or an interruption).
+        failures: units that failed, with their reason.
+        complete: the manifest is written.
+        interrupted: Ctrl-C or SIGTERM.
+        limited: stopped at --limit.
+        dry_run: only the plan was made.
+        seconds: how long the work took.
+        scored: what CLIP has scored in this run, where it was asked to.
+    """
+
+    plan: Plan
+    output: str
+    tally: Tally = field(default_factory=Tally)
+    shards_written: int = 0
+    shards_kept: int = 0
+    shards_left: int = 0
+    failures: list[tuple[str, UnitFailure]] = field(default_factory=list)
+    complete: bool = False
+    interrupted: bool = False
+    limited: bool = False
+    dry_run: bool = False
+    seconds: float = 0.0
+    scored: Scored | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 some units failed, 3 interrupted."""
+        if self.interrupted:
+            return EXIT_INTERRUPTED
+        return EXIT_FINDINGS if self.failures else EXIT_DONE
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Generic[Job]):
+    """What the tasks of a run do.
+
+    Attributes:
+        recipe: given to each of them.
+        run: does one unit.
+        title: of the progress bar.
+        images_per_second: rough rate of one core.
+        clip: the model that scores, or None.
+    """
+
+    recipe: Job
+    run: Callable[[UnitTask[Job]], Iterator[Tick | Scored]]
+    title: str
+    images_per_second: float
+    clip: ClipSpec | None = None
+
+
+class RunOptions(Protocol):
+    """What a run is told, whatever it works on."""
+
+    @property
+    def workers(self) -> int | None: ...
+    @property
+    def ray_address(self) -> str | None: ...
+    @property
+    def limit(self) -> int | None: ...
+    @property
+    def overwrite(self) -> bool: ...
+    @property
+    def refresh_missing(self) -> bool: ...
+    @property
+    def verify_committed(self) -> bool: ...
+    @property
+    def ignore_free_space(self) -> bool: ...
+    @property
+    def dry_run(self) -> bool: ...
+    @property
+    def clip_actors(self) -> int | None: ...
 
 
 def run_conversion(
@@ -76,7 +163,7 @@ def run_conversion(
     if not options.overwrite:
         check_is_ours(output, before)
     with terminate_as_interrupt():
-        inputs, excluded = _count_inputs(
+        inputs, excluded = count_inputs(
             options, recipe, suffixes, list_segments, before, quiet=quiet
         )
         plan = make_plan(
@@ -93,123 +180,183 @@ def run_conversion(
         return run_plan(options, work, plan, before, output, quiet=quiet)
 
 
-def _count_inputs(
-    options: ConvertMmc4,
-    recipe: Recipe,
-    suffixes: tuple[str, ...],
-    list_segments: Callable[[str], list[Segment]],
+def run_plan(
+    options: RunOptions,
+    work: Work[Job],
+    plan: Plan,
     before: Plan | None,
+    output: str,
     *,
     quiet: bool,
-) -> tuple[list[PlanInput], list[ExcludedInput]]:
-    """Count every input's records, or take the counts of an earlier plan.
+) -> ConversionResult:
+    """Write the shards of a plan that are not there yet, and the manifest when all are.
+
+    Args:
+        options: of the command.
+        work: what the tasks do.
+        plan: of the shards.
+        before: the plan of an earlier run into the same folder, or None.
+        output: the folder.
+        quiet: no progress bar.
 
     Raises:
-        BadInputError: with every input that is missing or damaged.
+        UserError: the folder holds another conversion, or the disk cannot hold this one.
     """
-    expansion = expand_paths(options.docs, suffixes)
-    problems = dict(expansion.problems)
-    twice = {path for path in expansion.files if expansion.files.count(path) > 1}
-    problems |= {path: "is given twice" for path in sorted(twice)}
-    known = {entry.path: entry for entry in before.inputs} if before else {}
-    entries: list[PlanInput] = []
-    for path, name in zip(expansion.files, input_names(expansion.files), strict=True):
-        try:
-            facts = os.stat(path)
-            entry = known.get(os.path.abspath(path))
-            if entry and (entry.bytes, entry.mtime_ns) == (facts.st_size, facts.st_mtime_ns):
-                entry.name = name
-                entries.append(entry)
-                continue
-            entries.append(
-                PlanInput(
-                    path=os.path.abspath(path),
-                    name=name,
-                    bytes=facts.st_size,
-                    mtime_ns=facts.st_mtime_ns,
-                    segments=list_segments(os.path.abspath(path)),
-                    scans=[],
-                )
-            )
-        except (BadInputError, OSError) as error:
-            problems[path] = _without_path(str(error), path)
-    _scan(options, recipe, [entry for entry in entries if not entry.scans], problems, quiet=quiet)
-    good = [entry for entry in entries if entry.path not in problems]
-    return _checked(options, good, problems)
-
-
-def _checked(
-    options: ConvertMmc4, good: list[PlanInput], problems: dict[str, str]
-) -> tuple[list[PlanInput], list[ExcludedInput]]:
-    """Refuse bad inputs, or list them as excluded when that was asked for."""
-    if problems and not options.skip_bad_inputs:
-        lines = [f"{path}: {problem}" for path, problem in problems.items()]
-        if len(lines) == 1:
-            raise BadInputError(lines[0])
-        raise BadInputError(
-            f"{len(lines)} inputs cannot be used (--skip-bad-inputs leaves them out):\n  "
-            + "\n  ".join(lines)
+    if before is not None and before.fingerprint != plan.fingerprint:
+        raise UserError(
+            f"{output}: holds another conversion; use --overwrite or another folder. "
+            + "; ".join(differences(before, plan)[:10])
         )
-    if not good:
-        raise BadInputError(
-            "no input is left: " + "; ".join(f"{p}: {w}" for p, w in problems.items())
-        )
-    excluded = [
-        ExcludedInput(file=os.path.basename(path), problem=problem)
-        for path, problem in problems.items()
-    ]
-    return good, excluded
+    if options.dry_run:
+        return ConversionResult(plan, output, dry_run=True, shards_left=plan.num_shards)
+    os.makedirs(output, exist_ok=True)
+    with Lease(output) as lease:
+        _check_unchanged(options, plan, output)
+        return _run(options, work, plan, output, lease, quiet=quiet)
 
 
-@dataclass(frozen=True, slots=True)
-class _ScanTask:
-    recipe: Recipe
-    segment: Segment
+def _check_unchanged(options: RunOptions, plan: Plan, output: str) -> None:
+    """Look again under the lease: another run may have come between the plan and now."""
+    if options.overwrite:
+        return
+    before = load_plan(output)
+    check_is_ours(output, before)
+    if before is not None and before.fingerprint != plan.fingerprint:
+        raise UserError(f"{output}: another conversion was written there just now")
 
 
-def _scan_segment(task: _ScanTask) -> Iterator[SegmentScan | MMDataError]:
-    """One segment's count, or what is wrong with it."""
-    try:
-        yield task.recipe.scan(task.segment)
-    except MMDataError as error:
-        yield error
+def _run(
+    options: RunOptions,
+    work: Work[Job],
+    plan: Plan,
+    output: str,
+    lease: Lease,
+    *,
+    quiet: bool,
+) -> ConversionResult:
+    """The part of a run that writes, under the lease."""
+    result = ConversionResult(plan, output)
+    sweep(output)
+    if options.overwrite:
+        if not options.ignore_free_space:
+            check_space(plan, output, plan.num_shards, freed_bytes=clearable_bytes(output))
+        clear(output)
+    tasks = _tasks(options, work, plan, output, lease, result)
+    if not options.overwrite and not options.ignore_free_space:
+        check_space(plan, output, sum(len(task.shards) for task in tasks))
+    save_plan(plan, output)
+    if tasks:
+        forget_manifest(output)
+    _do(options, work, tasks, result, quiet=quiet)
+    sweep(output)  # what a worker that was killed left; its unit was done again
+    _sum_up(result, tasks)
+    if not result.shards_left and not result.interrupted:
+        if not holds(lease.path, lease.holder.run):
+            raise LeaseLostError(f"{output}: another run has taken over; nothing is lost")
+        write_manifest(output, plan)
+        result.complete = True
+    return result
 
 
-def _scan(
-    options: ConvertMmc4,
-    recipe: Recipe,
-    entries: list[PlanInput],
-    problems: dict[str, str],
+def _do(
+    options: RunOptions,
+    work: Work[Job],
+    tasks: list[UnitTask[Job]],
+    result: ConversionResult,
     *,
     quiet: bool,
 ) -> None:
-    """Fill in the counts of new inputs; damaged ones go to `problems`."""
-    tasks = [_ScanTask(recipe, segment) for entry in entries for segment in entry.segments]
-    scans: list[SegmentScan | None] = [None] * len(tasks)
-    seconds = sum(entry.bytes for entry in entries) / _SCAN_BYTES_PER_SECOND
-    workers = choose_workers(options.workers, seconds, options.ray_address)
-    if seconds < 5 and options.ray_address is None:
-        workers = 0
-    with Progress("count", total=len(tasks), quiet=quiet or len(tasks) < 8, unit="file") as bar:
-        events = run_units(_scan_segment, tasks, workers=workers, ray_address=options.ray_address)
-        with closing(events):
-            for index, event in events:
-                path = tasks[index].segment.path
-                if isinstance(event, SegmentScan):
-                    scans[index] = event
-                elif isinstance(event, UnitDone):
-                    bar.advance(Tick(1, 0, 0, 0))
-                elif isinstance(event, MMDataError):
-                    problems[path] = _without_path(str(event), path)
-                else:
-                    problems[path] = event.error
-    found = iter(scans)
-    for entry in entries:
-        entry.scans = [scan for scan in (next(found) for _ in entry.segments) if scan]
+    """Run the tasks; failures and an interruption go to the result."""
+    address = options.ray_address
+    share = sum(len(task.shards) for task in tasks) / max(result.plan.num_shards, 1)
+    seconds = result.plan.estimate().images * share / work.images_per_second
+    workers = choose_workers(options.workers, inf if options.clip_actors else seconds, address)
+    pool = None
+    if work.clip is not None and tasks:
+        pool = make_pool(work.clip, actors=options.clip_actors, workers=workers, address=address)
+        tasks = [replace(task, pool=pool.names if pool else ()) for task in tasks]
+    total = sum(_records(task) for task in tasks)
+    scored: list[Scored] = []
+    with Progress(work.title, total=total, quiet=quiet or not tasks) as progress:
+        try:
+            events = run_units(work.run, tasks, workers=workers, ray_address=address, service=pool)
+            with closing(events):
+                for index, event in events:
+                    if isinstance(event, Tick):
+                        progress.advance(event)
+                    elif isinstance(event, Scored):
+                        scored.append(event)
+                    elif isinstance(event, UnitFailure):
+                        result.failures.append((tasks[index].unit.segment.label, event))
+        except KeyboardInterrupt:
+            result.interrupted = True
+        result.seconds = progress.seconds
+    result.scored = total_scored(scored, pool)
 
 
-def _without_path(text: str, path: str) -> str:
-    for prefix in (os.path.abspath(path), path):
-        if text.startswith(prefix):
-            return text[len(prefix) :].removeprefix(":").strip()
-    return text
+def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]]) -> None:
+    """What is committed now, by the sidecars on disk: they alone say what exists."""
+    plan, output = result.plan, result.output
+    planned = {shard for task in tasks for shard in task.shards}
+    for shard in range(plan.num_shards):
+        sidecar = committed(output, shard, plan.fingerprint)
+        if sidecar is None:
+            result.shards_left += 1
+            continue
+        add_tally(result.tally, sidecar.tally)
+        if shard in planned:
+            result.shards_written += 1
+    failed = {label for label, _ in result.failures}
+    for index, task in enumerate(tasks):
+        label = task.unit.segment.label
+        gone = [s for s in task.shards if committed(output, s, plan.fingerprint) is None]
+        if gone and label not in failed and not result.interrupted:
+            reason = f"ended without writing {len(gone)} of its shards; run the command again"
+            result.failures.append((label, UnitFailure(index, reason, "")))
+
+
+def _tasks(
+    options: RunOptions,
+    work: Work[Job],
+    plan: Plan,
+    output: str,
+    lease: Lease,
+    result: ConversionResult,
+) -> list[UnitTask[Job]]:
+    """The units that still lack shards."""
+    tasks = []
+    for unit in plan.units:
+        missing = []
+        for shard in range(unit.first_shard, unit.first_shard + unit.num_shards):
+            begin = unit.first_ordinal + unit.cut(shard - unit.first_shard)
+            sidecar = committed(output, shard, plan.fingerprint, verify=options.verify_committed)
+            if sidecar is None and options.verify_committed:
+                forget_shard(output, shard)  # damaged: it must not look committed to a worker
+            if sidecar and not (options.refresh_missing and lacks_images(sidecar)):
+                result.shards_kept += 1
+            elif options.limit is not None and begin >= options.limit:
+                result.limited = True
+            else:
+                missing.append(shard)
+        if missing:
+            tasks.append(
+                UnitTask(
+                    unit=unit,
+                    recipe=work.recipe,
+                    output=output,
+                    lease_path=lease.path,
+                    run=lease.holder.run,
+                    fingerprint=plan.fingerprint,
+                    versions=plan.versions,
+                    shards=tuple(missing),
+                    refresh_missing=options.refresh_missing,
+                    clip=work.clip,
+                )
+            )
+    return tasks
+
+
+def _records(task: UnitTask[Job]) -> int:
+    unit = task.unit
+    places = [shard - unit.first_shard for shard in task.shards]
+    return sum(unit.cut(place + 1) - unit.cut(place) for place in places)

@@ -15,9 +15,8 @@ from mmdata.sources.image_folder import ImageFolder, find_folders
 from mmdata.sources.records import SUFFIXES, Overlong, Segment, list_segments, read_records
 from pipelines.clip import describe_clip, front_end
 from pipelines.config import ConvertMmc4
-from pipelines.convert import run_conversion
+from pipelines.convert import ConversionResult, run_conversion
 from pipelines.plan import SegmentScan
-from pipelines.result import ConversionResult
 from pipelines.units import overlong_drop
 from schemas.manifest import Kind
 
@@ -62,7 +61,7 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
         key_prefix=options.key_prefix,
         images=os.path.abspath(options.images),
         image_path=options.image_path,
-        allow_symlinks_to=options.allow_symlinks_to,
+        allow_symlinks_to=tuple(map(os.path.abspath, options.allow_symlinks_to)),
         policy=assembly_policy(options),
         clip=clip,
     )
@@ -157,8 +156,10 @@ class Mmc4Recipe:
         if scan.probed_images and not scan.probed_found:
             raise BadInputError(
                 f"{segment.label}: none of its {scan.probed_images} images was found in "
-                f"{folder.where()}; fetch them with MMC4's scripts/download_images.py, or say "
-                "where they are with --image-path '{root}/{shard}/{image_name}'"
+                f"{folder.where()}; fetch them with MMC4's scripts/download_images.py, say where "
+                "they are with --image-path '{root}/{shard}/{image_name}', or, if they are links, "
+                "where those may lead with --allow-symlinks-to",
+                short=f"none of its {scan.probed_images} images was found",
             )
         return scan
 

@@ -10,6 +10,7 @@ replay a generator and leave out as many results as were taken before the crash,
 
 import os
 import signal
+import socket
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -29,6 +30,7 @@ RAY_WORTH_SECONDS = 10.0
 MAX_RETRIES = 3
 _OBJECT_STORE_BYTES = 100 * 2**20
 _WAIT_SECONDS = 0.5
+_CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,7 @@ class _RaySession:
                 + (self._service.bytes_in_flight if self._service else 0),
             }
         else:
+            _check_reachable(self._address)
             options["address"] = self._address
         on_terminate = signal.getsignal(signal.SIGTERM)
         try:
@@ -246,6 +249,24 @@ class _RaySession:
         if self._service is not None:
             self._service.stop()
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse a cluster that nobody answers for; Ray would wait for it for minutes.
+
+    Raises:
+        UserError: nothing listens there.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return  # `auto` and the like: Ray's to find
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"Ray {address}: could not connect: {error}; is the cluster up, and is this its port? "
+            "--workers 0 converts without Ray"
+        ) from error
 
 
 def _is_crash(error: Exception) -> bool:

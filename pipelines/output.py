@@ -113,6 +113,17 @@ def forget_manifest(output: str) -> None:
     remove(os.path.join(output, name) for name in (MANIFEST_NAME, SIZES_NAME))
 
 
+def forget_shard(output: str, shard: int) -> None:
+    """Take back the word that a shard exists."""
+    remove([os.path.join(output, shard_stem(shard) + SIDECAR)])
+
+
+def clearable_bytes(output: str) -> int:
+    """What `clear` would free."""
+    names = [name for name in os.listdir(output) if shard_of(name)]
+    return sum(os.path.getsize(os.path.join(output, name)) for name in names)
+
+
 def add_tally(total: Tally, part: Tally) -> None:
     """Add one shard's counts to a sum."""
     for name in (

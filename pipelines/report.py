@@ -1,10 +1,9 @@
 """What a person reads at the end of a conversion: in, out, dropped by reason, and what next."""
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from pipelines.result import ConversionResult
+from pipelines.convert import ConversionResult
 from pipelines.space import human_bytes
 
 #: A trainer wants at least one shard for each rank and worker.
@@ -27,7 +26,8 @@ def print_conversion(result: ConversionResult, console: Console | None = None) -
 
 def _print_plan(result: ConversionResult, console: Console) -> None:
     plan, estimate = result.plan, result.plan.estimate()
-    table = Table(title=escape(f"plan for {result.output}"), title_justify="left")
+    console.print(f"plan for {result.output}", markup=False)
+    table = Table()
     table.add_column("what")
     table.add_column("how much", justify="right")
     for what, amount in (
@@ -55,7 +55,8 @@ def _print_plan(result: ConversionResult, console: Console) -> None:
 
 def _print_counts(result: ConversionResult, console: Console) -> None:
     tally = result.tally
-    table = Table(title=escape(f"{result.plan.kind} -> {result.output}"), title_justify="left")
+    console.print(f"{result.plan.kind} -> {result.output}", markup=False)
+    table = Table()
     for name, justify in (("", "left"), ("in", "right"), ("out", "right"), ("dropped", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     dropped = sum(tally.documents_dropped.values())

@@ -15,15 +15,21 @@ def human_bytes(number: float) -> str:
     raise ValueError(number)
 
 
-def check_space(plan: Plan, output: str, shards: int) -> None:
+def check_space(plan: Plan, output: str, shards: int, *, freed_bytes: int = 0) -> None:
     """Refuse to start when the output's disk cannot hold the shards that are still to be written.
+
+    Args:
+        plan: of the conversion.
+        output: its folder.
+        shards: that are to be written.
+        freed_bytes: of an earlier conversion that is about to be removed.
 
     Raises:
         UserError: with both figures.
     """
     share = shards / max(plan.num_shards, 1)
     wanted = plan.estimate().write_bytes * share
-    free = shutil.disk_usage(output).free
+    free = shutil.disk_usage(output).free + freed_bytes
     if wanted > free:
         raise UserError(
             f"{output}: about {human_bytes(wanted)} are to be written (estimated from "

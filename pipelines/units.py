@@ -85,7 +85,6 @@ class UnitTask(Generic[Job]):
     versions: dict[str, str]
     shards: tuple[int, ...]
     refresh_missing: bool = False
-    verify_committed: bool = False
     clip: ClipSpec | None = None
     """What computes the similarities; None: the source has them."""
     pool: tuple[str, ...] = ()
@@ -120,7 +119,8 @@ def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick | Scored]:
         for _ in islice(records, begin - position):
             pass
         position = end
-        yield from _write_shard(task, shard, begin, islice(records, end - begin), convert)
+        part = islice(records, end - begin)
+        yield from _write_shard(task, shard, begin, part, end - begin, convert)
 
 
 def conversion_versions(clip: ClipSpec | None) -> dict[str, str]:
@@ -140,7 +140,7 @@ def check_versions(task: UnitTask[Any], versions: dict[str, str]) -> None:
 
 def is_done(task: UnitTask[Any], shard: int) -> bool:
     """Whether a crashed attempt at this task has committed the shard already."""
-    sidecar = committed(task.output, shard, task.fingerprint, verify=task.verify_committed)
+    sidecar = committed(task.output, shard, task.fingerprint)
     return sidecar is not None and not (task.refresh_missing and lacks_images(sidecar))
 
 
@@ -149,6 +149,7 @@ def _write_shard(
     shard: int,
     begin: int,
     records: Iterator[bytes | Overlong],
+    expected: int,
     convert: RecordConverter,
 ) -> Iterator[Tick | Scored]:
     unit = task.unit
@@ -166,8 +167,11 @@ def _write_shard(
                 now = progress_of(writer.tally)
                 yield ticked(last, now)
                 last = now
-        if writer.tally.records != count or count == 0:
-            raise UnitError(f"{unit.file}: fewer records than were counted; has it changed?")
+        if count != expected:
+            raise UnitError(
+                f"{unit.segment.label}: {begin + count} records, {unit.num_records} were counted; "
+                "it changed while the run was going: start again with --overwrite"
+            )
         writer.commit(
             kind=task.recipe.kind,
             fingerprint=task.fingerprint,
@@ -284,7 +288,7 @@ def _increment(counts: dict[str, int], name: str, number: int = 1) -> None:
 
 
 def reject_lines(outcome: Outcome, span: SourceSpan, key: str) -> Iterator[Reject]:
-    """The lines of the rejects file; images of a dropped document go with its one line."""
+    """The lines of the rejects file: of the document, then of each image that it loses."""
 
     def reject(action: RejectAction, reason: str, detail: str, image: int | None = None) -> Reject:
         return Reject(

@@ -100,7 +100,12 @@ class Corpus:
 
     def options(self, output: Path | str, **more: Any) -> ConvertMmc4:
         """The options of a conversion of it, in this process unless told otherwise."""
-        given = {"docs": self.docs, "images": self.images, "output": str(output), "workers": 0}
+        given: dict[str, Any] = {
+            "docs": self.docs,
+            "images": self.images,
+            "output": str(output),
+            "workers": 0,
+        }
         return ConvertMmc4(**(given | more))
 
     def command(self, output: Path | str, *more: str) -> list[str]:
@@ -138,7 +143,7 @@ def make_corpus(
 
 
 def one_file(folder: Path, rows: list[Any], pictures: dict[str, bytes] | None = None) -> Corpus:
-    """A single plain input with the given records and images (`ok0.jpg` to `ok3.jpg` unless said)."""
+    """One plain input of the given records; images `ok0.jpg` to `ok3.jpg` unless said."""
     if pictures is None:
         pictures = {f"ok{k}.jpg": picture(k) for k in range(4)}
     found = folder / "images" / "0"

@@ -121,7 +121,7 @@ class Train:
     shuffle_shards: int = 8
     """Shards in the window that samples are shuffled in."""
     workers: int = 1
-    """Threads that decode images."""
+    """Threads that decode images; 0: none beside the trainer's own."""
     seed: int = 42
     """Of initial values, order and coins."""
     device: str = "auto"
@@ -183,7 +183,6 @@ _AT_LEAST_ONE = (
     "mmc4_max_tokens",
     "laion_max_tokens",
     "shuffle_shards",
-    "workers",
     "logging_steps",
     "save_steps",
     "keep_checkpoints",
@@ -196,6 +195,7 @@ _AT_LEAST_ZERO = (
     "warmup_steps",
     "weight_decay",
     "clip_norm",
+    "workers",
     "mmc4_min_image_bytes",
 )
 

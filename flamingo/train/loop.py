@@ -9,6 +9,7 @@ For several ranks: the counts want one all-reduce before the first backward, the
 factor of the world size (DDP averages), and the decision to skip one more.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -96,14 +97,13 @@ class Trainer:
             losses = {feed.name: self._backward(feed, drawn[feed.name]) for feed in self.feeds}
             trained = (p for group in self.optimizer.param_groups for p in group["params"])
             norm = clip_gradients(trained, self.options.clip_norm)
-            finite = self._finish(norm, losses)
             # The one read from the device: everything before it was only queued.
-            values = {name: loss.item() for name, loss in losses.items()}
-            norm_value = norm.item()
+            norm_value, *values = torch.stack([norm, *losses.values()]).tolist()
+            finite = self._finish(norm_value, dict(zip(losses, values, strict=True)))
         batches = [batch for micro in drawn.values() for batch in micro]
         return StepReport(
             step=self.done,
-            losses=values,
+            losses=dict(zip(losses, values, strict=True)),
             learning_rate=rate,
             gradient_norm=norm_value,
             skipped=not finite,
@@ -163,11 +163,9 @@ class Trainer:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def _finish(self, norm: Tensor, losses: dict[str, Tensor]) -> bool:
+    def _finish(self, norm: float, losses: dict[str, float]) -> bool:
         """Step the optimizer if all is finite; else leave the weights and count."""
-        finite = bool(torch.isfinite(norm)) and all(
-            bool(torch.isfinite(loss)) for loss in losses.values()
-        )
+        finite = math.isfinite(norm) and all(map(math.isfinite, losses.values()))
         if finite:
             self.optimizer.step()
             self._skipped_in_a_row = 0
@@ -177,9 +175,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.done += 1
         if self._skipped_in_a_row >= self.options.max_skipped_steps:
-            told = ", ".join(f"{name} {loss.item()}" for name, loss in losses.items())
+            told = ", ".join(f"{name} {loss}" for name, loss in losses.items())
             raise NotFiniteError(
                 f"step {self.done}: {self._skipped_in_a_row} steps in a row were not finite (loss "
-                f"{told}, gradient norm {norm.item()}); lower --learning-rate or look at the data"
+                f"{told}, gradient norm {norm}); lower --learning-rate or look at the data"
             )
         return finite

@@ -117,10 +117,13 @@ def train(options: Train) -> TrainResult:
     result = TrainResult(folder, resumed_from=before.step, steps=before.step)
     if before.step >= total_steps:
         return result
-    model, image_processor, tokenizer = _model(options, tower)
+    resumed = _folder_of(checkpoint) if checkpoint is not None and before.step else None
+    # A checkpoint to go on from is also what the parts are checked against before they load.
+    weights = resumed or _first_weights(options.init_from)
+    model, image_processor, tokenizer = _model(options, tower, weights)
     trainer = _trainer(options, model, image_processor, streams, before, total_steps)
-    if checkpoint is not None and before.step:
-        load_checkpoint(_folder_of(checkpoint), model, trainer.optimizer)
+    if resumed is not None:
+        load_checkpoint(resumed, model, trainer.optimizer)
         trainer.skipped_steps = before.skipped_steps
     _run(options, trainer, tokenizer, sequence, result)
     return result
@@ -168,7 +171,7 @@ def _dry_run(options: Train, streams: list[Stream], tokenizer: MediaTokenizer) -
     return TrainResult(options.run_name, preview=path)
 
 
-def _model(options: Train, tower: str) -> tuple[Flamingo, Any, Any]:
+def _model(options: Train, tower: str, weights: str | None) -> tuple[Flamingo, Any, Any]:
     return create_model_and_transforms(
         tower,
         None if tower.startswith("local-dir:") else options.vision_encoder_pretrained,
@@ -181,7 +184,7 @@ def _model(options: Train, tower: str) -> tuple[Flamingo, Any, Any]:
         new_token_init=options.new_token_init,
         train_output_rows=options.train_output_rows,
         seed=options.seed,
-        init_from=_first_weights(options.init_from),
+        init_from=weights,
         offline=options.offline,
         trust_remote_code=options.trust_remote_code,
         gradient_checkpointing=options.gradient_checkpointing,

@@ -9,7 +9,7 @@ MANIFEST_NAME = "manifest.json"
 SIZES_NAME = "sizes.json"
 PLAN_NAME = "plan.json"
 
-_OURS = re.compile(rf"(\d{{{SHARD_DIGITS}}})(\.tar|\.samples\.parquet|\.rejects\.jsonl|\.json)")
+_OURS = re.compile(rf"([0-9]{{{SHARD_DIGITS}}})(\.tar|\.samples\.parquet|\.rejects\.jsonl|\.json)")
 
 
 def shard_stem(index: int) -> str:

@@ -83,11 +83,11 @@ class ShardWriter:
         Raises:
             LeaseLostError: another run has taken over.
         """
-        self._tar.write(END_MARK)
-        table = PendingFile(self._path(SAMPLES))
-        rejects = PendingFile(self._path(REJECTS))
-        pending = [self._tar, table, rejects]
+        pending = [self._tar]
         try:
+            self._tar.write(END_MARK)
+            pending.append(table := PendingFile(self._path(SAMPLES)))
+            pending.append(rejects := PendingFile(self._path(REJECTS)))
             table.write(samples_table(self._rows))
             for reject in self._rejects:
                 rejects.write(msgspec.json.encode(reject) + b"\n")
@@ -95,6 +95,7 @@ class ShardWriter:
             if not may_commit():
                 raise LeaseLostError(f"{self.folder}: another run has taken over; nothing is lost")
             remove([self._path(SIDECAR)])  # of a shard that is written anew
+            sync_folder(self.folder)
             for file in pending:
                 file.publish()
         except BaseException:

@@ -16,6 +16,11 @@ from schemas.reasons import DocumentDrop
 #: Deeper records are refused. Python and msgspec give up at depths that vary with the version and
 #: the caller's stack, and what a shard holds must not.
 MAX_DEPTH = 100
+#: A parsed value takes up to 60 times its bytes in memory (`[],[],…`), so a record's values are
+#: bounded too; real ones come nowhere near. Counted as commas and brackets, also those in text.
+MAX_COMMAS = 4_000_000
+MAX_BRACKETS = 1_000_000
+_LARGE_RECORD_BYTES = 1 << 20
 _RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -52,6 +57,8 @@ def decode_object(record: bytes) -> dict[str, msgspec.Raw]:
         RecordDropped: not UTF-8, not JSON, duplicate keys, NaN or infinity, a lone surrogate, too
             deep, or not an object.
     """
+    if len(record) > _LARGE_RECORD_BYTES:
+        _check_values(record)
     try:
         text = record.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -84,6 +91,18 @@ def decode_object(record: bytes) -> dict[str, msgspec.Raw]:
     if record.count(b"[") + record.count(b"{") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
         raise _too_deep()
     return _raw_fields(record, value)
+
+
+def _check_values(record: bytes) -> None:
+    """Refuse a record whose values would not fit into a worker's memory."""
+    commas = record.count(b",")
+    brackets = record.count(b"[") + record.count(b"{")
+    if commas > MAX_COMMAS or brackets > MAX_BRACKETS:
+        raise RecordDropped(
+            DocumentDrop.RECORD_TOO_LARGE,
+            f"expected at most {MAX_COMMAS:,} commas and {MAX_BRACKETS:,} brackets, "
+            f"got {commas:,} and {brackets:,}",
+        )
 
 
 def _is_deeper(value: Any, limit: int) -> bool:

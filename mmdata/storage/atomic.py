@@ -91,10 +91,11 @@ class PendingFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self.publish()
-        else:
-            self.discard()
+        try:
+            if kind is None:
+                self.publish()
+        finally:
+            self.discard()  # of what was not published
 
 
 def write_atomically(path: str, data: bytes) -> None:

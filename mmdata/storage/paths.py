@@ -85,7 +85,18 @@ def expand_paths(specs: Sequence[str], suffixes: tuple[str, ...]) -> Expansion:
             files.extend(found)
             if problem:
                 problems.append((path, problem))
-    return Expansion(files, problems)
+    unnamable = [path for path in files if not _is_text(path)]
+    problems += [(_as_text(path), "its name is not UTF-8; rename it") for path in unnamable]
+    return Expansion([path for path in files if _is_text(path)], problems)
+
+
+def _is_text(path: str) -> bool:
+    """Whether a name can stand in a plan or manifest, which are UTF-8."""
+    return _as_text(path) == path
+
+
+def _as_text(path: str) -> str:
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _resolve(path: str, suffixes: tuple[str, ...]) -> tuple[list[str], str]:

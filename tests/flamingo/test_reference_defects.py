@@ -7,8 +7,11 @@ and the checkpoints' in `tests/flamingo/model`.
 import torch
 from torch import nn
 
+from flamingo.model.factory import create_model_and_transforms
+from flamingo.train.device import tower_name
 from flamingo.train.optim import clip_gradients
 from flamingo.train.schedule import learning_rate_factor
+from tests.flamingo.conftest import World
 
 
 def micro_gradients() -> list[torch.Tensor]:
@@ -44,3 +47,20 @@ def test_schedules_count_optimizer_steps_not_micro_batches() -> None:
     ours_at_end = factor(steps - 1, steps)
     assert reference_at_end > 0.85
     assert ours_at_end < 0.001
+
+
+def test_padding_images_are_not_encoded(world: World) -> None:
+    model, _, tokenizer = create_model_and_transforms(
+        tower_name(str(world.clip)), None, str(world.lm), str(world.lm), offline=True
+    )
+    encoded: list[int] = []
+    model.vision_encoder.register_forward_hook(
+        lambda _module, args, _out: encoded.append(args[0].shape[0])
+    )
+    image, text = tokenizer.convert_tokens_to_ids(["<image>", "a"])
+    ids = torch.tensor([[image, text, image, text], [image, text, text, text]])
+    padded = torch.zeros(2, 6, 1, 3, 64, 64)  # as the reference pads every document: 12 slots
+    padded[0, :2], padded[1, :1] = 0.5, 0.5
+    with torch.no_grad():
+        model(input_ids=ids, vision_x=padded)
+    assert sum(encoded) == 3

@@ -1,4 +1,4 @@
-"""The assignment is MMC4's: one-to-one with the greatest total, left-overs to their best sentence."""
+"""MMC4's assignment: one-to-one with the greatest total, left-overs to their best sentence."""
 
 from itertools import combinations, permutations
 
@@ -26,7 +26,7 @@ def best_total(similarity: Similarity) -> float:
     images, sentences = similarity.shape
     room = min(images, sentences)
     return max(
-        sum(similarity[i, j] for i, j in zip(chosen, places, strict=True))
+        sum(float(similarity[i, j]) for i, j in zip(chosen, places, strict=True))
         for chosen in combinations(range(images), room)
         for places in permutations(range(sentences), room)
     )

@@ -185,8 +185,6 @@ def test_cuda_is_refused_without_a_gpu(model: str) -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_what_the_cpu_gives_within_a_thousandth(
-    model: str, scorer: ClipScorer
-) -> None:
+def test_a_gpu_gives_what_the_cpu_gives_within_a_thousandth(model: str, scorer: ClipScorer) -> None:
     there = ClipScorer(model, device="cuda", batch_size=4).similarity(PICTURES, TEXTS)
     assert np.abs(there - scorer.similarity(PICTURES, TEXTS)).max() <= 1e-3

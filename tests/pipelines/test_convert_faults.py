@@ -132,7 +132,10 @@ def wait_until_gone(processes: list[tuple[int, str]]) -> None:
         time.sleep(0.1)
     for pid, command in processes:
         with contextlib.suppress(OSError):
-            if command.startswith("ray::") and b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if (
+                command.startswith("ray::")
+                and b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            ):
                 os.kill(pid, signal.SIGKILL)
 
 

@@ -325,4 +325,3 @@ def test_the_largest_record_allowed_stays_within_a_workers_memory(
     path = tmp_path / "large.jsonl"
     path.write_bytes(record + b"\n")
     assert peak_mib(Corpus((str(path),), IMAGES, 1), tmp_path / "out") < 600
-

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from flamingo.train.config import Train
 from flamingo.train.loop import NotFiniteError
@@ -211,3 +211,17 @@ def test_weights_of_another_run_start_a_new_one(run_options: Options) -> None:
     second = run_options("second", max_steps=1, learning_rate=0.0, init_from=first.run_name)
     train(second)
     assert equal(weights(first, 2), weights(second, 1))
+
+
+def test_a_checkpoint_of_another_language_model_is_refused_before_anything_loads(
+    run_options: Options, world: World, tmp_path: Path
+) -> None:
+    train(run_options("run", max_steps=2))
+    other = tmp_path / "lm"
+    shutil.copytree(world.lm, other)
+    weights_file = other / "model.safetensors"
+    changed = {name: value + 1 for name, value in load_file(weights_file).items()}
+    save_file(changed, weights_file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="does not fit: lm_sha256: expected") as refused:
+        train(run_options("run", lm_path=str(other)))
+    assert "\n" not in str(refused.value)

@@ -36,20 +36,64 @@ def test_what_is_used_is_typed_and_the_rest_is_carried_along() -> None:
     [
         (lambda r: r.pop("text_list"), "bad-schema", "$.text_list: expected an array, got nothing"),
         (lambda r: r.update(text_list="a"), "bad-schema", "$.text_list: Expected array, got str"),
-        (lambda r: r.update(text_list=[1, 2, 3]), "bad-schema", "$.text_list: Expected str, got int - at $[0]"),
+        (
+            lambda r: r.update(text_list=[1, 2, 3]),
+            "bad-schema",
+            "$.text_list: Expected str, got int - at $[0]",
+        ),
         (lambda r: r.update(text_list=[]), "no-text", "$.text_list: expected a sentence, got none"),
-        (lambda r: r.update(text_list=["", " ", "\n"]), "no-text", "$.text_list: expected a sentence, got none"),
-        (lambda r: r.pop("image_info"), "bad-schema", "$.image_info: expected an array, got nothing"),
-        (lambda r: r.update(image_info=[1, 2]), "bad-schema", "$.image_info: Expected object, got int - at $[0]"),
-        (lambda r: r.update(image_info=None), "bad-schema", "$.image_info: Expected array, got null"),
-        (lambda r: r.pop("similarity_matrix"), "no-matrix", "$.similarity_matrix: expected a matrix, got nothing"),
-        (lambda r: r["similarity_matrix"].pop(), "bad-matrix", "$.similarity_matrix: expected 2 rows of 3, got 1 rows of 3"),
-        (lambda r: r["similarity_matrix"][0].pop(), "bad-matrix", "$.similarity_matrix: expected 2 rows of 3, got 2 rows of 2, 3"),
-        (lambda r: r.update(similarity_matrix=[]), "bad-matrix", "$.similarity_matrix: expected 2 rows of 3, got no rows"),
-        (lambda r: r["similarity_matrix"][1].__setitem__(0, "0.1"), "bad-matrix", "$.similarity_matrix: Expected float, got str - at $[1][0]"),
-        (lambda r: r["similarity_matrix"][1].__setitem__(0, 25.5), "bad-matrix", "$.similarity_matrix: expected cosines, got 25.5 (x 100?)"),
+        (
+            lambda r: r.update(text_list=["", " ", "\n"]),
+            "no-text",
+            "$.text_list: expected a sentence, got none",
+        ),
+        (
+            lambda r: r.pop("image_info"),
+            "bad-schema",
+            "$.image_info: expected an array, got nothing",
+        ),
+        (
+            lambda r: r.update(image_info=[1, 2]),
+            "bad-schema",
+            "$.image_info: Expected object, got int - at $[0]",
+        ),
+        (
+            lambda r: r.update(image_info=None),
+            "bad-schema",
+            "$.image_info: Expected array, got null",
+        ),
+        (
+            lambda r: r.pop("similarity_matrix"),
+            "no-matrix",
+            "$.similarity_matrix: expected a matrix, got nothing",
+        ),
+        (
+            lambda r: r["similarity_matrix"].pop(),
+            "bad-matrix",
+            "$.similarity_matrix: expected 2 rows of 3, got 1 rows of 3",
+        ),
+        (
+            lambda r: r["similarity_matrix"][0].pop(),
+            "bad-matrix",
+            "$.similarity_matrix: expected 2 rows of 3, got 2 rows of 2, 3",
+        ),
+        (
+            lambda r: r.update(similarity_matrix=[]),
+            "bad-matrix",
+            "$.similarity_matrix: expected 2 rows of 3, got no rows",
+        ),
+        (
+            lambda r: r["similarity_matrix"][1].__setitem__(0, "0.1"),
+            "bad-matrix",
+            "$.similarity_matrix: Expected float, got str - at $[1][0]",
+        ),
+        (
+            lambda r: r["similarity_matrix"][1].__setitem__(0, 25.5),
+            "bad-matrix",
+            "$.similarity_matrix: expected cosines, got 25.5 (x 100?)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_refused_with_its_path(
     change: Callable[[dict[str, Any]], object], reason: str, detail: str
 ) -> None:
@@ -60,7 +104,7 @@ def test_what_does_not_fit_is_refused_with_its_path(
 
 def test_a_number_beyond_a_double_is_refused() -> None:
     text = record(lambda r: r.update(similarity_matrix=[["big", 0, 0], [0, 0, 0]]))
-    with pytest.raises(RecordDropped, match="bad-matrix: .*Number out of range"):
+    with pytest.raises(RecordDropped, match=r"bad-matrix: .*Number out of range"):
         parse_record(text.replace(b'"big"', b"1e999"))
 
 

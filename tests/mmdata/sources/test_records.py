@@ -204,9 +204,10 @@ def test_a_name_that_lies_about_the_packing_is_said_so(
 
 def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.zip"
-    with zipfile.ZipFile(path, "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+    with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.jsonl", "1")
-        archive.writestr("a.jsonl", "2")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("a.jsonl", "2")
     with pytest.raises(BadInputError, match="two members of the zip have one name"):
         list_segments(str(path))
 
@@ -217,6 +218,8 @@ def test_a_folder_or_a_missing_file_is_a_bad_input(tmp_path: Path) -> None:
             list_segments(str(path))
 
 
-@pytest.mark.parametrize("name", ["a::b.jsonl", "[x]*?.jsonl", "~x.jsonl", "file:x.jsonl", "a#b%20 é.jsonl"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["a::b.jsonl", "[x]*?.jsonl", "~x.jsonl", "file:x.jsonl", "a#b%20 é.jsonl"]
+)
 def test_any_local_name_is_a_name(name: str, tmp_path: Path) -> None:
     assert read(pack(tmp_path / name, b"{}\n")) == [b"{}"]

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from mmdata.sources.base import RecordDropped
 from mmdata.sources.strict_json import MAX_DEPTH, decode_object
 
+LONE = "a \\ud800-\\udfff escape without its pair"
+
 
 def dropped(record: bytes) -> tuple[str, str]:
     with pytest.raises(RecordDropped) as caught:
@@ -23,24 +25,35 @@ def dropped(record: bytes) -> tuple[str, str]:
         (b'{"a": ', "bad-json", "expected JSON, got Expecting value at character 6"),
         (b"", "bad-json", "expected JSON, got Expecting value at character 0"),
         (b"{} {}", "bad-json", "expected JSON, got Extra data at character 3"),
-        (b'{"a": "\n"}', "bad-json", "expected JSON, got Invalid control character at at character 7"),
-        (b"{'a': 1}", "bad-json", "expected JSON, got Expecting property name enclosed in double "
-         "quotes at character 1"),
+        (
+            b'{"a": "\n"}',
+            "bad-json",
+            "expected JSON, got Invalid control character at at character 7",
+        ),
+        (
+            b"{'a': 1}",
+            "bad-json",
+            "expected JSON, got Expecting property name enclosed in double quotes at character 1",
+        ),
         (b'{"a": "\xff"}', "not-utf8", "expected UTF-8, got byte 0xff at 7"),
         (b'{"a": "\xed\xa0\x80"}', "not-utf8", "expected UTF-8, got byte 0xed at 7"),
         (b'{"a": NaN}', "non-finite", "expected a finite number, got NaN"),
         (b'{"a": [-Infinity]}', "non-finite", "expected a finite number, got -Infinity"),
         (b'{"a": 1, "a": 2}', "duplicate-keys", "key 'a' occurs twice in one object"),
-        (b'{"x": [{"a": 1, "\\u0061": 2}]}', "duplicate-keys", "key 'a' occurs twice in one object"),
-        (b'{"a": "\\ud83d"}', "lone-surrogate", "a \\ud800-\\udfff escape without its pair"),
-        (b'{"a": {"b": ["\\udc00x"]}}', "lone-surrogate", "a \\ud800-\\udfff escape without its pair"),
-        (b'{"\\ud83d": 1}', "lone-surrogate", "a \\ud800-\\udfff escape without its pair"),
+        (
+            b'{"x": [{"a": 1, "\\u0061": 2}]}',
+            "duplicate-keys",
+            "key 'a' occurs twice in one object",
+        ),
+        (b'{"a": "\\ud83d"}', "lone-surrogate", LONE),
+        (b'{"a": {"b": ["\\udc00x"]}}', "lone-surrogate", LONE),
+        (b'{"\\ud83d": 1}', "lone-surrogate", LONE),
         (b"[]", "not-an-object", "expected an object, got array"),
         (b'"a"', "not-an-object", "expected an object, got string"),
         (b"null", "not-an-object", "expected an object, got null"),
         (b"true", "not-an-object", "expected an object, got boolean"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_said_and_counted(record: bytes, reason: str, detail: str) -> None:
     assert dropped(record) == (reason, detail)
 
@@ -53,7 +66,11 @@ def test_a_lone_number_is_no_object(number: bytes) -> None:
 
 
 def test_values_are_kept_as_they_are_written() -> None:
-    record = b'{ "huge": ' + b"9" * 6000 + b' , "f":0.10000000000000000001,"s":"\\u00e9\\/", "o": {"a" :1}}'
+    record = (
+        b'{ "huge": '
+        + b"9" * 6000
+        + b' , "f":0.10000000000000000001,"s":"\\u00e9\\/", "o": {"a" :1}}'
+    )
     fields = {name: bytes(raw) for name, raw in decode_object(record).items()}
     assert fields == {
         "huge": b"9" * 6000, "f": b"0.10000000000000000001", "s": b'"\\u00e9\\/"', "o": b'{"a" :1}',
@@ -81,15 +98,16 @@ def test_brackets_in_text_and_side_by_side_are_not_depth() -> None:
     assert decode_object(b'{"a": [' + b"[]," * 500 + b"{}]}")
 
 
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4),
+    st.none() | st.booleans() | numbers | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
     max_leaves=20,
-)  # fmt: skip
+)
 
 
-@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), values), st.booleans())
+@given(st.dictionaries(texts, values), st.booleans())
 def test_any_good_object_is_taken(value: dict[str, Any], ascii_only: bool) -> None:
     record = json.dumps(value, ensure_ascii=ascii_only).encode()
     assert {k: json.loads(bytes(raw)) for k, raw in decode_object(record).items()} == value

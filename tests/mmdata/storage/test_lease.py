@@ -185,7 +185,8 @@ def test_a_file_system_without_hard_links_will_do(
 def test_a_draft_that_another_run_swept_is_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link, swept = os.link, []
+    link = os.link
+    swept: list[str] = []
 
     def sweep_first(source: str, target: str) -> None:
         if not swept:

@@ -15,7 +15,14 @@ SUFFIXES = (".jsonl", ".jsonl.zip")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("d_10.jsonl", "d_2.jsonl", "d_1.jsonl.zip", ".hidden.jsonl", "notes.txt", "[x].jsonl"):
+    for name in (
+        "d_10.jsonl",
+        "d_2.jsonl",
+        "d_1.jsonl.zip",
+        ".hidden.jsonl",
+        "notes.txt",
+        "[x].jsonl",
+    ):
         (tmp_path / name).write_bytes(b"")
     return tmp_path
 
@@ -94,10 +101,26 @@ def test_a_range_without_end_is_refused(pattern: str) -> None:
 
 @given(st.lists(st.text(alphabet="ab019²٣_-. ", max_size=8)))
 def test_any_names_have_an_order(names: list[str]) -> None:
-    assert sorted(sorted(names), key=natural_key) == sorted(names, key=lambda n: (natural_key(n), n))
+    assert sorted(sorted(names), key=natural_key) == sorted(
+        names, key=lambda n: (natural_key(n), n)
+    )
 
 
 @given(st.lists(st.integers(0, 10**6), unique=True))
 def test_numbers_order_as_numbers(numbers: list[int]) -> None:
     names = sorted((f"shard_{n}.jsonl" for n in numbers), key=natural_key)
     assert names == [f"shard_{n}.jsonl" for n in sorted(numbers)]
+
+
+def test_a_name_that_is_not_utf8_is_named_as_that(tmp_path: Path) -> None:
+    """It could not stand in a plan or manifest."""
+    name = os.fsencode(str(tmp_path)) + b"/d_\xff.jsonl"
+    try:
+        open(name, "w").close()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    expansion = expand_paths([str(tmp_path)], SUFFIXES)
+    assert expansion.files == []
+    assert expansion.problems == [
+        (f"{tmp_path}/d_\\udcff.jsonl", "its name is not UTF-8; rename it")
+    ]

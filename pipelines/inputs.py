@@ -1,0 +1,181 @@
+"""The inputs of a conversion: found, read to their end, counted; the bad ones named all at once."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from mmdata.errors import BadInputError, MMDataError
+from mmdata.sources.records import Segment
+from mmdata.storage.paths import expand_paths
+from pipelines.config import ConvertMmc4
+from pipelines.engine import UnitDone, UnitFailure, choose_workers, run_units
+from pipelines.plan import Plan, PlanInput, SegmentScan, input_names
+from pipelines.progress import Progress
+from pipelines.units import Recipe, Tick
+from schemas.manifest import ExcludedInput
+
+#: Rough rate of one core, to decide whether a Ray is worth starting.
+_SCAN_BYTES_PER_SECOND = 60e6
+_RAY_WORTH_SCAN_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why an input cannot be used.
+
+    Attributes:
+        path: as the user would find it.
+        text: what is wrong and what to do, for the screen.
+        short: the same without places on this machine, for the manifest.
+    """
+
+    path: str
+    text: str
+    short: str
+
+
+def count_inputs(
+    options: ConvertMmc4,
+    recipe: Recipe,
+    suffixes: tuple[str, ...],
+    list_segments: Callable[[str], list[Segment]],
+    before: Plan | None,
+    *,
+    quiet: bool,
+) -> tuple[list[PlanInput], list[ExcludedInput]]:
+    """Count every input's records, or take the counts of an earlier plan.
+
+    Args:
+        options: of the command.
+        recipe: how records become samples.
+        suffixes: endings of the files that a folder stands for.
+        list_segments: the segments of an input; raises BadInputError.
+        before: the plan of an earlier run into the same output.
+        quiet: no progress bar.
+
+    Returns:
+        The good inputs, and those left out with --skip-bad-inputs.
+
+    Raises:
+        BadInputError: with every input that is missing or damaged.
+    """
+    expansion = expand_paths(options.docs, suffixes)
+    problems = [Problem(path, text, text) for path, text in expansion.problems]
+    paths = [os.path.abspath(path) for path in expansion.files]
+    times = Counter(paths)
+    problems += [
+        Problem(path, "is given twice", "was given twice") for path in times if times[path] > 1
+    ]
+    unique = list(times)
+    known = {entry.path: entry for entry in before.inputs} if before else {}
+    entries: list[PlanInput] = []
+    for path, name in zip(unique, input_names(unique), strict=True):
+        try:
+            entries.append(_entry(path, name, known.get(path), list_segments))
+        except (BadInputError, OSError) as error:
+            problems.append(_problem(path, error))
+    problems += _scan(options, recipe, [entry for entry in entries if not entry.scans], quiet=quiet)
+    bad = {problem.path for problem in problems}
+    good = [entry for entry in entries if entry.path not in bad]
+    if problems and not options.skip_bad_inputs:
+        raise BadInputError(_told(problems, options))
+    if not good:
+        raise BadInputError("no input is left: " + _told(problems, options))
+    return good, _excluded(problems, unique)
+
+
+def _entry(
+    path: str,
+    name: str,
+    before: PlanInput | None,
+    list_segments: Callable[[str], list[Segment]],
+) -> PlanInput:
+    """An input as it is now; with the earlier counts when the file has not changed."""
+    facts = os.stat(path)
+    if before and (before.bytes, before.mtime_ns) == (facts.st_size, facts.st_mtime_ns):
+        before.name = name
+        return before
+    return PlanInput(
+        path=path,
+        name=name,
+        bytes=facts.st_size,
+        mtime_ns=facts.st_mtime_ns,
+        segments=list_segments(path),
+        scans=[],
+    )
+
+
+def _told(problems: list[Problem], options: ConvertMmc4) -> str:
+    """All problems for the screen."""
+    lines = [f"{problem.path}: {problem.text}" for problem in problems]
+    if len(lines) == 1:
+        return lines[0]
+    hint = "" if options.skip_bad_inputs else " (--skip-bad-inputs leaves them out)"
+    return f"{len(lines)} inputs cannot be used{hint}:\n  " + "\n  ".join(lines)
+
+
+def _excluded(problems: list[Problem], found: list[str]) -> list[ExcludedInput]:
+    """The inputs that are left out, named like the others: relative to their common folder."""
+    names = dict(zip(found, input_names(found), strict=True))
+    return [
+        ExcludedInput(
+            file=names.get(problem.path, os.path.basename(problem.path)), problem=problem.short
+        )
+        for problem in problems
+    ]
+
+
+def _problem(path: str, error: Exception) -> Problem:
+    if isinstance(error, BadInputError):
+        text = str(error).removeprefix(path).removeprefix(":").strip()
+        return Problem(path, text, error.short or text)
+    if isinstance(error, OSError):
+        text = f"cannot be read: {error.strerror or type(error).__name__}"
+        return Problem(path, text, text)
+    return Problem(path, str(error), str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class _ScanTask:
+    recipe: Recipe
+    segment: Segment
+
+
+def _scan_segment(task: _ScanTask) -> Iterator[SegmentScan | Problem]:
+    """One segment's count, or what is wrong with it."""
+    try:
+        yield task.recipe.scan(task.segment)
+    except MMDataError as error:
+        yield _problem(task.segment.path, error)
+
+
+def _scan(
+    options: ConvertMmc4, recipe: Recipe, entries: list[PlanInput], *, quiet: bool
+) -> list[Problem]:
+    """Fill in the counts of new inputs; returns what is wrong with damaged ones."""
+    tasks = [_ScanTask(recipe, segment) for entry in entries for segment in entry.segments]
+    scans: list[SegmentScan | None] = [None] * len(tasks)
+    problems: dict[str, Problem] = {}
+    seconds = sum(entry.bytes for entry in entries) / _SCAN_BYTES_PER_SECOND
+    workers = choose_workers(options.workers, seconds, options.ray_address)
+    if seconds < _RAY_WORTH_SCAN_SECONDS and options.ray_address is None:
+        workers = 0
+    with Progress("count", total=len(tasks), quiet=quiet or len(tasks) < 8, unit="file") as bar:
+        events = run_units(_scan_segment, tasks, workers=workers, ray_address=options.ray_address)
+        with closing(events):
+            for index, event in events:
+                path = tasks[index].segment.path
+                if isinstance(event, SegmentScan):
+                    scans[index] = event
+                elif isinstance(event, UnitDone):
+                    bar.advance(Tick(1, 0, 0, 0))
+                elif isinstance(event, UnitFailure):
+                    problems[path] = Problem(path, event.error, event.error)
+                else:
+                    problems[path] = event
+    found = iter(scans)
+    for entry in entries:
+        entry.scans = [scan for scan in (next(found) for _ in entry.segments) if scan]
+    return list(problems.values())
