@@ -62,6 +62,7 @@ class _Rows:
 
     send: Callable[[Any], Pending]
     size: int
+    ahead: int
     added: int = 0
     sent: int = 0
     resolved: int = 0
@@ -83,6 +84,8 @@ class _Rows:
             count = len(self._buffer)
             batch = filled(np.stack(self._buffer), self.size)
             self._buffer = []
+            if len(self.flying) > self.ahead:  # a document of many rows waits here
+                self._resolve()
             self.flying.append((count, self.send(batch)))
             self.sent += count
 
@@ -91,15 +94,19 @@ class _Rows:
         parts = []
         while count:
             if not self._ready:
-                size, pending = self.flying.popleft()
-                self._ready.append(pending()[:size])
-                self.resolved += size
+                self._resolve()
             head = self._ready.popleft()
             parts.append(head[:count])
             if len(head) > count:
                 self._ready.appendleft(head[count:])
             count -= len(parts[-1])
         return np.concatenate(parts)
+
+    def _resolve(self) -> None:
+        """Wait for the oldest batch under way."""
+        count, pending = self.flying.popleft()
+        self._ready.append(pending()[:count])
+        self.resolved += count
 
 
 @dataclass(slots=True)
@@ -123,8 +130,8 @@ class DocumentScorer:
     def __init__(self, backend: Backend, front: FrontEnd, batch_size: int) -> None:
         self._backend = backend
         self._front = front
-        self._images = _Rows(backend.image_features, batch_size)
-        self._texts = _Rows(backend.token_features, batch_size)
+        self._images = _Rows(backend.image_features, batch_size, backend.ahead)
+        self._texts = _Rows(backend.token_features, batch_size, backend.ahead)
 
     @property
     def images(self) -> int:
