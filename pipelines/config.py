@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mmdata.errors import UserError
-from mmdata.images.policy import ImagePolicy
+from mmdata.images.policy import ImageFormat, ImagePolicy, ResizeMode
 
 OnMissing = Literal["drop-image", "drop-document", "error"]
 Level = Literal["structure", "content", "full"]
@@ -53,6 +53,14 @@ class ConvertMmc4:
     """Refuse images whose file is smaller, in bytes."""
     jpeg_warnings: Literal["keep", "drop"] = "keep"
     """JPEGs that are complete but have stray bytes before a marker."""
+    max_side: int | None = None
+    """Make images smaller whose longest (or shortest) side has more pixels; others stay."""
+    resize_mode: ResizeMode = "longest"
+    """Which side --max-side is about."""
+    image_format: ImageFormat = "keep"
+    """keep: lossless stays PNG, lossy JPEG, where an image is encoded; else all of one format."""
+    quality: int | None = None
+    """Of JPEGs and WebPs that are encoded (1 to 100). Default: 95 for JPEG, 90 for WebP."""
     max_record_bytes: int = 64 * MIB
     """Refuse longer records."""
     max_document_bytes: int = 256 * MIB
@@ -83,7 +91,7 @@ class ConvertMmc4:
         _check_paths(self.docs, "docs")
         _check_paths(self.allow_symlinks_to, "--allow-symlinks-to")
         _at_least(self.docs_per_shard, 1, "--docs-per-shard")
-        for name in ("num_shards", "limit"):
+        for name in ("num_shards", "limit", "max_side", "quality"):
             value = getattr(self, name)
             if value is not None:
                 _at_least(value, 1, "--" + name.replace("_", "-"))
@@ -103,6 +111,8 @@ class ConvertMmc4:
                 f"--min-similarity {self.min_similarity:g}: similarities are cosines, -1 to 1"
                 + (meant if 1 < self.min_similarity <= 100 else "")
             )
+        if self.quality is not None and self.quality > 100:
+            raise UserError(f"--quality {self.quality}: expected 1 to 100")
         check_key_prefix(self.key_prefix)
         if self.image_path is not None:
             check_image_path(self.image_path)
@@ -116,6 +126,10 @@ class ConvertMmc4:
             min_bytes=self.min_bytes,
             max_aspect=self.max_aspect,
             jpeg_warnings=self.jpeg_warnings,
+            max_side=self.max_side,
+            resize_mode=self.resize_mode,
+            image_format=self.image_format,
+            quality=self.quality,
         )
 
 
