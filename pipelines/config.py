@@ -22,7 +22,7 @@ class ConvertMmc4:
     docs: tuple[str, ...] = field(metadata={"positional": True})
     """MMC4 files (.jsonl, .jsonl.zip, .jsonl.gz, .jsonl.zst), folders, globs or {0..9} ranges."""
     images: str
-    """Folder of the images: `<images>/<shard number>/`, `<images>/<file stem>/` or flat."""
+    """Images: a folder (`<shard number>/`, `<file stem>/` or flat), tars, img2dataset's output, parquet."""
     output: str
     """Folder that the shards are written to."""
     docs_per_shard: int = 1000

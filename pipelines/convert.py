@@ -34,7 +34,7 @@ from pipelines.plan import Plan, differences, load_plan, make_plan, save_plan
 from pipelines.progress import Progress
 from pipelines.space import check_space
 from pipelines.units import Recipe, Tick, UnitTask, convert_unit
-from schemas.manifest import Tally
+from schemas.manifest import ExcludedInput, Tally
 
 #: Rough rate of one core, to decide whether a Ray is worth starting.
 _IMAGES_PER_SECOND = 1200.0
@@ -87,6 +87,7 @@ def run_conversion(
     list_segments: Callable[[str], list[Segment]],
     byte_options: dict[str, Any],
     quiet: bool,
+    excluded: Sequence[ExcludedInput] = (),
 ) -> ConversionResult:
     """Plan and run a conversion.
 
@@ -97,6 +98,7 @@ def run_conversion(
         list_segments: the segments of an input; raises BadInputError.
         byte_options: the options that change the shards' bytes.
         quiet: no progress bar.
+        excluded: inputs that were left out before.
     """
     output = os.path.abspath(options.output)
     if not options.docs:
@@ -107,13 +109,13 @@ def run_conversion(
     if not options.overwrite:
         check_is_ours(output, before)
     with terminate_as_interrupt():
-        inputs, excluded = count_inputs(
+        inputs, left_out = count_inputs(
             options, recipe, suffixes, list_segments, before, quiet=quiet
         )
         plan = make_plan(
             recipe.kind,
             inputs,
-            excluded,
+            [*excluded, *left_out],
             docs_per_shard=options.docs_per_shard,
             num_shards=options.num_shards,
             options=byte_options,

@@ -4,19 +4,28 @@ import os
 import re
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from mmdata.assemble import AssemblyPolicy, Outcome, assemble
 from mmdata.errors import BadInputError, UserError
 from mmdata.sources import mmc4
-from mmdata.sources.base import RecordDropped
-from mmdata.sources.image_folder import ImageFolder, find_folders
+from mmdata.sources.base import RecordDropped, SourceDocument
+from mmdata.sources.image_folder import find_folders
+from mmdata.sources.image_store import (
+    ImageSource,
+    ImageStore,
+    check_images,
+    find_images,
+    open_images,
+)
 from mmdata.sources.records import SUFFIXES, Overlong, Segment, list_segments, read_records
 from pipelines.config import ConvertMmc4
 from pipelines.convert import ConversionResult, run_conversion
 from pipelines.plan import SegmentScan
 from pipelines.units import overlong_drop
-from schemas.manifest import Kind
+from schemas.manifest import ExcludedInput, Kind
 
 _SHARD_NUMBER = re.compile(r"shard_(\d+)")
 #: Images that are looked for in a segment before the work starts, to estimate sizes.
@@ -54,13 +63,12 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
         UserError: it cannot start as asked; nothing was written.
         BadInputError: inputs are missing or damaged; all of them are named.
     """
-    if not os.path.isdir(options.images):
-        raise UserError(f"--images {options.images}: no such folder")
+    images, excluded = usable_images(options)
     recipe = Mmc4Recipe(
         kind="mmc4",
         max_record_bytes=options.max_record_bytes,
         key_prefix=options.key_prefix,
-        images=os.path.abspath(options.images),
+        images=images,
         image_path=options.image_path,
         allow_symlinks_to=tuple(map(os.path.abspath, options.allow_symlinks_to)),
         policy=assembly_policy(options),
@@ -72,6 +80,47 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
         list_segments=list_segments,
         byte_options={name: getattr(options, name) for name in _OPTIONS},
         quiet=quiet,
+        excluded=excluded,
+    )
+
+
+def usable_images(options: ConvertMmc4) -> tuple[ImageSource, list[ExcludedInput]]:
+    """What --images is, and which of its files are left out as damaged.
+
+    Raises:
+        UserError: it is nothing that holds images.
+        BadInputError: with every file of it that is damaged.
+    """
+    source = find_images(options.images, options.allow_symlinks_to)
+    if source.kind == "folder":
+        return source, []
+    if options.image_path is not None:
+        raise UserError(f"--image-path: is of folders; {options.images} holds {source.kind}")
+    max_bytes = options.image_policy().max_bytes
+    try:
+        open_images(source, max_bytes)
+    except BadInputError:
+        problems = check_images(source, max_bytes)
+        if not problems or not options.skip_bad_inputs:
+            raise BadInputError(_all_of(problems, options.images)) from None
+        good = tuple(path for path in source.files if path not in problems)
+        if not good:
+            raise BadInputError(_all_of(problems, options.images)) from None
+        source = replace(source, files=good)
+        return source, [
+            ExcludedInput(file=os.path.basename(path), problem=problem)
+            for path, problem in problems.items()
+        ]
+    return source, []
+
+
+def _all_of(problems: dict[str, str], images: str) -> str:
+    lines = [f"{path}: {problem}" for path, problem in problems.items()]
+    if len(lines) == 1:
+        return lines[0]
+    return (
+        f"--images {images}: {len(lines)} files cannot be used (--skip-bad-inputs leaves them "
+        "out):\n  " + "\n  ".join(lines)
     )
 
 
@@ -94,16 +143,18 @@ class Mmc4Recipe:
     kind: Kind
     max_record_bytes: int
     key_prefix: str
-    images: str
+    images: ImageSource
     image_path: str | None
     allow_symlinks_to: tuple[str, ...]
     policy: AssemblyPolicy
 
-    def folder(self, segment: Segment) -> ImageFolder:
+    def store(self, segment: Segment) -> ImageStore:
         """Where a segment's images lie."""
+        if self.images.kind != "folder":
+            return open_images(self.images, self.policy.images.max_bytes)
         name = shard_name(segment)
         return find_folders(
-            self.images,
+            self.images.root,
             name.number,
             name.stem,
             named=name.in_file_name,
@@ -114,7 +165,7 @@ class Mmc4Recipe:
 
     def open(self, segment: Segment) -> Callable[[bytes | Overlong], Outcome]:
         """A function from a record to its sample."""
-        folder = self.folder(segment)
+        store = self.store(segment)
 
         def convert(record: bytes | Overlong) -> Outcome:
             if isinstance(record, Overlong):
@@ -123,7 +174,7 @@ class Mmc4Recipe:
                 document = mmc4.parse_record(record)
             except RecordDropped as dropped:
                 return Outcome(drop=(dropped.reason, dropped.detail))
-            return assemble(document, folder.read, self.policy)
+            return assemble(document, reader(store, document), self.policy)
 
         return convert
 
@@ -133,8 +184,8 @@ class Mmc4Recipe:
         Raises:
             BadInputError: damaged, a JSON array instead of lines, or none of its images is there.
         """
-        folder = self.folder(segment)
-        scan = SegmentScan(looked_in=folder.where())
+        store = self.store(segment)
+        scan = SegmentScan(looked_in=store.where())
         for record in read_records(segment, self.max_record_bytes):
             if isinstance(record, Overlong):
                 scan.records += 1
@@ -147,11 +198,11 @@ class Mmc4Recipe:
             scan.record_bytes += len(record)
             scan.crc32 = zlib.crc32(b"\n", zlib.crc32(record, scan.crc32))
             if scan.probed_found == 0 or scan.probed_images < _PROBED_IMAGES:
-                _probe(record, folder, scan)
+                _probe(record, store, scan)
         if scan.probed_images and not scan.probed_found:
             raise BadInputError(
                 f"{segment.label}: none of its {scan.probed_images} images was found in "
-                f"{folder.where()}; fetch them with MMC4's scripts/download_images.py, say where "
+                f"{store.where()}; fetch them with MMC4's scripts/download_images.py, say where "
                 "they are with --image-path '{root}/{shard}/{image_name}', or, if they are links, "
                 "where those may lead with --allow-symlinks-to",
                 short=f"none of its {scan.probed_images} images was found",
@@ -159,16 +210,37 @@ class Mmc4Recipe:
         return scan
 
 
-def _probe(record: bytes, folder: ImageFolder, scan: SegmentScan) -> None:
+def reader(store: ImageStore, document: SourceDocument) -> Callable[[str], bytes]:
+    """Reads a document's images by name, and by URL where the store knows URLs."""
+    if not store.by_url:
+        return store.read
+    urls = _urls(document)
+    return lambda name: store.read(name, urls.get(name, ""))
+
+
+def _urls(document: SourceDocument) -> dict[str, str]:
+    """The URL of each image's name; what is no string counts as none."""
+    urls: dict[str, str] = {}
+    for image in document.images:
+        try:
+            url = msgspec.json.decode(image.fields.get("raw_url", b'""'), type=str)
+        except msgspec.DecodeError:
+            continue
+        urls.setdefault(image.name, url)
+    return urls
+
+
+def _probe(record: bytes, store: ImageStore, scan: SegmentScan) -> None:
     """Look for one record's images."""
     try:
         document = mmc4.parse_record(record)
     except RecordDropped:
         return
     scan.probed_records += 1
+    urls = _urls(document) if store.by_url else {}
     for image in document.images:
         scan.probed_images += 1
-        size = folder.size(image.name)
+        size = store.size(image.name, urls.get(image.name, ""))
         if size is not None:
             scan.probed_found += 1
             scan.probed_bytes += size
