@@ -45,6 +45,9 @@ class AssemblyPolicy:
         on_missing: what an image that is missing or unusable does to its document.
         keep_text_only: keep documents that are left without images.
         drop_duplicate_images: keep only the first of images with equal bytes.
+        drop_url_duplicates: drop documents that say of themselves that their URL may repeat.
+        min_images: documents that are left with fewer are dropped.
+        max_images: keep that many of a document, those with the greatest similarity; None: all.
         min_similarity: drop images below it; None keeps all.
         max_document_bytes: of a document's encoded images together.
     """
@@ -53,6 +56,9 @@ class AssemblyPolicy:
     on_missing: Literal["drop-image", "drop-document", "error"] = "drop-image"
     keep_text_only: bool = False
     drop_duplicate_images: bool = False
+    drop_url_duplicates: bool = False
+    min_images: int = 0
+    max_images: int | None = None
     min_similarity: float | None = None
     max_document_bytes: int = 256 * 2**20
 
@@ -105,6 +111,7 @@ def assemble(
     """
     outcome = Outcome(notes=[(None, note, detail) for note, detail in document.notes])
     try:
+        _check_url(document, policy)
         if not document.images and not policy.keep_text_only:
             raise RecordDropped(
                 DocumentDrop.NO_IMAGES_LISTED, "$.image_info: expected an image, got none"
@@ -113,16 +120,27 @@ def assemble(
         pictures, matched = _aligned(document, pictures, policy, outcome)
         if not pictures and not policy.keep_text_only:
             raise RecordDropped(DocumentDrop.NO_IMAGES_LEFT, _why_none_left(outcome))
+        if len(pictures) < policy.min_images:
+            detail = f"expected at least {policy.min_images} images, {len(pictures)} are left"
+            raise RecordDropped(DocumentDrop.TOO_FEW_IMAGES, detail)
     except RecordDropped as dropped:
         outcome.drop = (dropped.reason, dropped.detail)
         for index in range(len(document.images)):
             outcome.dropped_images.setdefault(index, (ImageDrop.DOCUMENT_DROPPED, ""))
         outcome.notes = []
         return outcome
+    outcome.notes = [note for note in outcome.notes if note[0] not in outcome.dropped_images]
     similarity = document.similarity[[picture.index for picture in pictures]]
     outcome.parts = _member(document, pictures, matched, similarity)
     outcome.row = _row(document, pictures, matched, similarity, outcome.parts)
     return outcome
+
+
+def _check_url(document: SourceDocument, policy: AssemblyPolicy) -> None:
+    """MMC4's mark: 1 where a document's URL may stand in the corpus more than once."""
+    mark = document.extras.get("could_have_url_duplicate", b"")
+    if policy.drop_url_duplicates and bytes(mark) in (b"1", b"true"):
+        raise RecordDropped(DocumentDrop.URL_DUPLICATE, "$.could_have_url_duplicate: is 1")
 
 
 def _why_none_left(outcome: Outcome) -> str:
@@ -202,7 +220,30 @@ def _refuse(
 def _aligned(
     document: SourceDocument, pictures: list[_Picture], policy: AssemblyPolicy, outcome: Outcome
 ) -> tuple[list[_Picture], list[int]]:
-    """The pictures in the order of their sentences, and those sentences."""
+    """The pictures in the order of their sentences, and those sentences.
+
+    Where there are more than `max_images`, those with the greatest similarity to their sentences
+    stay (of equals the first), and are aligned anew, since sentences have come free.
+    """
+    pictures, matched = _matched(document, pictures, policy, outcome)
+    if policy.max_images is None or len(pictures) <= policy.max_images:
+        return pictures, matched
+    scores = [
+        float(document.similarity[picture.index, sentence])
+        for picture, sentence in zip(pictures, matched, strict=True)
+    ]
+    ranked = sorted(range(len(pictures)), key=lambda k: (-scores[k], pictures[k].index))
+    for k in ranked[policy.max_images :]:
+        detail = f"{policy.max_images} images have a greater similarity (--max-images)"
+        outcome.dropped_images[pictures[k].index] = (ImageDrop.SURPLUS, detail)
+    kept = sorted(ranked[: policy.max_images], key=lambda k: pictures[k].index)
+    return _matched(document, [pictures[k] for k in kept], policy, outcome)
+
+
+def _matched(
+    document: SourceDocument, pictures: list[_Picture], policy: AssemblyPolicy, outcome: Outcome
+) -> tuple[list[_Picture], list[int]]:
+    """The pictures (in input order) aligned, and put in the order of their sentences."""
     if document.matched is not None:
         given = [document.matched[picture.index] for picture in pictures]
         order = sorted(range(len(pictures)), key=lambda k: (given[k], k))

@@ -12,6 +12,7 @@ from mmdata.images.policy import ImageFormat, ImagePolicy, ResizeMode
 
 OnMissing = Literal["drop-image", "drop-document", "error"]
 Level = Literal["structure", "content", "full"]
+Dedupe = Literal["none", "exact"]
 MIB = 2**20
 
 
@@ -22,7 +23,7 @@ class ConvertMmc4:
     docs: tuple[str, ...] = field(metadata={"positional": True})
     """MMC4 files (.jsonl, .jsonl.zip, .jsonl.gz, .jsonl.zst), folders, globs or {0..9} ranges."""
     images: str
-    """Images: a folder (`<shard number>/`, `<file stem>/` or flat), tars, img2dataset's output, parquet."""
+    """A folder (`<shard number>/`, `<stem>/`, flat), tars, parquet files or img2dataset output."""
     output: str
     """Folder that the shards are written to."""
     docs_per_shard: int = 1000
@@ -41,6 +42,14 @@ class ConvertMmc4:
     """Keep documents that are left without any image."""
     drop_duplicate_images: bool = False
     """Within a document, keep only the first of images with equal bytes."""
+    dedupe: Dedupe = "none"
+    """exact: drop images that repeat in their document, and documents that repeat in the run."""
+    drop_url_duplicates: bool = False
+    """Drop documents that MMC4 marks as `could_have_url_duplicate`."""
+    min_images: int = 0
+    """Drop documents that are left with fewer images."""
+    max_images: int | None = None
+    """Keep at most this many images of a document, those with the greatest similarity."""
     min_similarity: float | None = None
     """Drop images whose similarity to their sentence is below this (0 to 1)."""
     max_pixels: int = 32_000_000
@@ -91,7 +100,7 @@ class ConvertMmc4:
         _check_paths(self.docs, "docs")
         _check_paths(self.allow_symlinks_to, "--allow-symlinks-to")
         _at_least(self.docs_per_shard, 1, "--docs-per-shard")
-        for name in ("num_shards", "limit", "max_side", "quality"):
+        for name in ("num_shards", "limit", "max_side", "quality", "max_images"):
             value = getattr(self, name)
             if value is not None:
                 _at_least(value, 1, "--" + name.replace("_", "-"))
@@ -99,7 +108,7 @@ class ConvertMmc4:
             _at_least(self.workers, 0, "--workers")
         for name in ("max_pixels", "max_record_bytes", "max_document_bytes"):
             _at_least(getattr(self, name), 1, "--" + name.replace("_", "-"))
-        for name in ("min_side", "min_bytes"):
+        for name in ("min_side", "min_bytes", "min_images"):
             _at_least(getattr(self, name), 0, "--" + name.replace("_", "-"))
         if self.max_aspect != 0 and not self.max_aspect >= 1.0:
             raise UserError(
@@ -113,9 +122,18 @@ class ConvertMmc4:
             )
         if self.quality is not None and self.quality > 100:
             raise UserError(f"--quality {self.quality}: expected 1 to 100")
+        self._check_images_of_a_document()
         check_key_prefix(self.key_prefix)
         if self.image_path is not None:
             check_image_path(self.image_path)
+
+    def _check_images_of_a_document(self) -> None:
+        if self.keep_text_only and self.min_images:
+            raise UserError("--keep-text-only and --min-images: choose one, they contradict")
+        if self.max_images is not None and self.min_images > self.max_images:
+            raise UserError(
+                f"--min-images {self.min_images}: expected at most --max-images {self.max_images}"
+            )
 
     def image_policy(self) -> ImagePolicy:
         """What is asked of each image."""

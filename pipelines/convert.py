@@ -5,6 +5,7 @@ written before the plan stands and every input was read through; what was commit
 """
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from mmdata.sources.records import Segment
 from mmdata.storage.lease import Lease, holds
 from mmdata.versions import codec_versions
 from pipelines.config import ConvertMmc4
+from pipelines.dedupe import draft_fingerprint, finish_drafts, must_refresh, standing
 from pipelines.engine import UnitFailure, choose_workers, run_units, terminate_as_interrupt
 from pipelines.inputs import count_inputs
 from pipelines.output import (
@@ -23,10 +25,8 @@ from pipelines.output import (
     check_is_ours,
     clear,
     clearable_bytes,
-    committed,
     forget_manifest,
     forget_shard,
-    lacks_images,
     sweep,
     write_manifest,
 )
@@ -167,14 +167,39 @@ def _run(
     if tasks:
         forget_manifest(output)
     _work(options, tasks, result, quiet=quiet)
+    undone = False
+    if not result.interrupted:
+        undone = _finish(options, recipe, lease, result)
     sweep(output)  # what a worker that was killed left; its unit was done again
     _sum_up(result, tasks)
-    if not result.shards_left and not result.interrupted:
+    if not result.shards_left and not result.interrupted and not undone:
         if not holds(lease.path, lease.holder.run):
             raise LeaseLostError(f"{output}: another run has taken over; nothing is lost")
         write_manifest(output, plan)
         result.complete = True
     return result
+
+
+def _finish(
+    options: ConvertMmc4, recipe: Recipe, lease: Lease, result: ConversionResult
+) -> bool:
+    """Drop duplicates, where that was asked for; whether shards are left that lack it."""
+    start = time.monotonic()
+    try:
+        failures = finish_drafts(
+            result.plan,
+            result.output,
+            lease.path,
+            lease.holder.run,
+            recipe.key_prefix,
+            workers=options.workers,
+        )
+    except KeyboardInterrupt:
+        result.interrupted = True
+        return True
+    result.failures += failures
+    result.seconds += time.monotonic() - start
+    return bool(failures)
 
 
 def _work(
@@ -206,7 +231,7 @@ def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask]) -> None:
     plan, output = result.plan, result.output
     planned = {shard for task in tasks for shard in task.shards}
     for shard in range(plan.num_shards):
-        sidecar = committed(output, shard, plan.fingerprint)
+        sidecar = standing(plan, output, shard)
         if sidecar is None:
             result.shards_left += 1
             continue
@@ -216,7 +241,7 @@ def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask]) -> None:
     failed = {label for label, _ in result.failures}
     for index, task in enumerate(tasks):
         label = task.unit.segment.label
-        gone = [s for s in task.shards if committed(output, s, plan.fingerprint) is None]
+        gone = [s for s in task.shards if standing(plan, output, s) is None]
         if gone and label not in failed and not result.interrupted:
             reason = f"ended without writing {len(gone)} of its shards; run the command again"
             result.failures.append((label, UnitFailure(index, reason, "")))
@@ -236,10 +261,10 @@ def _tasks(
         missing = []
         for shard in range(unit.first_shard, unit.first_shard + unit.num_shards):
             begin = unit.first_ordinal + unit.cut(shard - unit.first_shard)
-            sidecar = committed(output, shard, plan.fingerprint, verify=options.verify_committed)
+            sidecar = standing(plan, output, shard, verify=options.verify_committed)
             if sidecar is None and options.verify_committed:
                 forget_shard(output, shard)  # damaged: it must not look committed to a worker
-            if sidecar and not (options.refresh_missing and lacks_images(sidecar)):
+            if sidecar and not (options.refresh_missing and must_refresh(sidecar)):
                 result.shards_kept += 1
             elif options.limit is not None and begin >= options.limit:
                 result.limited = True
@@ -253,7 +278,7 @@ def _tasks(
                     output=output,
                     lease_path=lease.path,
                     run=lease.holder.run,
-                    fingerprint=plan.fingerprint,
+                    fingerprint=draft_fingerprint(plan),
                     versions=plan.versions,
                     shards=tuple(missing),
                     refresh_missing=options.refresh_missing,

@@ -1,4 +1,4 @@
-"""Images in a folder, in tars, in img2dataset's output or in parquet: the same bytes by name or URL.
+"""Images in tars, in img2dataset's output or in parquet: the same bytes by name or URL.
 
 The layouts are written as img2dataset 1.47 writes them: `00000.tar` or `00000/` of `{key}.jpg`,
 `{key}.txt`, `{key}.json`, beside them `00000.parquet` and `00000_stats.json`.
