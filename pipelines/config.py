@@ -93,7 +93,9 @@ class ConvertMmc4:
     ignore_free_space: bool = False
     """Start even if the estimate says that the disk cannot hold the output."""
     dry_run: bool = False
-    """Make the plan, print it, and stop."""
+    """Make the plan, print it with estimates of bytes and time, and stop; nothing is written."""
+    log_json: str | None = None
+    """Append progress, shards, drops and failures to this file, as JSON lines."""
 
     def __post_init__(self) -> None:
         _check_choices(self)
@@ -174,6 +176,16 @@ class Validate:
         _at_least(self.max_findings, 1, "--max-findings")
         if self.workers is not None:
             _at_least(self.workers, 0, "--workers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Tell how far a conversion is, while it runs and after a crash, from any machine."""
+
+    output: str = field(metadata={"positional": True})
+    """Folder that the shards are written to."""
+    clean: bool = False
+    """Remove what killed runs left under temporary names; refused while a run goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

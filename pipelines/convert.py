@@ -11,6 +11,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from mmdata.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_INTERRUPTED, UserError
 from mmdata.shards.writer import LeaseLostError
 from mmdata.sources.records import Segment
@@ -20,6 +22,7 @@ from pipelines.config import ConvertMmc4
 from pipelines.dedupe import draft_fingerprint, finish_drafts, must_refresh, standing
 from pipelines.engine import UnitFailure, choose_workers, run_units, terminate_as_interrupt
 from pipelines.inputs import count_inputs
+from pipelines.log_json import RunLog, open_log
 from pipelines.output import (
     add_tally,
     check_is_ours,
@@ -55,7 +58,8 @@ class ConversionResult:
         interrupted: Ctrl-C or SIGTERM.
         limited: stopped at --limit.
         dry_run: only the plan was made.
-        seconds: how long the work took.
+        workers: that would do the work of a dry run.
+        seconds: how long the work took; of a dry run, how long it would take.
     """
 
     plan: Plan
@@ -69,6 +73,7 @@ class ConversionResult:
     interrupted: bool = False
     limited: bool = False
     dry_run: bool = False
+    workers: int = 0
     seconds: float = 0.0
 
     @property
@@ -127,11 +132,36 @@ def run_conversion(
                 + "; ".join(differences(before, plan)[:10])
             )
         if options.dry_run:
-            return ConversionResult(plan, output, dry_run=True, shards_left=plan.num_shards)
+            return _estimated(options, plan, output)
         os.makedirs(output, exist_ok=True)
-        with Lease(output) as lease:
+        with open_log(options.log_json) as log, Lease(output) as lease:
             _check_unchanged(options, plan, output)
-            return _run(options, recipe, plan, output, lease, quiet=quiet)
+            log.write("start", output=output, records=plan.num_records, shards=plan.num_shards)
+            result = _run(options, recipe, plan, output, lease, log, quiet=quiet)
+            _log_end(log, result)
+            return result
+
+
+def _log_end(log: RunLog, result: ConversionResult) -> None:
+    log.write(
+        "end",
+        exit_code=result.exit_code,
+        complete=result.complete,
+        shards_written=result.shards_written,
+        shards_kept=result.shards_kept,
+        shards_left=result.shards_left,
+        seconds=round(result.seconds, 3),
+        totals=msgspec.to_builtins(result.tally),
+    )
+
+
+def _estimated(options: ConvertMmc4, plan: Plan, output: str) -> ConversionResult:
+    """A dry run: what there is to do, and roughly how long it would take."""
+    seconds = _work_seconds(plan, plan.num_shards)
+    workers = choose_workers(options.workers, seconds, options.ray_address)
+    result = ConversionResult(plan, output, dry_run=True, shards_left=plan.num_shards)
+    result.workers, result.seconds = workers, seconds / max(workers, 1)
+    return result
 
 
 def _check_unchanged(options: ConvertMmc4, plan: Plan, output: str) -> None:
@@ -150,6 +180,7 @@ def _run(
     plan: Plan,
     output: str,
     lease: Lease,
+    log: RunLog,
     *,
     quiet: bool,
 ) -> ConversionResult:
@@ -166,10 +197,12 @@ def _run(
     save_plan(plan, output)
     if tasks:
         forget_manifest(output)
-    _work(options, tasks, result, quiet=quiet)
+    _work(options, tasks, result, log, quiet=quiet)
     undone = False
     if not result.interrupted:
         undone = _finish(options, recipe, lease, result)
+        if not undone and options.dedupe != "none":
+            log.tell_duplicates(plan, output)
     sweep(output)  # what a worker that was killed left; its unit was done again
     _sum_up(result, tasks)
     if not result.shards_left and not result.interrupted and not undone:
@@ -180,9 +213,7 @@ def _run(
     return result
 
 
-def _finish(
-    options: ConvertMmc4, recipe: Recipe, lease: Lease, result: ConversionResult
-) -> bool:
+def _finish(options: ConvertMmc4, recipe: Recipe, lease: Lease, result: ConversionResult) -> bool:
     """Drop duplicates, where that was asked for; whether shards are left that lack it."""
     start = time.monotonic()
     try:
@@ -203,7 +234,12 @@ def _finish(
 
 
 def _work(
-    options: ConvertMmc4, tasks: list[UnitTask], result: ConversionResult, *, quiet: bool
+    options: ConvertMmc4,
+    tasks: list[UnitTask],
+    result: ConversionResult,
+    log: RunLog,
+    *,
+    quiet: bool,
 ) -> None:
     """Run the tasks; failures and an interruption go to the result."""
     wanted = sum(len(task.shards) for task in tasks)
@@ -217,6 +253,7 @@ def _work(
             )
             with closing(events):
                 for index, event in events:
+                    log.tell(result.plan, tasks[index], event)
                     if isinstance(event, Tick):
                         progress.advance(event)
                     elif isinstance(event, UnitFailure):
@@ -224,6 +261,7 @@ def _work(
         except KeyboardInterrupt:
             result.interrupted = True
         result.seconds = progress.seconds
+    log.tell_rest(result.plan, tasks)
 
 
 def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask]) -> None:
