@@ -105,7 +105,9 @@ def usable_images(options: ConvertMmc4) -> tuple[ImageSource, list[ExcludedInput
         open_images(source, max_bytes)
     except BadInputError:
         problems = check_images(source, max_bytes)
-        if not problems or not options.skip_bad_inputs:
+        if not problems:
+            raise
+        if not options.skip_bad_inputs:
             raise BadInputError(_all_of(problems, options.images)) from None
         good = tuple(path for path in source.files if path not in problems)
         if not good:

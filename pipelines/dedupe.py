@@ -29,8 +29,8 @@ from pipelines.plan import Plan
 from schemas.manifest import Sidecar
 from schemas.reasons import DocumentDrop
 
-#: Documents that are compared at a time: 48 bytes each while they are sorted.
-PARTITION_DOCUMENTS = 5_000_000
+#: Documents that are compared at a time: 66 bytes each while they are sorted.
+PARTITION_DOCUMENTS = 3_500_000
 _SHARDS_A_TASK = 16
 #: From so many shards on that must be written anew, workers are worth it.
 _WORKERS_FROM = 64

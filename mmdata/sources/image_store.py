@@ -128,7 +128,11 @@ def open_images(source: ImageSource, max_bytes: int) -> ImageStore:
         BadInputError: a file is damaged.
     """
     if source.kind == "tars":
-        return TarImages(source.files, max_bytes)
+        images = TarImages(source.files, max_bytes)
+        if not len(images):  # one tar may be: img2dataset leaves it where all downloads failed
+            names = ", ".join(os.path.basename(path) for path in source.files[:3])
+            raise BadInputError(f"{source.root or names}: there is no image in its tars")
+        return images
     if source.kind == "parquet":
         return ParquetImages(source.files, max_bytes)
     if source.kind != "img2dataset-files":

@@ -83,6 +83,9 @@ class TarImages:
                 self._sizes.append(member.size)
         self._index.finish()
 
+    def __len__(self) -> int:
+        return len(self._files)
+
     @property
     def by_url(self) -> bool:
         """Whether images can be found by URL."""
@@ -146,8 +149,6 @@ def _images(path: str) -> list[tuple[Member, str]]:
                     _note_url(urls, data, member)
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if not images:
-        raise BadInputError(f"{path}: holds no image (*{', *'.join(IMAGE_SUFFIXES)})")
     return [(member, urls.get(_key(member.name), "")) for member in images]
 
 
