@@ -2,7 +2,7 @@
 #   make demo    the sample in examples/ from raw documents to a trained tiny model
 #   make test    the whole test suite, quick tests first
 #   make lint    format, lint, types, import direction (changes nothing)
-#   make bench   the converter against a hand-written floor (minutes)
+#   make bench   the converter against a hand-written floor, resizing, planning, resuming (10 minutes)
 #   make format  rewrite the sources as `make lint` wants them
 #   make schemas, make cli-surface   regenerate what the tests compare with
 PYTHON ?= python3
@@ -31,6 +31,8 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.convert
+	$(BIN)/python -m benchmarks.resize
+	$(BIN)/python -m benchmarks.plan
 
 schemas: $(VENV)/.installed-dev
 	$(BIN)/python -m schemas.generate

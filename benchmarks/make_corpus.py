@@ -73,7 +73,7 @@ def _write_shard(job: ShardJob) -> tuple[int, int]:
         rng = np.random.default_rng([job.seed, document])
         names = []
         for _ in range(_num_images(rng)):
-            extension, data = _picture(_photographs(job.sample), rng)
+            extension, data = _picture(photographs(job.sample), rng)
             names.append(f"{document:06x}{len(names):06x}.{extension}")
             (folder / names[-1]).write_bytes(data)
             num_bytes += len(data)
@@ -161,7 +161,7 @@ def _encode(image: Image.Image, extension: str, quality: int, *, progressive: bo
 
 
 @lru_cache(maxsize=1)
-def _photographs(sample: Path) -> list[Image.Image]:
+def photographs(sample: Path) -> list[Image.Image]:
     """The sample's photographs, upright, RGB, each once."""
     found: dict[str, Image.Image] = {}
     for path in sorted(sample.glob("images/*/*")):

@@ -46,6 +46,9 @@ class AssemblyPolicy:
         on_missing: what an image that is missing or unusable does to its document.
         keep_text_only: keep documents that are left without images.
         drop_duplicate_images: keep only the first of images with equal bytes.
+        drop_url_duplicates: drop documents that say of themselves that their URL may repeat.
+        min_images: documents that are left with fewer are dropped.
+        max_images: keep that many of a document, those with the greatest similarity; None: all.
         min_similarity: drop images below it; None keeps all.
         max_document_bytes: of a document's encoded images together.
     """
@@ -54,6 +57,9 @@ class AssemblyPolicy:
     on_missing: Literal["drop-image", "drop-document", "error"] = "drop-image"
     keep_text_only: bool = False
     drop_duplicate_images: bool = False
+    drop_url_duplicates: bool = False
+    min_images: int = 0
+    max_images: int | None = None
     min_similarity: float | None = None
     max_document_bytes: int = 256 * 2**20
 
@@ -79,14 +85,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image that passed.
-
-    Attributes:
-        index: of its document's images.
-        base64: the encoded file, as it goes into the sample.
-        num_bytes: of the encoded file.
-        reencoded: false when the file is the source's, unchanged.
-    """
+    """An image that passed: `index` of its document's, `base64` as it goes into the sample."""
 
     index: int
     base64: bytes
@@ -160,6 +159,7 @@ def check(
     outcome = Outcome(notes=[(None, note, detail) for note, detail in document.notes])
     draft = Draft(document, policy, [], outcome)
     try:
+        _check_url(document, policy)
         if not document.images and not policy.keep_text_only:
             raise RecordDropped(
                 DocumentDrop.NO_IMAGES_LISTED, "$.image_info: expected an image, got none"
@@ -181,6 +181,11 @@ def finish(draft: Draft, scores: Scores | None = None) -> Outcome:
     if not places and not draft.policy.keep_text_only:
         drop(draft, DocumentDrop.NO_IMAGES_LEFT, _why_none_left(outcome))
         return outcome
+    if len(places) < (least := draft.policy.min_images):
+        detail = f"expected at least {least} images, {len(places)} are left"
+        drop(draft, DocumentDrop.TOO_FEW_IMAGES, detail)
+        return outcome
+    outcome.notes = [note for note in outcome.notes if note[0] not in outcome.dropped_images]
     pictures = [draft.pictures[place] for place in places]
     source = scores.source if scores else document.similarity_source
     outcome.parts = _member(document, pictures, matched, matrix[places], source)
@@ -202,6 +207,13 @@ def _own_matrix(draft: Draft) -> Similarity:
     if draft.document.similarity is None:
         raise ValueError("a document without similarities: it has to be scored")
     return draft.document.similarity[[picture.index for picture in draft.pictures]]
+
+
+def _check_url(document: SourceDocument, policy: AssemblyPolicy) -> None:
+    """MMC4's mark: 1 where a document's URL may stand in the corpus more than once."""
+    mark = document.extras.get("could_have_url_duplicate", b"")
+    if policy.drop_url_duplicates and bytes(mark) in (b"1", b"true"):
+        raise RecordDropped(DocumentDrop.URL_DUPLICATE, "$.could_have_url_duplicate: is 1")
 
 
 def _why_none_left(outcome: Outcome) -> str:
@@ -275,19 +287,39 @@ def _refuse(
 
 
 def _aligned(draft: Draft, similarity: Similarity) -> tuple[list[int], list[int]]:
-    """Places of the pictures in the order of their sentences, and those sentences."""
+    """Places of the pictures in the order of their sentences, and those sentences.
+
+    Where there are more than `max_images`, those with the greatest similarity to their sentences
+    stay (of equals the first), and are aligned anew, since sentences have come free.
+    """
+    most = draft.policy.max_images
+    places, matched = _matched(draft, similarity, list(range(len(draft.pictures))))
+    if most is None or len(places) <= most:
+        return places, matched
+    scores = dict(zip(places, similarity[places, matched].tolist(), strict=True))
+    ranked = sorted(places, key=lambda place: (-scores[place], place))
+    for place in ranked[most:]:
+        detail = f"{most} images have a greater similarity (--max-images)"
+        draft.outcome.dropped_images[draft.pictures[place].index] = (ImageDrop.SURPLUS, detail)
+    return _matched(draft, similarity, sorted(ranked[:most]))
+
+
+def _matched(
+    draft: Draft, similarity: Similarity, places: list[int]
+) -> tuple[list[int], list[int]]:
+    """Places (in input order) aligned, and put in the order of their sentences."""
     given = draft.document.matched
     if given is not None:
-        matched = [given[picture.index] for picture in draft.pictures]
-        order = sorted(range(len(matched)), key=lambda k: (matched[k], k))
-        return order, [matched[k] for k in order]
+        matched = {place: given[draft.pictures[place].index] for place in places}
+        order = sorted(places, key=lambda place: (matched[place], place))
+        return order, [matched[place] for place in order]
     threshold = draft.policy.min_similarity
-    aligned = align(similarity, threshold)
+    aligned = align(similarity[places], threshold)
     for k in aligned.below:
         detail = f"best free sentence is below --min-similarity {threshold}"
-        index = draft.pictures[k].index
+        index = draft.pictures[places[k]].index
         draft.outcome.dropped_images[index] = (ImageDrop.LOW_SIMILARITY, detail)
-    return aligned.rows, aligned.matched
+    return [places[k] for k in aligned.rows], aligned.matched
 
 
 def _member(

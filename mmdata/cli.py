@@ -23,7 +23,7 @@ from mmdata.errors import (
     MMDataError,
     UserError,
 )
-from pipelines.config import Align, ConvertMmc4, Show, Validate
+from pipelines.config import Align, ConvertMmc4, Show, Status, Validate
 
 
 def _run_convert_mmc4(options: ConvertMmc4) -> int:
@@ -54,6 +54,15 @@ def _run_validate(options: Validate) -> int:
     report = validate(options)
     render(report)
     return report.exit_code
+
+
+def _run_status(options: Status) -> int:
+    from pipelines.report import print_status
+    from pipelines.status import status
+
+    found = status(options)
+    print_status(found)
+    return found.exit_code
 
 
 def _run_show(options: Show) -> int:
@@ -107,6 +116,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "convert-mmc4": (ConvertMmc4, _run_convert_mmc4),
     "align": (Align, _run_align),
     "validate": (Validate, _run_validate),
+    "status": (Status, _run_status),
     "show": (Show, _run_show),
     "train": (Train, _run_train),
     "generate": (Generate, _run_generate),

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mmdata.errors import UserError
-from mmdata.images.policy import ImagePolicy
+from mmdata.images.policy import ImageFormat, ImagePolicy, ResizeMode
 
 OnMissing = Literal["drop-image", "drop-document", "error"]
 Level = Literal["structure", "content", "full"]
 ClipDevice = Literal["auto", "cpu", "cuda"]
+Dedupe = Literal["none", "exact"]
 MIB = 2**20
 
 
@@ -23,7 +24,7 @@ class ConvertMmc4:
     docs: tuple[str, ...] = field(metadata={"positional": True})
     """MMC4 files (.jsonl, .jsonl.zip, .jsonl.gz, .jsonl.zst), folders, globs or {0..9} ranges."""
     images: str
-    """Folder of the images: `<images>/<shard number>/`, `<images>/<file stem>/` or flat."""
+    """A folder (`<shard number>/`, `<stem>/`, flat), tars, parquet files or img2dataset output."""
     output: str
     """Folder that the shards are written to."""
     docs_per_shard: int = 1000
@@ -42,6 +43,14 @@ class ConvertMmc4:
     """Keep documents that are left without any image."""
     drop_duplicate_images: bool = False
     """Within a document, keep only the first of images with equal bytes."""
+    dedupe: Dedupe = "none"
+    """exact: drop images that repeat in their document, and documents that repeat in the run."""
+    drop_url_duplicates: bool = False
+    """Drop documents that MMC4 marks as `could_have_url_duplicate`."""
+    min_images: int = 0
+    """Drop documents that are left with fewer images."""
+    max_images: int | None = None
+    """Keep at most this many images of a document, those with the greatest similarity."""
     min_similarity: float | None = None
     """Drop images whose similarity to their sentence is below this (0 to 1)."""
     clip_model: str | None = None
@@ -64,6 +73,14 @@ class ConvertMmc4:
     """Refuse images whose file is smaller, in bytes."""
     jpeg_warnings: Literal["keep", "drop"] = "keep"
     """JPEGs that are complete but have stray bytes before a marker."""
+    max_side: int | None = None
+    """Make images smaller whose longest (or shortest) side has more pixels; others stay."""
+    resize_mode: ResizeMode = "longest"
+    """Which side --max-side is about."""
+    image_format: ImageFormat = "keep"
+    """keep: lossless stays PNG, lossy JPEG, where an image is encoded; else all of one format."""
+    quality: int | None = None
+    """Of JPEGs and WebPs that are encoded (1 to 100). Default: 95 for JPEG, 90 for WebP."""
     max_record_bytes: int = 64 * MIB
     """Refuse longer records."""
     max_document_bytes: int = 256 * MIB
@@ -87,14 +104,16 @@ class ConvertMmc4:
     ignore_free_space: bool = False
     """Start even if the estimate says that the disk cannot hold the output."""
     dry_run: bool = False
-    """Make the plan, print it, and stop."""
+    """Make the plan, print it with estimates of bytes and time, and stop; nothing is written."""
+    log_json: str | None = None
+    """Append progress, shards, drops and failures to this file, as JSON lines."""
 
     def __post_init__(self) -> None:
         _check_choices(self)
         _check_paths(self.docs, "docs")
         _check_paths(self.allow_symlinks_to, "--allow-symlinks-to")
         _at_least(self.docs_per_shard, 1, "--docs-per-shard")
-        for name in ("num_shards", "limit"):
+        for name in ("num_shards", "limit", "max_side", "quality", "max_images"):
             value = getattr(self, name)
             if value is not None:
                 _at_least(value, 1, "--" + name.replace("_", "-"))
@@ -102,7 +121,7 @@ class ConvertMmc4:
             _at_least(self.workers, 0, "--workers")
         for name in ("max_pixels", "max_record_bytes", "max_document_bytes"):
             _at_least(getattr(self, name), 1, "--" + name.replace("_", "-"))
-        for name in ("min_side", "min_bytes"):
+        for name in ("min_side", "min_bytes", "min_images"):
             _at_least(getattr(self, name), 0, "--" + name.replace("_", "-"))
         if self.max_aspect != 0 and not self.max_aspect >= 1.0:
             raise UserError(
@@ -110,9 +129,20 @@ class ConvertMmc4:
             )
         check_min_similarity(self.min_similarity)
         check_clip(self, self.workers)
+        if self.quality is not None and self.quality > 100:
+            raise UserError(f"--quality {self.quality}: expected 1 to 100")
+        self._check_images_of_a_document()
         check_key_prefix(self.key_prefix)
         if self.image_path is not None:
             check_image_path(self.image_path)
+
+    def _check_images_of_a_document(self) -> None:
+        if self.keep_text_only and self.min_images:
+            raise UserError("--keep-text-only and --min-images: choose one, they contradict")
+        if self.max_images is not None and self.min_images > self.max_images:
+            raise UserError(
+                f"--min-images {self.min_images}: expected at most --max-images {self.max_images}"
+            )
 
     def image_policy(self) -> ImagePolicy:
         """What is asked of each image."""
@@ -123,6 +153,10 @@ class ConvertMmc4:
             min_bytes=self.min_bytes,
             max_aspect=self.max_aspect,
             jpeg_warnings=self.jpeg_warnings,
+            max_side=self.max_side,
+            resize_mode=self.resize_mode,
+            image_format=self.image_format,
+            quality=self.quality,
         )
 
 
@@ -158,6 +192,8 @@ class Align:
     """Hash the shards that are already there, instead of trusting their size."""
     ignore_free_space: bool = False
     """Start even if the estimate says that the disk cannot hold the output."""
+    log_json: str | None = None
+    """Append progress, shards, drops and failures to this file, as JSON lines."""
     dry_run: bool = False
     """Make the plan, print it, and stop."""
 
@@ -205,6 +241,16 @@ class Validate:
         _at_least(self.max_findings, 1, "--max-findings")
         if self.workers is not None:
             _at_least(self.workers, 0, "--workers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Tell how far a conversion is, while it runs and after a crash, from any machine."""
+
+    output: str = field(metadata={"positional": True})
+    """Folder that the shards are written to."""
+    clean: bool = False
+    """Remove what killed runs left under temporary names; refused while a run goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

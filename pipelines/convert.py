@@ -5,13 +5,16 @@ written before the plan stands and every input was read through; what was commit
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Generic, Protocol, TypeVar
 
-from mmdata.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_INTERRUPTED, UserError
+import msgspec
+
+from mmdata.errors import UserError
 from mmdata.shards.writer import LeaseLostError
 from mmdata.similarity import ClipSpec
 from mmdata.sources.records import Segment
@@ -24,71 +27,31 @@ from pipelines.clip import (
     total_scored,
 )
 from pipelines.config import ConvertMmc4
+from pipelines.dedupe import draft_fingerprint, finish_drafts, must_refresh, standing
 from pipelines.engine import UnitFailure, choose_workers, run_units, terminate_as_interrupt
 from pipelines.inputs import count_inputs
+from pipelines.log_json import RunLog, open_log
 from pipelines.output import (
     add_tally,
     check_is_ours,
     clear,
     clearable_bytes,
-    committed,
     forget_manifest,
     forget_shard,
-    lacks_images,
     sweep,
     write_manifest,
 )
 from pipelines.plan import Plan, differences, load_plan, make_plan, save_plan
 from pipelines.progress import Progress
+from pipelines.result import ConversionResult as ConversionResult
 from pipelines.space import check_space
 from pipelines.units import Recipe, Tick, UnitTask, conversion_versions, convert_unit
-from schemas.manifest import Tally
+from schemas.manifest import ExcludedInput
 
 Job = TypeVar("Job")
 
 #: Rough rate of one core, to decide whether a Ray is worth starting.
 _IMAGES_PER_SECOND = 1200.0
-
-
-@dataclass(slots=True)
-class ConversionResult:
-    """What a run came to.
-
-    Attributes:
-        plan: what was to be done.
-        tally: of every shard that is committed, by this run or before.
-        shards_written: by this run.
-        shards_kept: committed before, and left as they were.
-        shards_left: not there yet (after --limit, failures or an interruption).
-        failures: units that failed, with their reason.
-        complete: the manifest is written.
-        interrupted: Ctrl-C or SIGTERM.
-        limited: stopped at --limit.
-        dry_run: only the plan was made.
-        seconds: how long the work took.
-        scored: what CLIP has scored in this run, where it was asked to.
-    """
-
-    plan: Plan
-    output: str
-    tally: Tally = field(default_factory=Tally)
-    shards_written: int = 0
-    shards_kept: int = 0
-    shards_left: int = 0
-    failures: list[tuple[str, UnitFailure]] = field(default_factory=list)
-    complete: bool = False
-    interrupted: bool = False
-    limited: bool = False
-    dry_run: bool = False
-    seconds: float = 0.0
-    scored: Scored | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """0 done, 1 some units failed, 3 interrupted."""
-        if self.interrupted:
-            return EXIT_INTERRUPTED
-        return EXIT_FINDINGS if self.failures else EXIT_DONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +64,7 @@ class Work(Generic[Job]):
         title: of the progress bar.
         images_per_second: rough rate of one core.
         clip: the model that scores, or None.
+        key_prefix: of the samples.
     """
 
     recipe: Job
@@ -108,6 +72,7 @@ class Work(Generic[Job]):
     title: str
     images_per_second: float
     clip: ClipSpec | None = None
+    key_prefix: str = ""
 
 
 class RunOptions(Protocol):
@@ -130,6 +95,8 @@ class RunOptions(Protocol):
     @property
     def dry_run(self) -> bool: ...
     @property
+    def log_json(self) -> str | None: ...
+    @property
     def clip_actors(self) -> int | None: ...
 
 
@@ -142,6 +109,7 @@ def run_conversion(
     byte_options: dict[str, Any],
     quiet: bool,
     clip: ClipSpec | None = None,
+    excluded: Sequence[ExcludedInput] = (),
 ) -> ConversionResult:
     """Plan and run a conversion.
 
@@ -153,6 +121,7 @@ def run_conversion(
         byte_options: the options that change the shards' bytes.
         quiet: no progress bar.
         clip: computes the similarities; the recipe then leaves documents unaligned.
+        excluded: inputs that were left out before.
     """
     output = os.path.abspath(options.output)
     if not options.docs:
@@ -163,21 +132,43 @@ def run_conversion(
     if not options.overwrite:
         check_is_ours(output, before)
     with terminate_as_interrupt():
-        inputs, excluded = count_inputs(
+        inputs, left_out = count_inputs(
             options, recipe, suffixes, list_segments, before, quiet=quiet
         )
         plan = make_plan(
             recipe.kind,
             inputs,
-            excluded,
+            [*excluded, *left_out],
             docs_per_shard=options.docs_per_shard,
             num_shards=options.num_shards,
             options=byte_options | (clip_byte_options(clip) if clip else {}),
             versions=conversion_versions(clip),
         )
         rate = images_per_second(clip, _IMAGES_PER_SECOND)
-        work = Work(recipe, convert_unit, "convert", rate, clip)
+        work = Work(recipe, convert_unit, "convert", rate, clip, recipe.key_prefix)
         return run_plan(options, work, plan, before, output, quiet=quiet)
+
+
+def _log_end(log: RunLog, result: ConversionResult) -> None:
+    log.write(
+        "end",
+        exit_code=result.exit_code,
+        complete=result.complete,
+        shards_written=result.shards_written,
+        shards_kept=result.shards_kept,
+        shards_left=result.shards_left,
+        seconds=round(result.seconds, 3),
+        totals=msgspec.to_builtins(result.tally),
+    )
+
+
+def _estimated(options: RunOptions, work: Work[Job], plan: Plan, output: str) -> ConversionResult:
+    """A dry run: what there is to do, and roughly how long it would take."""
+    seconds = _work_seconds(plan, plan.num_shards, work.images_per_second)
+    workers = choose_workers(options.workers, seconds, options.ray_address)
+    result = ConversionResult(plan, output, dry_run=True, shards_left=plan.num_shards)
+    result.workers, result.seconds = workers, seconds / max(workers, 1)
+    return result
 
 
 def run_plan(
@@ -208,11 +199,14 @@ def run_plan(
             + "; ".join(differences(before, plan)[:10])
         )
     if options.dry_run:
-        return ConversionResult(plan, output, dry_run=True, shards_left=plan.num_shards)
+        return _estimated(options, work, plan, output)
     os.makedirs(output, exist_ok=True)
-    with Lease(output) as lease:
+    with open_log(options.log_json) as log, Lease(output) as lease:
         _check_unchanged(options, plan, output)
-        return _run(options, work, plan, output, lease, quiet=quiet)
+        log.write("start", output=output, records=plan.num_records, shards=plan.num_shards)
+        result = _run(options, work, plan, output, lease, log, quiet=quiet)
+        _log_end(log, result)
+        return result
 
 
 def _check_unchanged(options: RunOptions, plan: Plan, output: str) -> None:
@@ -231,6 +225,7 @@ def _run(
     plan: Plan,
     output: str,
     lease: Lease,
+    log: RunLog,
     *,
     quiet: bool,
 ) -> ConversionResult:
@@ -247,10 +242,15 @@ def _run(
     save_plan(plan, output)
     if tasks:
         forget_manifest(output)
-    _do(options, work, tasks, result, quiet=quiet)
+    _do(options, work, tasks, result, log, quiet=quiet)
+    undone = False
+    if not result.interrupted and draft_fingerprint(plan) != plan.fingerprint:
+        undone = _finish(options, work.key_prefix, lease, result)
+        if not undone:
+            log.tell_duplicates(plan, output)
     sweep(output)  # what a worker that was killed left; its unit was done again
     _sum_up(result, tasks)
-    if not result.shards_left and not result.interrupted:
+    if not result.shards_left and not result.interrupted and not undone:
         if not holds(lease.path, lease.holder.run):
             raise LeaseLostError(f"{output}: another run has taken over; nothing is lost")
         write_manifest(output, plan)
@@ -258,18 +258,39 @@ def _run(
     return result
 
 
+def _finish(options: RunOptions, key_prefix: str, lease: Lease, result: ConversionResult) -> bool:
+    """Drop duplicates, where that was asked for; whether shards are left that lack it."""
+    start = time.monotonic()
+    try:
+        failures = finish_drafts(
+            result.plan,
+            result.output,
+            lease.path,
+            lease.holder.run,
+            key_prefix,
+            workers=options.workers,
+        )
+    except KeyboardInterrupt:
+        result.interrupted = True
+        return True
+    result.failures += failures
+    result.seconds += time.monotonic() - start
+    return bool(failures)
+
+
 def _do(
     options: RunOptions,
     work: Work[Job],
     tasks: list[UnitTask[Job]],
     result: ConversionResult,
+    log: RunLog,
     *,
     quiet: bool,
 ) -> None:
     """Run the tasks; failures and an interruption go to the result."""
     address = options.ray_address
-    share = sum(len(task.shards) for task in tasks) / max(result.plan.num_shards, 1)
-    seconds = result.plan.estimate().images * share / work.images_per_second
+    wanted = sum(len(task.shards) for task in tasks)
+    seconds = _work_seconds(result.plan, wanted, work.images_per_second)
     workers = choose_workers(options.workers, inf if options.clip_actors else seconds, address)
     pool = None
     if work.clip is not None and tasks:
@@ -282,6 +303,7 @@ def _do(
             events = run_units(work.run, tasks, workers=workers, ray_address=address, service=pool)
             with closing(events):
                 for index, event in events:
+                    log.tell(result.plan, tasks[index], event)
                     if isinstance(event, Tick):
                         progress.advance(event)
                     elif isinstance(event, Scored):
@@ -291,6 +313,7 @@ def _do(
         except KeyboardInterrupt:
             result.interrupted = True
         result.seconds = progress.seconds
+    log.tell_rest(result.plan, tasks)
     result.scored = total_scored(scored, pool)
 
 
@@ -299,7 +322,7 @@ def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]]) -> None:
     plan, output = result.plan, result.output
     planned = {shard for task in tasks for shard in task.shards}
     for shard in range(plan.num_shards):
-        sidecar = committed(output, shard, plan.fingerprint)
+        sidecar = standing(plan, output, shard)
         if sidecar is None:
             result.shards_left += 1
             continue
@@ -309,7 +332,7 @@ def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]]) -> None:
     failed = {label for label, _ in result.failures}
     for index, task in enumerate(tasks):
         label = task.unit.segment.label
-        gone = [s for s in task.shards if committed(output, s, plan.fingerprint) is None]
+        gone = [s for s in task.shards if standing(plan, output, s) is None]
         if gone and label not in failed and not result.interrupted:
             reason = f"ended without writing {len(gone)} of its shards; run the command again"
             result.failures.append((label, UnitFailure(index, reason, "")))
@@ -329,10 +352,10 @@ def _tasks(
         missing = []
         for shard in range(unit.first_shard, unit.first_shard + unit.num_shards):
             begin = unit.first_ordinal + unit.cut(shard - unit.first_shard)
-            sidecar = committed(output, shard, plan.fingerprint, verify=options.verify_committed)
+            sidecar = standing(plan, output, shard, verify=options.verify_committed)
             if sidecar is None and options.verify_committed:
                 forget_shard(output, shard)  # damaged: it must not look committed to a worker
-            if sidecar and not (options.refresh_missing and lacks_images(sidecar)):
+            if sidecar and not (options.refresh_missing and must_refresh(sidecar)):
                 result.shards_kept += 1
             elif options.limit is not None and begin >= options.limit:
                 result.limited = True
@@ -346,7 +369,7 @@ def _tasks(
                     output=output,
                     lease_path=lease.path,
                     run=lease.holder.run,
-                    fingerprint=plan.fingerprint,
+                    fingerprint=draft_fingerprint(plan),
                     versions=plan.versions,
                     shards=tuple(missing),
                     refresh_missing=options.refresh_missing,
@@ -360,3 +383,8 @@ def _records(task: UnitTask[Job]) -> int:
     unit = task.unit
     places = [shard - unit.first_shard for shard in task.shards]
     return sum(unit.cut(place + 1) - unit.cut(place) for place in places)
+
+
+def _work_seconds(plan: Plan, shards: int, images_per_second: float) -> float:
+    share = shards / max(plan.num_shards, 1)
+    return plan.estimate().images * share / images_per_second

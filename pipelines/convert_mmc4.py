@@ -4,21 +4,30 @@ import os
 import re
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from mmdata.assemble import AssemblyPolicy, Draft, Outcome, assemble, check
 from mmdata.errors import BadInputError, UserError
 from mmdata.similarity import ClipSpec
 from mmdata.sources import mmc4
-from mmdata.sources.base import RecordDropped
-from mmdata.sources.image_folder import ImageFolder, find_folders
+from mmdata.sources.base import RecordDropped, SourceDocument
+from mmdata.sources.image_folder import find_folders
+from mmdata.sources.image_store import (
+    ImageSource,
+    ImageStore,
+    check_images,
+    find_images,
+    open_images,
+)
 from mmdata.sources.records import SUFFIXES, Overlong, Segment, list_segments, read_records
 from pipelines.clip import describe_clip, front_end
 from pipelines.config import ConvertMmc4
 from pipelines.convert import ConversionResult, run_conversion
 from pipelines.plan import SegmentScan
 from pipelines.units import overlong_drop
-from schemas.manifest import Kind
+from schemas.manifest import ExcludedInput, Kind
 
 _SHARD_NUMBER = re.compile(r"shard_(\d+)")
 #: Images that are looked for in a segment before the work starts, to estimate sizes.
@@ -29,12 +38,20 @@ _OPTIONS = (
     "on_missing",
     "keep_text_only",
     "drop_duplicate_images",
+    "dedupe",
+    "drop_url_duplicates",
+    "min_images",
+    "max_images",
     "min_similarity",
     "max_pixels",
     "max_aspect",
     "min_side",
     "min_bytes",
     "jpeg_warnings",
+    "max_side",
+    "resize_mode",
+    "image_format",
+    "quality",
     "max_record_bytes",
     "max_document_bytes",
     "key_prefix",
@@ -52,14 +69,13 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
         UserError: it cannot start as asked; nothing was written.
         BadInputError: inputs are missing or damaged; all of them are named.
     """
-    if not os.path.isdir(options.images):
-        raise UserError(f"--images {options.images}: no such folder")
+    images, excluded = usable_images(options)
     clip = describe_clip(options, options.ray_address) if options.clip_model else None
     recipe = Mmc4Recipe(
         kind="mmc4",
         max_record_bytes=options.max_record_bytes,
         key_prefix=options.key_prefix,
-        images=os.path.abspath(options.images),
+        images=images,
         image_path=options.image_path,
         allow_symlinks_to=tuple(map(os.path.abspath, options.allow_symlinks_to)),
         policy=assembly_policy(options),
@@ -73,6 +89,49 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
         byte_options={name: getattr(options, name) for name in _OPTIONS},
         quiet=quiet,
         clip=clip,
+        excluded=excluded,
+    )
+
+
+def usable_images(options: ConvertMmc4) -> tuple[ImageSource, list[ExcludedInput]]:
+    """What --images is, and which of its files are left out as damaged.
+
+    Raises:
+        UserError: it is nothing that holds images.
+        BadInputError: with every file of it that is damaged.
+    """
+    source = find_images(options.images, options.allow_symlinks_to)
+    if source.kind == "folder":
+        return source, []
+    if options.image_path is not None:
+        raise UserError(f"--image-path: is of folders; {options.images} holds {source.kind}")
+    max_bytes = options.image_policy().max_bytes
+    try:
+        open_images(source, max_bytes)
+    except BadInputError:
+        problems = check_images(source, max_bytes)
+        if not problems:
+            raise
+        if not options.skip_bad_inputs:
+            raise BadInputError(_all_of(problems, options.images)) from None
+        good = tuple(path for path in source.files if path not in problems)
+        if not good:
+            raise BadInputError(_all_of(problems, options.images)) from None
+        source = replace(source, files=good)
+        return source, [
+            ExcludedInput(file=os.path.basename(path), problem=problem)
+            for path, problem in problems.items()
+        ]
+    return source, []
+
+
+def _all_of(problems: dict[str, str], images: str) -> str:
+    lines = [f"{path}: {problem}" for path, problem in problems.items()]
+    if len(lines) == 1:
+        return lines[0]
+    return (
+        f"--images {images}: {len(lines)} files cannot be used (--skip-bad-inputs leaves them "
+        "out):\n  " + "\n  ".join(lines)
     )
 
 
@@ -82,7 +141,10 @@ def assembly_policy(options: ConvertMmc4) -> AssemblyPolicy:
         images=options.image_policy(),
         on_missing=options.on_missing,
         keep_text_only=options.keep_text_only,
-        drop_duplicate_images=options.drop_duplicate_images,
+        drop_duplicate_images=options.drop_duplicate_images or options.dedupe == "exact",
+        drop_url_duplicates=options.drop_url_duplicates,
+        min_images=options.min_images,
+        max_images=options.max_images,
         min_similarity=options.min_similarity,
         max_document_bytes=options.max_document_bytes,
     )
@@ -95,17 +157,19 @@ class Mmc4Recipe:
     kind: Kind
     max_record_bytes: int
     key_prefix: str
-    images: str
+    images: ImageSource
     image_path: str | None
     allow_symlinks_to: tuple[str, ...]
     policy: AssemblyPolicy
     clip: ClipSpec | None = None
 
-    def folder(self, segment: Segment) -> ImageFolder:
+    def store(self, segment: Segment) -> ImageStore:
         """Where a segment's images lie."""
+        if self.images.kind != "folder":
+            return open_images(self.images, self.policy.images.max_bytes)
         name = shard_name(segment)
         return find_folders(
-            self.images,
+            self.images.root,
             name.number,
             name.stem,
             named=name.in_file_name,
@@ -116,7 +180,7 @@ class Mmc4Recipe:
 
     def open(self, segment: Segment) -> Callable[[bytes | Overlong], Outcome | Draft]:
         """A function from a record to its sample; to a draft where CLIP is to score it."""
-        folder = self.folder(segment)
+        store = self.store(segment)
         front = front_end(self.clip) if self.clip else None
 
         def convert(record: bytes | Overlong) -> Outcome | Draft:
@@ -126,9 +190,10 @@ class Mmc4Recipe:
                 document = mmc4.parse_record(record, matrix_wanted=front is None)
             except RecordDropped as dropped:
                 return Outcome(drop=(dropped.reason, dropped.detail))
+            read = reader(store, document)
             if front is not None:
-                return check(document, folder.read, self.policy, front.pixels)
-            return assemble(document, folder.read, self.policy)
+                return check(document, read, self.policy, front.pixels)
+            return assemble(document, read, self.policy)
 
         return convert
 
@@ -138,8 +203,8 @@ class Mmc4Recipe:
         Raises:
             BadInputError: damaged, a JSON array instead of lines, or none of its images is there.
         """
-        folder = self.folder(segment)
-        scan = SegmentScan(looked_in=folder.where())
+        store = self.store(segment)
+        scan = SegmentScan(looked_in=store.where())
         for record in read_records(segment, self.max_record_bytes):
             if isinstance(record, Overlong):
                 scan.records += 1
@@ -152,11 +217,11 @@ class Mmc4Recipe:
             scan.record_bytes += len(record)
             scan.crc32 = zlib.crc32(b"\n", zlib.crc32(record, scan.crc32))
             if scan.probed_found == 0 or scan.probed_images < _PROBED_IMAGES:
-                _probe(record, folder, scan, matrix_wanted=self.clip is None)
+                _probe(record, store, scan, matrix_wanted=self.clip is None)
         if scan.probed_images and not scan.probed_found:
             raise BadInputError(
                 f"{segment.label}: none of its {scan.probed_images} images was found in "
-                f"{folder.where()}; fetch them with MMC4's scripts/download_images.py, say where "
+                f"{store.where()}; fetch them with MMC4's scripts/download_images.py, say where "
                 "they are with --image-path '{root}/{shard}/{image_name}', or, if they are links, "
                 "where those may lead with --allow-symlinks-to",
                 short=f"none of its {scan.probed_images} images was found",
@@ -164,16 +229,37 @@ class Mmc4Recipe:
         return scan
 
 
-def _probe(record: bytes, folder: ImageFolder, scan: SegmentScan, *, matrix_wanted: bool) -> None:
+def reader(store: ImageStore, document: SourceDocument) -> Callable[[str], bytes]:
+    """Reads a document's images by name, and by URL where the store knows URLs."""
+    if not store.by_url:
+        return store.read
+    urls = _urls(document)
+    return lambda name: store.read(name, urls.get(name, ""))
+
+
+def _urls(document: SourceDocument) -> dict[str, str]:
+    """The URL of each image's name; what is no string counts as none."""
+    urls: dict[str, str] = {}
+    for image in document.images:
+        try:
+            url = msgspec.json.decode(image.fields.get("raw_url", b'""'), type=str)
+        except msgspec.DecodeError:
+            continue
+        urls.setdefault(image.name, url)
+    return urls
+
+
+def _probe(record: bytes, store: ImageStore, scan: SegmentScan, *, matrix_wanted: bool) -> None:
     """Look for one record's images."""
     try:
         document = mmc4.parse_record(record, matrix_wanted=matrix_wanted)
     except RecordDropped:
         return
     scan.probed_records += 1
+    urls = _urls(document) if store.by_url else {}
     for image in document.images:
         scan.probed_images += 1
-        size = folder.size(image.name)
+        size = store.size(image.name, urls.get(image.name, ""))
         if size is not None:
             scan.probed_found += 1
             scan.probed_bytes += size

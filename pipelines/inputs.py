@@ -140,41 +140,57 @@ def _problem(path: str, error: Exception) -> Problem:
 @dataclass(frozen=True, slots=True)
 class _ScanTask:
     recipe: Recipe
-    segment: Segment
+    segments: tuple[Segment, ...]
+    first: int
 
 
-def _scan_segment(task: _ScanTask) -> Iterator[SegmentScan | Problem]:
-    """One segment's count, or what is wrong with it."""
-    try:
-        yield task.recipe.scan(task.segment)
-    except MMDataError as error:
-        yield _problem(task.segment.path, error)
+def _scan_segments(task: _ScanTask) -> Iterator[tuple[int, SegmentScan | Problem]]:
+    """Each segment's number, and its count or what is wrong with it."""
+    for index, segment in enumerate(task.segments, start=task.first):
+        try:
+            yield index, task.recipe.scan(segment)
+        except MMDataError as error:
+            yield index, _problem(segment.path, error)
+
+
+def _batches(recipe: Recipe, segments: list[Segment], workers: int) -> list[_ScanTask]:
+    """Segments a task: a few of them where there are many, since a Ray task costs 10 ms."""
+    size = max(1, min(16, len(segments) // (8 * max(workers, 1))))
+    return [
+        _ScanTask(recipe, tuple(segments[at : at + size]), at)
+        for at in range(0, len(segments), size)
+    ]
 
 
 def _scan(
     options: ConvertMmc4, recipe: Recipe, entries: list[PlanInput], *, quiet: bool
 ) -> list[Problem]:
     """Fill in the counts of new inputs; returns what is wrong with damaged ones."""
-    tasks = [_ScanTask(recipe, segment) for entry in entries for segment in entry.segments]
-    scans: list[SegmentScan | None] = [None] * len(tasks)
+    segments = [segment for entry in entries for segment in entry.segments]
+    scans: list[SegmentScan | None] = [None] * len(segments)
     problems: dict[str, Problem] = {}
     seconds = sum(entry.bytes for entry in entries) / _SCAN_BYTES_PER_SECOND
     workers = choose_workers(options.workers, seconds, options.ray_address)
     if seconds < _RAY_WORTH_SCAN_SECONDS and options.ray_address is None:
         workers = 0
-    with Progress("count", total=len(tasks), quiet=quiet or len(tasks) < 8, unit="file") as bar:
-        events = run_units(_scan_segment, tasks, workers=workers, ray_address=options.ray_address)
+    tasks = _batches(recipe, segments, workers or os.cpu_count() or 1)
+    few = len(segments) < 8
+    with Progress("count", total=len(segments), quiet=quiet or few, unit="file") as bar:
+        events = run_units(_scan_segments, tasks, workers=workers, ray_address=options.ray_address)
         with closing(events):
             for index, event in events:
-                path = tasks[index].segment.path
-                if isinstance(event, SegmentScan):
-                    scans[index] = event
-                elif isinstance(event, UnitDone):
+                if isinstance(event, UnitFailure):
+                    for number, segment in enumerate(tasks[index].segments, tasks[index].first):
+                        if scans[number] is None:
+                            problem = Problem(segment.path, event.error, event.error)
+                            problems.setdefault(segment.path, problem)
+                elif not isinstance(event, UnitDone):
                     bar.advance(Tick(1, 0, 0, 0))
-                elif isinstance(event, UnitFailure):
-                    problems[path] = Problem(path, event.error, event.error)
-                else:
-                    problems[path] = event
+                    number, found_there = event
+                    if isinstance(found_there, SegmentScan):
+                        scans[number] = found_there
+                    else:
+                        problems[segments[number].path] = found_there
     found = iter(scans)
     for entry in entries:
         entry.scans = [scan for scan in (next(found) for _ in entry.segments) if scan]

@@ -72,9 +72,14 @@ def lacks_images(sidecar: Sidecar) -> bool:
     return bool(sidecar.tally.images_dropped.get(ImageDrop.MISSING, 0))
 
 
+def leftovers(output: str) -> list[str]:
+    """Files under temporary names: of killed runs, or of the one that is going on."""
+    return sorted(name for name in os.listdir(output) if is_temporary(name))
+
+
 def sweep(output: str) -> int:
     """Remove what killed runs left under temporary names; returns how many files that were."""
-    left = [name for name in os.listdir(output) if is_temporary(name)]
+    left = leftovers(output)
     remove(os.path.join(output, name) for name in left)
     return len(left)
 

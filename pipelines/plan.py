@@ -7,6 +7,7 @@ into the same folder is refused with the differences.
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -107,6 +108,13 @@ class Plan(Struct, kw_only=True):
         """Shards of all units."""
         return sum(unit.num_shards for unit in self.units)
 
+    def _most_bytes(self) -> float:
+        """Of an image that --max-side makes smaller: 1.5 bytes a pixel, more than JPEG 95 takes."""
+        side = self.options.get("max_side")
+        if not side:
+            return math.inf
+        return 1.5 * float(side) ** 2 * (2 if self.options.get("resize_mode") == "shortest" else 1)
+
     def estimate(self) -> "Estimate":
         """What the work will read and write, from the looks at the inputs' first records."""
         scans = [scan for entry in self.inputs for scan in entry.scans]
@@ -114,11 +122,12 @@ class Plan(Struct, kw_only=True):
         images = sum(scan.probed_found for scan in scans) / probed * self.num_records
         image_bytes = sum(scan.probed_bytes for scan in scans) / probed * self.num_records
         record_bytes = sum(scan.record_bytes for scan in scans)
+        written = min(image_bytes, images * self._most_bytes())
         return Estimate(
             images=round(images),
             read_bytes=round(image_bytes) + sum(entry.bytes for entry in self.inputs),
             # base64 is 4/3; a record's own text, its sha256, sizes and the tar's header and padding
-            write_bytes=round(image_bytes * 4 / 3) + record_bytes + 2_000 * self.num_records,
+            write_bytes=round(written * 4 / 3) + record_bytes + 2_000 * self.num_records,
             probed_images=sum(scan.probed_found for scan in scans),
         )
 

@@ -4,7 +4,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.convert import ConversionResult
-from pipelines.space import human_bytes
+from pipelines.space import free_bytes, human_bytes, human_seconds
+from pipelines.status import RunStatus
+from schemas.manifest import Tally
 
 #: A trainer wants at least one shard for each rank and worker.
 _FEW_SHARDS = 8
@@ -17,7 +19,8 @@ def print_conversion(result: ConversionResult, console: Console | None = None) -
         _print_plan(result, console)
         return
     _print_counts(result, console)
-    _print_dropped(result, console)
+    _print_dropped(result.tally, console)
+    _print_excluded(result, console)
     for label, failure in result.failures:
         console.print(f"failed: {label}: {failure.error}", markup=False)
     _print_scored(result, console)
@@ -40,6 +43,8 @@ def _print_plan(result: ConversionResult, console: Console) -> None:
         ("images (estimate)", f"{estimate.images:,}"),
         ("to read (estimate)", human_bytes(estimate.read_bytes)),
         ("to write (estimate)", human_bytes(estimate.write_bytes)),
+        ("free on that disk", human_bytes(free_bytes(result.output))),
+        (f"time on {result.workers or 1} cores (rough)", human_seconds(result.seconds)),
     ):
         table.add_row(what, amount)
     console.print(table)
@@ -71,8 +76,7 @@ def _print_counts(result: ConversionResult, console: Console) -> None:
     console.print(table)
 
 
-def _print_dropped(result: ConversionResult, console: Console) -> None:
-    tally = result.tally
+def _print_dropped(tally: Tally, console: Console) -> None:
     rows = [
         *(("document", "dropped", *item) for item in sorted(tally.documents_dropped.items())),
         *(("image", "dropped", *item) for item in sorted(tally.images_dropped.items())),
@@ -88,7 +92,6 @@ def _print_dropped(result: ConversionResult, console: Console) -> None:
         console.print(table)
     if tally.documents_dropped or tally.images_dropped:
         console.print("each of them: *.rejects.jsonl beside its shard (file, record, reason)")
-    _print_excluded(result, console)
 
 
 def _print_excluded(result: ConversionResult, console: Console) -> None:
@@ -147,3 +150,42 @@ def _print_ending(result: ConversionResult, console: Console) -> None:
         rate = result.tally.images / result.seconds if not result.shards_kept else None
         speed = f", {rate:,.0f} images/s" if rate else ""
         console.print(f"wrote {result.shards_written:,} shards in {result.seconds:.1f} s{speed}")
+
+
+def print_status(found: RunStatus, console: Console | None = None) -> None:
+    """Print how far a conversion is."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    tally = found.tally
+    console.print(f"{found.output}: {found.state}", markup=False)
+    table = Table(show_header=False)
+    table.add_column("what")
+    table.add_column("how much", justify="right")
+    rows = [
+        ("shards", f"{found.shards_done:,} of {found.shards_total:,}"),
+        ("records", f"{found.records_done:,} of {found.records_total:,}"),
+        ("documents", f"{tally.documents:,}"),
+        ("images", f"{tally.images:,}"),
+        ("image files", human_bytes(tally.image_bytes)),
+    ]
+    if found.drafts:
+        rows.append(("shards to look through for duplicates", f"{found.drafts:,}"))
+    if found.state == "running" and found.records_per_second:
+        rows.append(("records/s lately", f"{found.records_per_second:,.0f}"))
+    if found.seconds_left is not None:
+        rows.append(("time left", human_seconds(found.seconds_left)))
+    if found.cleaned is not None:
+        rows.append(("leftovers removed", f"{found.cleaned:,}"))
+    elif found.leftovers:
+        rows.append(("temporary files", f"{found.leftovers:,}"))
+    for what, amount in rows:
+        table.add_row(what, amount)
+    console.print(table)
+    _print_dropped(tally, console)
+    if found.holder is not None:
+        console.print(
+            f"held by process {found.holder.pid} on {found.holder.host}, heard of "
+            f"{found.heartbeat_seconds:.0f} s ago",
+            markup=False,
+        )
+    if found.state in ("stopped", "crashed"):
+        console.print("not complete: run the same command again to go on")

@@ -1,5 +1,6 @@
 """Whether the disks can hold what a conversion is going to write."""
 
+import os
 import shutil
 
 from mmdata.errors import UserError
@@ -13,6 +14,26 @@ def human_bytes(number: float) -> str:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
         number /= 1000
     raise ValueError(number)
+
+
+def human_seconds(number: float) -> str:
+    """A length of time in its two largest units: 3 h 20 min."""
+    minutes, seconds = divmod(round(number), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = ((days, "d"), (hours, "h"), (minutes, "min"), (seconds, "s"))
+    first = next((at for at, (amount, _) in enumerate(parts) if amount), 3)
+    return (
+        " ".join(f"{amount} {unit}" for amount, unit in parts[first : first + 2] if amount) or "0 s"
+    )
+
+
+def free_bytes(output: str) -> int:
+    """Free on the disk of a folder that need not exist yet."""
+    folder = os.path.abspath(output)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return shutil.disk_usage(folder).free
 
 
 def check_space(plan: Plan, output: str, shards: int, *, freed_bytes: int = 0) -> None:

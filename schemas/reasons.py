@@ -22,6 +22,7 @@ class ImageDrop(StrEnum):
     UNSAFE_PATH = "unsafe-path"
     JPEG_WARNING = "jpeg-warning"
     LOW_SIMILARITY = "low-similarity"
+    SURPLUS = "surplus"
     DOCUMENT_DROPPED = "document-dropped"
 
 
@@ -55,6 +56,9 @@ class DocumentDrop(StrEnum):
     IMAGE_MISSING = "image-missing"
     IMAGE_UNUSABLE = "image-unusable"
     IMAGES_TOO_LARGE = "images-too-large"
+    TOO_FEW_IMAGES = "too-few-images"
+    URL_DUPLICATE = "url-duplicate"
+    DUPLICATE_DOCUMENT = "duplicate-document"
 
 
 class DocumentNote(StrEnum):

@@ -45,6 +45,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """Why the file cannot go into a shard as it is; None when it can."""
     lossless: bool = True
     """Whether its pixels were stored without loss, and so stay PNG when re-encoded."""
+    channels: int = 3
+    """Of a JPEG: 1 is gray, 4 CMYK."""
     full_chroma: bool = False
     """A JPEG without chroma subsampling, which a re-encoding keeps."""
     orientation: int = 1

@@ -182,6 +182,7 @@ def _to_header(frame: Frame, trailing_bytes: int) -> Header:
         height=frame.height,
         reencode=reencode,
         lossless=False,
+        channels=len(frame.components),
         full_chroma=frame.full_chroma,
         orientation=orientation,
         icc=icc,

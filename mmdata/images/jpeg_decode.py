@@ -16,7 +16,7 @@ from schemas.reasons import ImageDrop
 
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 # simplejpeg turns every complaint into ValueError; the others are its documented buffer errors.
-_DECODE_ERRORS = (ValueError, TypeError, OverflowError, MemoryError, RuntimeError)
+DECODE_ERRORS = (ValueError, TypeError, OverflowError, MemoryError, RuntimeError)
 
 
 def verify_jpeg(data: bytes, walk: Walk, *, full: bool) -> bool:
@@ -55,7 +55,7 @@ def _complaint(data: bytes, *, full: bool) -> str | None:
             simplejpeg.decode_jpeg(data, strict=True)
         else:
             simplejpeg.decode_jpeg(data, min_height=1, min_width=1, strict=True)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         return f"{error}" or type(error).__name__
     return None
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from mmdata.images.facts import Format, Header, unreadable
 from mmdata.images.icc import to_srgb
+from mmdata.images.policy import DEFAULT_QUALITY, ImagePolicy
+from mmdata.images.resize import MAX_JPEG_SIDE, MAX_WEBP_SIDE, Size, shrink
 
-JPEG_QUALITY = 95
-_MAX_JPEG_SIDE = 65_500  # px; libjpeg's own limit, a little under T.81's 65,535
 _ROWS = 256  # rows of 16-bit samples at a time
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -26,8 +26,11 @@ _TRANSPOSE = {
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa", "RGBX")
 
 
-def normalise(image: Image.Image, header: Header) -> Image.Image:
+def normalise(image: Image.Image, header: Header, size: Size | None = None) -> Image.Image:
     """`image` as 8-bit RGB or L: alpha on white, profile to sRGB, orientation baked in.
+
+    With `size` (as stored, before the rotation) it is resized behind the alpha, which must not
+    bleed into its surroundings, and before the costly steps.
 
     16-bit gray is scaled linearly (v / 257, rounded). Carries no metadata. Raises `ImageRejected`
     (`unreadable`) for samples without a defined range (32-bit integers, floats).
@@ -36,7 +39,7 @@ def normalise(image: Image.Image, header: Header) -> Image.Image:
     if header.format == "tiff":
         icc = image.info.get("icc_profile")
     image = _eight_bit(image, header)
-    image = _opaque(image)
+    image = shrink(_opaque(image), size)
     if icc and image.mode in ("L", "RGB", "CMYK"):
         image = to_srgb(image, icc)
     if image.mode not in ("L", "RGB"):
@@ -93,16 +96,24 @@ def _opaque(image: Image.Image) -> Image.Image:
     return white
 
 
-def encode(image: Image.Image, header: Header) -> tuple[bytes, Format]:
-    """The file for a shard: PNG, or JPEG of quality 95 (PNG beyond 65,500 px a side).
+def encode(image: Image.Image, header: Header, policy: ImagePolicy) -> tuple[bytes, Format]:
+    """The file for a shard: PNG, JPEG or WebP, as the policy says.
+
+    What is too large for WebP (16,383 px a side) is encoded as if nothing was asked for, what is
+    too large for JPEG (65,500) as PNG.
 
     JPEG chroma is subsampled 4:2:0, as in nearly every source that gets here, unless the source
     had it in full.
     """
     out = BytesIO()
-    if header.lossless or max(image.size) > _MAX_JPEG_SIDE:
+    if policy.image_format == "webp" and max(image.size) <= MAX_WEBP_SIDE:
+        image.save(out, "WEBP", quality=policy.quality or DEFAULT_QUALITY["webp"], method=4)
+        return out.getvalue(), "webp"
+    lossless = header.lossless and policy.image_format != "jpeg"
+    if lossless or max(image.size) > MAX_JPEG_SIDE:
         image.save(out, "PNG", compress_level=6)
         return out.getvalue(), "png"
     subsampling = "4:4:4" if header.full_chroma else "4:2:0"
-    image.save(out, "JPEG", quality=JPEG_QUALITY, subsampling=subsampling)
+    quality = policy.quality or DEFAULT_QUALITY["jpeg"]
+    image.save(out, "JPEG", quality=quality, subsampling=subsampling)
     return out.getvalue(), "jpeg"

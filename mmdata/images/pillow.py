@@ -94,8 +94,12 @@ def pillow_errors(header: Header, max_pixels: int) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def load(data: bytes, header: Header, max_pixels: int) -> Image.Image:
+def load(
+    data: bytes, header: Header, max_pixels: int, at_least: tuple[int, int] | None = None
+) -> Image.Image:
     """Decode the first frame of a file whose `header` was read and found within the limits.
+
+    With `at_least` a JPEG is decoded at the smallest scale that is not smaller.
 
     Raises `ImageRejected` (`truncated`, `unreadable`, `too-large`). A TIFF comes back with its
     orientation applied, as Pillow does by itself.
@@ -103,6 +107,8 @@ def load(data: bytes, header: Header, max_pixels: int) -> Image.Image:
     with pillow_errors(header, max_pixels):
         image = Image.open(BytesIO(data), formats=(header.format.upper(),))
         _check_size(image.size, header)
+        if at_least is not None:
+            image.draft(None, at_least)
         image.load()
         vars(image).pop("_decoder", None)  # WebP's, which would keep two canvases (8 bytes a px)
         return image

@@ -10,6 +10,7 @@ from mmdata.images.facts import Format, ImageRejected
 from mmdata.images.normalise import encode, normalise
 from mmdata.images.pillow import pillow_errors
 from mmdata.images.policy import ImagePolicy
+from mmdata.images.resize import smaller_size
 from mmdata.images.verify import Inspected, inspect
 from schemas.reasons import ImageDrop, ImageNote
 
@@ -35,7 +36,8 @@ def prepare_image(data: bytes, policy: ImagePolicy) -> PreparedImage:
     XMP's where EXIF says none), with no or an sRGB profile, trailing bytes included. A picture in
     picture (MPO, gain map) counts as trailing bytes. Re-encoded: CMYK; 1, 2, 4 and 16 bits;
     palette and alpha, on white; rotated; other profiles; GIF, BMP, TIFF; first frame of several.
-    Lossless sources become PNG, lossy ones JPEG of quality 95, without EXIF or profile.
+    Lossless sources become PNG, lossy ones JPEG of quality 95, without EXIF or profile, unless the
+    policy asks for one format or another quality; what is larger than its `max_side` is resized.
 
     The same bytes, policy and codec libraries give the same result. Raises `ImageRejected` and
     nothing else, for any bytes; its reasons are those of `verify_image`.
@@ -57,8 +59,11 @@ def prepare_image(data: bytes, policy: ImagePolicy) -> PreparedImage:
 def _reencode(data: bytes, seen: Inspected, policy: ImagePolicy) -> PreparedImage:
     header = seen.header
     with pillow_errors(header, policy.max_pixels):
-        image = normalise(seen.take_image(data, policy.max_pixels), header)
-        encoded, name = encode(image, header)
+        image = seen.take_image(data, policy)
+        # Of a TIFF, which Pillow has turned upright already; of others, as the header has it.
+        stored = image.size if header.format == "tiff" else (header.width, header.height)
+        image = normalise(image, header, smaller_size(*stored, policy))
+        encoded, name = encode(image, header, policy)
     if len(encoded) > policy.max_bytes:
         detail = f"{len(encoded)} bytes when re-encoded, more than {policy.max_bytes}"
         raise ImageRejected(ImageDrop.TOO_LARGE, detail)

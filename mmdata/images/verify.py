@@ -15,6 +15,7 @@ from mmdata.images.facts import Header, ImageFacts, ImageRejected
 from mmdata.images.jpeg_decode import require_all_scans, verify_jpeg
 from mmdata.images.pillow import load
 from mmdata.images.policy import ImagePolicy
+from mmdata.images.resize import as_asked, decode_reduced, headroom, smaller_size
 from mmdata.images.sniff import sniff
 from schemas.reasons import ImageDrop, ImageNote
 
@@ -33,10 +34,13 @@ class Inspected(msgspec.Struct):
     notes: tuple[ImageNote, ...]
     image: Image.Image | None
 
-    def take_image(self, data: bytes, max_pixels: int) -> Image.Image:
+    def take_image(self, data: bytes, policy: ImagePolicy) -> Image.Image:
         """The pixels, decoded now if need be, and not kept here: one copy can be 128 MB."""
         image, self.image = self.image, None
-        return image or load(data, self.header, max_pixels)
+        if image is not None:
+            return image
+        size = smaller_size(self.header.width, self.header.height, policy)
+        return load(data, self.header, policy.max_pixels, headroom(size) if size else None)
 
 
 def verify_image(data: bytes, policy: ImagePolicy) -> ImageFacts:
@@ -71,7 +75,7 @@ def inspect(data: bytes, policy: ImagePolicy) -> Inspected:
     if kind == "jpeg":
         return _inspect_jpeg(data, policy)
     check = policy.verify != "header"
-    header = _read_header(data, kind, check=check)
+    header = as_asked(_read_header(data, kind, check=check), policy)
     check_limits(header, policy)
     image = load(data, header, policy.max_pixels) if check else None
     return Inspected(header, header.notes(), image)
@@ -85,15 +89,19 @@ def _read_header(data: bytes, kind: str, *, check: bool) -> Header:
 
 def _inspect_jpeg(data: bytes, policy: ImagePolicy) -> Inspected:
     walk = jpeg.walk(data)
-    header = walk.header
+    header = as_asked(walk.header, policy)
     check_limits(header, policy)
     warned = bool(walk.junk)
+    size = smaller_size(header.width, header.height, policy)
+    image = None
+    # Decoding for a smaller size is as strict as the check is, so that it stands for it.
+    if size and header.channels != 4 and not warned and policy.verify != "full":
+        image = decode_reduced(data, header, size)
     # Pixels that are baked into a new file are checked first, or damage would be baked in too.
-    if policy.verify != "header" or header.reencode:
+    if image is None and (policy.verify != "header" or header.reencode):
         warned = verify_jpeg(data, walk, full=policy.verify == "full")
     require_all_scans(walk)
     notes = header.notes()
-    image = None
     if warned:
         if policy.jpeg_warnings == "drop":
             raise ImageRejected(ImageDrop.JPEG_WARNING, "JPEG: extraneous bytes before a marker")

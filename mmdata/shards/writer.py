@@ -94,15 +94,11 @@ class ShardWriter:
             tar_sha256, table_sha256, rejects_sha256 = [file.finish() for file in pending]
             if not may_commit():
                 raise LeaseLostError(f"{self.folder}: another run has taken over; nothing is lost")
-            remove([self._path(SIDECAR)])  # of a shard that is written anew
-            sync_folder(self.folder)
-            for file in pending:
-                file.publish()
+            self._publish(pending)
         except BaseException:
             for file in pending:
                 file.discard()
             raise
-        sync_folder(self.folder)
         sidecar = Sidecar(
             format_version=FORMAT_VERSION,
             kind=kind,
@@ -123,6 +119,14 @@ class ShardWriter:
             file.write(encode_record(sidecar))
         sync_folder(self.folder)
         return sidecar
+
+    def _publish(self, pending: list[PendingFile]) -> None:
+        """Rename what the sidecar will vouch for; an old sidecar vouches for nothing any more."""
+        remove([self._path(SIDECAR)])
+        sync_folder(self.folder)
+        for file in pending:
+            file.publish()
+        sync_folder(self.folder)
 
     def discard(self) -> None:
         """Leave nothing behind."""

@@ -39,8 +39,13 @@ class ImageFolder:
     pattern: str = ""
     refused: tuple[str, ...] = ()
 
-    def read(self, name: str) -> bytes:
-        """The bytes of an image.
+    @property
+    def by_url(self) -> bool:
+        """Whether a URL helps to find an image."""
+        return False
+
+    def read(self, name: str, url: str = "") -> bytes:
+        """The bytes of an image; the URL is of no use here.
 
         Raises:
             ImageRejected: missing, unsafe-path, too-large or unreadable. Its text goes into the
@@ -60,7 +65,7 @@ class ImageFolder:
             )
         raise ImageRejected(ImageDrop.MISSING, f"{name}: no such file")
 
-    def size(self, name: str) -> int | None:
+    def size(self, name: str, url: str = "") -> int | None:
         """Bytes of an image's file without reading it; None when there is none to read."""
         try:
             check_name(name)

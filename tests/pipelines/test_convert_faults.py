@@ -54,6 +54,11 @@ def reference(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict[
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
+def heed_interrupts() -> None:
+    """In a child: a test run in the background has SIGINT ignored, and hands that down."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start(corpus: Corpus, tmp_path: Path) -> Iterator[Start]:
     """Start a conversion into `tmp_path / "out"` in a process group of its own."""
@@ -68,6 +73,7 @@ def start(corpus: Corpus, tmp_path: Path) -> Iterator[Start]:
             text=True,
             env=environment(),
             start_new_session=True,
+            preexec_fn=heed_interrupts,
         )
         started.append(process)
         return process
@@ -253,11 +259,20 @@ def test_an_interruption_while_counting_leaves_nothing(corpus: Corpus, tmp_path:
     slow.write_bytes(b"[]\n" * 3_000_000)
     command = Corpus((str(slow),), corpus.images, 0).command(tmp_path / "out")
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        preexec_fn=heed_interrupts,
     )
-    time.sleep(1.5)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=PATIENCE_SECONDS)
+    try:
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == 3, stdout + stderr
     assert "interrupted; run the same command again" in stderr
     assert "Traceback" not in stdout + stderr

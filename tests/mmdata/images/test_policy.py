@@ -19,6 +19,11 @@ from mmdata.images.policy import ImagePolicy
         ("min_bytes", -1),
         ("max_aspect", 0.5),
         ("max_aspect", float("nan")),
+        ("max_side", 0),
+        ("resize_mode", "widest"),
+        ("image_format", "gif"),
+        ("quality", 0),
+        ("quality", 101),
     ],
 )
 def test_a_value_without_sense_is_refused_by_name(field: str, value: object) -> None:

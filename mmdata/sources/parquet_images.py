@@ -1,0 +1,151 @@
+"""Images inside parquet files: a column of names (or keys, or URLs) and one of bytes.
+
+Names are indexed once a process; images are read a row group at a time, and the last row group is
+kept, since parquet cannot give out one row: documents should come in the order of the rows, or
+every image costs a row group. Row groups over 256 MiB are refused, so that a worker stays small.
+"""
+
+import os
+from array import array
+from typing import Any
+
+from mmdata.errors import BadInputError
+from mmdata.images import ImageRejected
+from mmdata.sources.image_folder import check_name
+from mmdata.sources.name_index import NameIndex
+from schemas.reasons import ImageDrop
+
+NAME_COLUMNS = ("image_name", "name", "key")
+BYTES_COLUMNS = ("bytes", "image", "jpg")
+_MAX_GROUP_BYTES = 256 * 2**20
+
+
+class ParquetImages:
+    """Images of any number of parquet files, by name or URL.
+
+    Raises:
+        BadInputError: a file is damaged or lacks the columns.
+    """
+
+    def __init__(self, paths: tuple[str, ...], max_bytes: int) -> None:
+        self._paths = paths
+        self._max_bytes = max_bytes
+        self._index = NameIndex()
+        self._columns: list[str] = []
+        self._kept: tuple[tuple[int, int], Any] | None = None
+        self._files, self._groups, self._rows = array("L"), array("L"), array("L")
+        for number, path in enumerate(paths):
+            self._columns.append(self._add(number, path))
+        self._index.finish()
+
+    @property
+    def by_url(self) -> bool:
+        """Whether images can be found by URL."""
+        return self._index.has_urls
+
+    def read(self, name: str, url: str = "") -> bytes:
+        """The bytes of an image.
+
+        Raises:
+            ImageRejected: missing, unsafe-path or too-large.
+            BadInputError: the file turns out to be damaged.
+        """
+        check_name(name)
+        row = self._index.find(name, url)
+        value = None if row is None else self._cell(row)
+        if value is None:
+            raise ImageRejected(ImageDrop.MISSING, f"{name}: not in the parquet files of images")
+        if len(value) > self._max_bytes:
+            detail = f"{name}: {len(value)} bytes, at most {self._max_bytes} are taken"
+            raise ImageRejected(ImageDrop.TOO_LARGE, detail)
+        return value
+
+    def size(self, name: str, url: str = "") -> int | None:
+        """Bytes of an image; None when it is not there."""
+        try:
+            return len(self.read(name, url))
+        except ImageRejected:
+            return None
+
+    def where(self) -> str:
+        """What is looked in, for a person."""
+        by = "name or URL" if self.by_url else "name"
+        first = os.path.basename(self._paths[0])
+        more = f" and {len(self._paths) - 1} more" if len(self._paths) > 1 else ""
+        return f"{first}{more} ({len(self._rows)} rows of parquet, by {by})"
+
+    def _add(self, number: int, path: str) -> str:
+        """Index one file; returns the column of its bytes."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(path) as file:
+                names, column = columns_of(file, path)
+                for group in range(file.num_row_groups):
+                    _check_size(file.metadata.row_group(group), column, path)
+                    table = file.read_row_group(group, columns=names)
+                    self._add_rows(table.to_pydict(), number, group)
+        except (OSError, pa.ArrowException) as error:
+            raise BadInputError(f"{path}: damaged parquet: {error}; fetch it again") from error
+        return column
+
+    def _add_rows(self, columns: dict[str, list[Any]], number: int, group: int) -> None:
+        urls = columns.pop("url", None)
+        (names,) = columns.values() or ([None] * len(urls or ()),)
+        for row, name in enumerate(names):
+            if isinstance(name, str) and name:
+                self._index.add(name, len(self._rows))
+            if urls and isinstance(urls[row], str):
+                self._index.add_url(urls[row], len(self._rows))
+            self._files.append(number)
+            self._groups.append(group)
+            self._rows.append(row)
+
+    def _cell(self, row: int) -> bytes | None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        number, group, place = self._files[row], self._groups[row], self._rows[row]
+        path, column = self._paths[number], self._columns[number]
+        if self._kept is None or self._kept[0] != (number, group):
+            self._kept = None
+            try:
+                with pq.ParquetFile(path) as file:
+                    table = file.read_row_group(group, columns=[column])
+            except (OSError, pa.ArrowException) as error:
+                raise BadInputError(f"{path}: damaged parquet: {error}; fetch it again") from error
+            self._kept = (number, group), table.column(0)
+        value = self._kept[1][place].as_py()
+        if isinstance(value, dict):  # datasets' Image feature: {bytes, path}
+            value = value.get("bytes")
+        return value if isinstance(value, bytes) else None
+
+
+def columns_of(file: Any, path: str) -> tuple[list[str], str]:
+    """(columns to find images by, column of their bytes) of a parquet file.
+
+    Raises:
+        BadInputError: it has none of them.
+    """
+    there = file.schema_arrow.names
+    names = [name for name in NAME_COLUMNS if name in there][:1]
+    names += ["url"] if "url" in there else []
+    data = [name for name in BYTES_COLUMNS if name in there][:1]
+    if not names or not data:
+        raise BadInputError(
+            f"{path}: expected a column {', '.join(NAME_COLUMNS)} or url and one of "
+            f"{', '.join(BYTES_COLUMNS)}, got {', '.join(there)}"
+        )
+    return names, data[0]
+
+
+def _check_size(group: Any, column: str, path: str) -> None:
+    for number in range(group.num_columns):
+        part = group.column(number)
+        root = part.path_in_schema.partition(".")[0]
+        if root == column and part.total_uncompressed_size > _MAX_GROUP_BYTES:
+            raise BadInputError(
+                f"{path}: a row group of {part.total_uncompressed_size} bytes of images: write it "
+                f"again with row groups of at most {_MAX_GROUP_BYTES}"
+            )
