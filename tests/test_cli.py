@@ -72,7 +72,9 @@ def test_a_last_word_that_is_no_file_is_the_key_to_show(options: list[Any], tmp_
 
 def test_what_cannot_start_is_one_line_and_two(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert-mmc4", "x.jsonl", "--images", "/nowhere", "--output", "o"]) == 2
-    assert capsys.readouterr().err == "mmdata: --images /nowhere: no such folder\n"
+    error = capsys.readouterr().err
+    assert error.startswith("mmdata: --images /nowhere: no such folder")
+    assert error.count("\n") == 1
 
 
 def test_a_command_whose_extra_is_missing_says_how_to_get_it() -> None:
