@@ -6,11 +6,10 @@ What the tests do not assert is left out, what they do is kept in fp32:
 
 - pixels are not stored: they were drawn from seeds, and the tests draw them again;
 - of logits and scores every 16th column of the vocabulary, and the last (our tokens);
-- the weights of the OPT fixture are whole; the GPT-NeoX fixture goes without its resampler, and
-  carries the latents instead (of the prompts' images: recomputed here, see `prompt_latents`).
+- weights that both fixtures have in common (of the vision tower) stand in the OPT fixture alone.
 
-Everything is xz-compressed safetensors, under 12 MB together. With MMDATA_PARITY pointing to the
-reference folder the tests read that one, and the GPT-NeoX training steps run as well.
+Everything is xz-compressed safetensors, under 15 MB together. With MMDATA_PARITY pointing to the
+reference folder the tests read that one instead.
 """
 
 import json
@@ -58,23 +57,24 @@ def write(path: Path, tensors: dict[str, Tensor]) -> None:
     path.with_name(path.name + ".xz").write_bytes(packed)
 
 
-def prompt_latents(model_folder: Path) -> Tensor:
-    """The latents of the prompts' images, from the reference's weights and our resampler.
-
-    Inputs, not expectations: the scores that they lead to are the reference's own.
-    """
-    from tests.flamingo.model.parity_case import ParityCase
-
-    case = ParityCase(model_folder)
-    images, counts = case.prompt_images()
-    return case.build_model().encode(images, counts).latents
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """A fixture's weights, with those that stand in the other fixture only."""
+    weights = read(folder / "full_state_dict.safetensors")
+    borrowed = json.loads((folder / "meta.json").read_text()).get("borrowed_weights", [])
+    if borrowed:
+        other = read(folder.parent / WHOLE / "full_state_dict.safetensors")
+        weights |= {name: other[name] for name in borrowed}
+    return weights
 
 
 def cut_fixture(source: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
     weights = read(source / "full_state_dict.safetensors")
+    borrowed: list[str] = []
     if source.name == CUT:
-        weights = {k: v for k, v in weights.items() if not k.startswith("perceiver.")}
+        other = read(source.parent / WHOLE / "full_state_dict.safetensors")
+        borrowed = [k for k in weights if k in other and torch.equal(weights[k], other[k])]
+        weights = {k: v for k, v in weights.items() if k not in borrowed}
     write(target / "full_state_dict.safetensors", weights)
     for file in ("forward", "generate", "train_steps"):
         tensors = {
@@ -82,11 +82,10 @@ def cut_fixture(source: Path, target: Path) -> None:
             for name, value in read(source / f"{file}.safetensors").items()
             if (kept := thin(name, value)) is not None
         }
-        if file == "generate" and source.name == CUT:
-            tensors["latents"] = prompt_latents(source)
         write(target / f"{file}.safetensors", tensors)
     meta = json.loads((source / "meta.json").read_text())
     kept_meta = {name: meta[name] for name in META.split()}
+    kept_meta["borrowed_weights"] = borrowed
     for stream in ("mmc4", "laion"):
         kept_meta[f"{stream}.grad_norms"] = meta[f"{stream}.grad_norms"]
     (target / "meta.json").write_text(json.dumps(kept_meta, indent=1))
@@ -106,6 +105,4 @@ def main(reference: Path) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    sys.path.insert(0, str(HERE.parents[2]))
     main(Path(sys.argv[1]))

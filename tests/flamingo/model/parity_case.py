@@ -57,7 +57,7 @@ class ParityCase:
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:
-        return self.tensors("full_state_dict")
+        return rebuild.read_weights(self.folder)
 
     @cached_property
     def forward(self) -> dict[str, Tensor]:
@@ -66,10 +66,6 @@ class ParityCase:
     @cached_property
     def generate(self) -> dict[str, Tensor]:
         return self.tensors("generate")
-
-    @property
-    def has_resampler(self) -> bool:
-        return "perceiver.latents" in self.weights
 
     def tags(self, input_ids: Tensor) -> list[int]:
         return (input_ids == self.meta["media_token_id"]).sum(dim=1).tolist()
@@ -107,5 +103,5 @@ class ParityCase:
             **options,
         )
         model.initialise(seed=0)
-        load_openflamingo(model, self.weights, may_lack=() if self.has_resampler else ["perceiver"])
+        load_openflamingo(model, self.weights)
         return model

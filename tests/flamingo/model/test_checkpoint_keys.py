@@ -36,21 +36,14 @@ def randomised(family, **options):
 
 
 def test_exported_names_and_shapes_are_the_references(parity, parity_model):
-    if not parity.has_resampler:
-        expected = {n for n in parity.meta["checkpoint_keys"] if "perceiver" not in n}
-    else:
-        expected = set(parity.meta["checkpoint_keys"])
     exported = export_openflamingo(parity_model)
-    ours = {f"module.{n}" for n in exported if parity.has_resampler or "perceiver" not in n}
-    assert ours == expected
+    assert {f"module.{n}" for n in exported} == set(parity.meta["checkpoint_keys"])
     for name, value in exported.items():
         if name in parity.weights:
             torch.testing.assert_close(value, parity.weights[name], atol=0, rtol=0)
 
 
 def test_the_references_checkpoint_loads_with_nothing_left_over(parity):
-    if not parity.has_resampler:
-        pytest.skip("the cut fixture has no resampler; set MMDATA_PARITY to the reference folder")
     alias = {"lang_encoder.lm_head.weight": "lang_encoder.model.decoder.embed_tokens.weight"}
     names = [name.removeprefix("module.") for name in parity.meta["checkpoint_keys"]]
     weights = {f"module.{n}": parity.weights[alias.get(n, n)] for n in names}

@@ -29,11 +29,8 @@ def relative(ours: Tensor | None, theirs: Tensor) -> float:
 
 
 def media_of(parity: ParityCase, model: Flamingo, stream: str, form: str) -> dict[str, object]:
-    """The images of a stream as arguments; latents where the cut fixture has no resampler."""
+    """The images of a stream as arguments."""
     images, counts = parity.images(stream)
-    if not parity.has_resampler:
-        slots = parity.forward[f"{stream}.resampler"]
-        return {"media": EncodedMedia(latents=slots, images_per_sample=tuple(counts))}
     if form == "padded":
         return {"vision_x": padded(images, counts)}
     return {"images": images, "images_per_sample": torch.tensor(counts)}
@@ -50,8 +47,6 @@ def test_vision_tokens_equal_the_references(parity, parity_model, stream):
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_latents_equal_the_references(parity, parity_model, stream):
-    if not parity.has_resampler:
-        pytest.skip("the cut fixture has no resampler; set MMDATA_PARITY to the reference folder")
     images, counts = parity.images(stream)
     media = parity_model.encode(images, counts)
     ours = torch.cat([row[:n] for row, n in zip(media.latents, counts, strict=True)])
@@ -74,14 +69,12 @@ def test_logits_loss_and_gradients_equal_the_references(parity, parity_model, st
             assert relative(parity_model.media_tokens.input_rows.grad, theirs) < 1e-4
         elif key.startswith(f"{stream}.grad."):
             name = key.removeprefix(f"{stream}.grad.")
-            if parity.has_resampler or not name.startswith("perceiver."):
-                assert relative(parameters[name].grad, theirs) < 1e-4, name
+            assert relative(parameters[name].grad, theirs) < 1e-4, name
     for name, norm in parity.meta[f"{stream}.grad_norms"].items():
         if "embed" in name:  # theirs is of the whole matrix, before its mask
             continue
-        if parity.has_resampler or not name.startswith("perceiver."):
-            ours = parameters[name].grad.double().norm().item()
-            assert ours == pytest.approx(norm, rel=1e-4), name
+        ours = parameters[name].grad.double().norm().item()
+        assert ours == pytest.approx(norm, rel=1e-4), name
 
 
 @pytest.mark.parametrize("stream", STREAMS)
@@ -148,19 +141,14 @@ def test_greedy_scores_notice_a_missing_image(parity, parity_model):
 def test_text_behind_encoded_media_attends_to_the_last_image(parity, parity_model):
     """OpenFlamingo's cache_media: the media of a first prompt, other text after it."""
     data = parity.generate
-    media = prompt_media(parity).get("media")
-    if media is None:
-        images, counts = parity.prompt_images()
-        media = parity_model.encode(images, counts)
+    images, counts = parity.prompt_images()
+    media = parity_model.encode(images, counts)
     first = EncodedMedia(latents=media.latents[:1], images_per_sample=(2,))
     out = parity_model(data["cached_media_ids"], media=first, preceding_tags=torch.tensor([2]))
     assert far(parity.columns(out.logits), data["cached_media_logits"]) < 5e-5
 
 
 def prompt_media(parity: ParityCase) -> dict[str, object]:
-    if not parity.has_resampler:
-        latents = parity.generate["latents"]
-        return {"media": EncodedMedia(latents=latents, images_per_sample=(2, 1))}
     images, counts = parity.prompt_images()
     return {"vision_x": padded(images, counts)}
 
@@ -182,8 +170,6 @@ def labels_of(ids: Tensor, parity: ParityCase, stream: str) -> Tensor:
 
 def test_six_training_steps_equal_the_references(parity):
     """AdamW, weight decay on cross-attention only, warm-up from 0, clipping at 1."""
-    if not parity.has_resampler:
-        pytest.skip("the cut fixture has no resampler; set MMDATA_PARITY to the reference folder")
     model = parity.build_model().train()
     theirs, data = parity.meta["train_steps"], parity.tensors("train_steps")
     hyper = theirs["hyper"]
