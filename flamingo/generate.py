@@ -1,12 +1,13 @@
 """`mmdata generate`: text for pictures from the command line, with one image or several."""
 
 import os
-from typing import Any
 
 import torch
 
 from flamingo.data.decode import decode_image, normalise
+from flamingo.data.tokens import MediaTokenizer
 from flamingo.model.factory import create_model_and_transforms
+from flamingo.model.media_tokens import EOC_TOKEN, MEDIA_TOKEN
 from flamingo.train.checkpoint import find_checkpoint, read_state
 from flamingo.train.config import Generate
 from flamingo.train.device import (
@@ -17,8 +18,6 @@ from flamingo.train.device import (
     tower_name,
 )
 from mmdata.errors import UserError
-
-_TAG = "<image>"
 
 
 def generate(options: Generate) -> str:
@@ -49,7 +48,7 @@ def generate(options: Generate) -> str:
     model.to(device).eval()
     images = _images(options.image, configured_image_size(tower))
     pixels = pixels_of(image_processor)
-    ids = prompt_ids(options.prompt, tokenizer)
+    ids = prompt_ids(options.prompt, MediaTokenizer(tokenizer))
     output = model.generate(
         input_ids=torch.tensor([ids], device=device),
         attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=device),
@@ -61,24 +60,20 @@ def generate(options: Generate) -> str:
     return str(tokenizer.decode(output[0][len(ids) :], skip_special_tokens=True)).strip()
 
 
-def prompt_ids(prompt: str, tokenizer: Any) -> list[int]:
+def prompt_ids(prompt: str, tokenizer: MediaTokenizer) -> list[int]:
     """A prompt's token ids: `<image>` and `<|endofchunk|>` are structure here, typed by a person.
 
     Everything between them is text; a special token of the tokenizer's own is text as well.
     """
-    ids: list[int] = []
-    if getattr(tokenizer, "add_bos_token", False) and tokenizer.bos_token_id is not None:
-        ids.append(tokenizer.bos_token_id)
-    structure = tokenizer.convert_tokens_to_ids(["<|endofchunk|>", _TAG])
-    for number, part in enumerate(prompt.split(_TAG)):
+    ids = list(tokenizer.prefix)
+    for number, part in enumerate(prompt.split(MEDIA_TOKEN)):
         if number:
-            ids.append(structure[1])
-        for chunk, text in enumerate(part.split("<|endofchunk|>")):
+            ids.append(tokenizer.image_id)
+        for chunk, text in enumerate(part.split(EOC_TOKEN)):
             if chunk:
-                ids.append(structure[0])
+                ids.append(tokenizer.endofchunk_id)
             if text:
-                encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-                ids += encoded["input_ids"]
+                ids += tokenizer.encode_text(text)
     return ids
 
 

@@ -2,7 +2,6 @@
 
 from importlib import metadata
 
-import mmdata
 from mmdata.errors import MissingExtraError
 
 #: msgspec writes the numbers, pyarrow the samples table.
@@ -31,8 +30,3 @@ def clip_versions() -> dict[str, str]:
         return {name: metadata.version(name) for name in names}
     except metadata.PackageNotFoundError as error:
         raise MissingExtraError("clip", str(error.name), "--clip-model") from error
-
-
-def project_version() -> str:
-    """The version of this project."""
-    return mmdata.__version__

@@ -4,11 +4,10 @@ A superset of MMC4's document (https://github.com/allenai/mmc4): the images are 
 and what we add is ignored by readers that know only MMC4. Unknown fields of the input survive a
 conversion, so readers tolerate them (`forbid_unknown_fields` stays off).
 
-Three views of the same record:
+Two views of the same record:
 
 * `Document`, `ImageInfo`: the contract of our own shards; the JSON Schema is generated from these.
 * `ShardDocument`, `ShardImage`: what any reader of shards may rely on, ours or OpenFlamingo's.
-* `MMC4_FIELDS`, `MMC4_IMAGE_FIELDS`: the fields of an MMC4 source record that we interpret.
 """
 
 from typing import Annotated, Any, Literal
@@ -90,10 +89,6 @@ class ShardDocument(Struct):
     similarity_source: str | UnsetType = UNSET
     alignment: str | UnsetType = UNSET
     url: str | UnsetType | None = UNSET
-
-
-MMC4_FIELDS = ("image_info", "text_list", "similarity_matrix")
-MMC4_IMAGE_FIELDS = ("image_name", "matched_text_index", "matched_sim")
 
 
 def is_ours(document: ShardDocument) -> bool:

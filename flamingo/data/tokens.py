@@ -30,9 +30,9 @@ import torch
 from torch import Tensor
 
 from flamingo.model.media_tokens import EOC_TOKEN, MEDIA_TOKEN
+from flamingo.model.outputs import IGNORED
 from mmdata.errors import UserError
 
-IGNORED = -100
 _LIKELY_CHARS = 16
 _MARGIN_TOKENS = 32
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from flamingo.model.checkpoint_files import WEIGHTS_FILE, read_weights, write_record, write_weights
-from flamingo.model.checkpoint_keys import load_trainable, trainable_state_dict
+from flamingo.model.checkpoint_files import WEIGHTS_FILE, write_record, write_weights
+from flamingo.model.checkpoint_keys import trainable_state_dict
 from flamingo.model.flamingo import Flamingo
 from mmdata.errors import UserError
 from mmdata.storage.atomic import sync_folder, write_atomically
@@ -114,13 +114,11 @@ def read_state(folder: str) -> RunState:
         raise UserError(f"{path}: not a state of this version: {error}") from error
 
 
-def load_checkpoint(folder: str, model: Flamingo, optimizer: torch.optim.Optimizer) -> RunState:
-    """Put model and optimizer back to where the checkpoint was written."""
-    load_trainable(model, read_weights(folder))
+def restore_optimizer(folder: str, optimizer: torch.optim.Optimizer) -> None:
+    """Put the optimizer and torch's random state back; the weights load when the model is made."""
     saved = torch.load(os.path.join(folder, OPTIMIZER_FILE), map_location="cpu", weights_only=True)
     optimizer.load_state_dict(saved["optimizer"])
     torch.set_rng_state(saved["rng"])
-    return read_state(folder)
 
 
 def _sync_tree(folder: str) -> None:

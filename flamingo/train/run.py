@@ -21,8 +21,8 @@ from flamingo.model.tokenizer import load_tokenizer
 from flamingo.train.checkpoint import (
     RunState,
     find_checkpoint,
-    load_checkpoint,
     read_state,
+    restore_optimizer,
     save_checkpoint,
 )
 from flamingo.train.config import Train
@@ -123,7 +123,7 @@ def train(options: Train) -> TrainResult:
     model, image_processor, tokenizer = _model(options, tower, weights)
     trainer = _trainer(options, model, image_processor, streams, before, total_steps)
     if resumed is not None:
-        load_checkpoint(resumed, model, trainer.optimizer)
+        restore_optimizer(resumed, trainer.optimizer)
         trainer.skipped_steps = before.skipped_steps
     _run(options, trainer, tokenizer, sequence, result)
     return result

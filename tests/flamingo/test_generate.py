@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from flamingo.data.tokens import MediaTokenizer
 from flamingo.generate import generate, prompt_ids
 from flamingo.model.tokenizer import load_tokenizer
 from flamingo.train.config import Generate, Train
@@ -61,7 +62,7 @@ def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path) -> None:
 def test_tags_in_a_prompt_are_structure(world: World) -> None:
     tokenizer = load_tokenizer(str(world.lm), local_files_only=True)
     image, end = tokenizer.convert_tokens_to_ids(["<image>", "<|endofchunk|>"])
-    ids = prompt_ids("<image>a cat<|endofchunk|><image>", tokenizer)
+    ids = prompt_ids("<image>a cat<|endofchunk|><image>", MediaTokenizer(tokenizer))
     assert ids[0] == image
     assert ids[-2:] == [end, image]
     assert ids.count(image) == 2
