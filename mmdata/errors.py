@@ -42,3 +42,9 @@ class MissingExtraError(MMDataError, ImportError):
         super().__init__(
             f"{command} needs {package}, which is not installed: pip install 'mmdata[{extra}]'"
         )
+
+
+class StorageError(MMDataError, OSError):
+    """A store does not answer, or not as it should; what was committed stays."""
+
+    exit_code = EXIT_FINDINGS

@@ -4,7 +4,6 @@ What differs between kinds of input is the recipe; everything here is common to 
 written before the plan stands and every input was read through; what was committed stays.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -18,7 +17,9 @@ from mmdata.errors import UserError
 from mmdata.shards.writer import LeaseLostError
 from mmdata.similarity import ClipSpec
 from mmdata.sources.records import Segment
+from mmdata.storage.files import make_folder
 from mmdata.storage.lease import Lease, holds
+from mmdata.storage.urls import absolute, check_writable
 from pipelines.clip import (
     Scored,
     clip_byte_options,
@@ -41,6 +42,7 @@ from pipelines.output import (
     sweep,
     write_manifest,
 )
+from pipelines.output_files import look_at
 from pipelines.plan import Plan, differences, load_plan, make_plan, save_plan
 from pipelines.progress import Progress
 from pipelines.result import ConversionResult as ConversionResult
@@ -125,11 +127,10 @@ def run_conversion(
         clip: computes the similarities; the recipe then leaves documents unaligned.
         excluded: inputs that were left out before.
     """
-    output = os.path.abspath(options.output)
     if not specs:
         raise UserError("no input was named: give files, folders, globs or {0..9} ranges")
-    if "://" in options.output:
-        raise UserError(f"--output {options.output}: only local folders can be written to")
+    check_writable(options.output, "--output")
+    output = absolute(options.output)
     before = None if options.overwrite else load_plan(output)
     if not options.overwrite:
         check_is_ours(output, before)
@@ -202,7 +203,7 @@ def run_plan(
         )
     if options.dry_run:
         return _estimated(options, work, plan, output)
-    os.makedirs(output, exist_ok=True)
+    make_folder(output)
     with open_log(options.log_json) as log, Lease(output) as lease:
         _check_unchanged(options, plan, output)
         log.write("start", output=output, records=plan.num_records, shards=plan.num_shards)
@@ -323,8 +324,9 @@ def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]]) -> None:
     """What is committed now, by the sidecars on disk: they alone say what exists."""
     plan, output = result.plan, result.output
     planned = {shard for task in tasks for shard in task.shards}
+    files = look_at(output)
     for shard in range(plan.num_shards):
-        sidecar = standing(plan, output, shard)
+        sidecar = standing(plan, output, shard, files=files)
         if sidecar is None:
             result.shards_left += 1
             continue
@@ -334,7 +336,7 @@ def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]]) -> None:
     failed = {label for label, _ in result.failures}
     for index, task in enumerate(tasks):
         label = task.unit.segment.label
-        gone = [s for s in task.shards if standing(plan, output, s) is None]
+        gone = [s for s in task.shards if standing(plan, output, s, files=files) is None]
         if gone and label not in failed and not result.interrupted:
             reason = f"ended without writing {len(gone)} of its shards; run the command again"
             result.failures.append((label, UnitFailure(index, reason, "")))
@@ -350,11 +352,12 @@ def _tasks(
 ) -> list[UnitTask[Job]]:
     """The units that still lack shards."""
     tasks = []
+    files = look_at(output)
     for unit in plan.units:
         missing = []
         for shard in range(unit.first_shard, unit.first_shard + unit.num_shards):
             begin = unit.first_ordinal + unit.cut(shard - unit.first_shard)
-            sidecar = standing(plan, output, shard, verify=options.verify_committed)
+            sidecar = standing(plan, output, shard, verify=options.verify_committed, files=files)
             if sidecar is None and options.verify_committed:
                 forget_shard(output, shard)  # damaged: it must not look committed to a worker
             if sidecar and not (options.refresh_missing and must_refresh(sidecar)):

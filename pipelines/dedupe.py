@@ -14,7 +14,6 @@ import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -22,9 +21,11 @@ from numpy.typing import NDArray
 
 from mmdata.shards.naming import KEY_DIGITS, SAMPLES, shard_stem
 from mmdata.shards.reader import read_samples_table
+from mmdata.storage.urls import is_url
 from pipelines.dedupe_shards import Duplicate, FinishTask, finish_shards
 from pipelines.engine import UnitFailure, run_units
 from pipelines.output import committed, forget_manifest, lacks_images
+from pipelines.output_files import OutputFiles, look_at
 from pipelines.plan import Plan
 from schemas.manifest import Sidecar
 from schemas.reasons import DocumentDrop
@@ -47,12 +48,19 @@ def draft_fingerprint(plan: Plan) -> str:
     return hashlib.sha256(f"draft of {plan.fingerprint}".encode()).hexdigest()
 
 
-def standing(plan: Plan, output: str, shard: int, *, verify: bool = False) -> Sidecar | None:
-    """The sidecar of a shard that exists, finished or as a draft."""
-    found = committed(output, shard, plan.fingerprint, verify=verify)
+def standing(
+    plan: Plan,
+    output: str,
+    shard: int,
+    *,
+    verify: bool = False,
+    files: OutputFiles | None = None,
+) -> Sidecar | None:
+    """The sidecar of a shard that exists, finished or as a draft; arguments as of `committed`."""
+    found = committed(output, shard, plan.fingerprint, verify=verify, files=files)
     draft = draft_fingerprint(plan)
     if found is None and draft != plan.fingerprint:
-        found = committed(output, shard, draft, verify=verify)
+        found = committed(output, shard, draft, verify=verify, files=files)
     return found
 
 
@@ -77,7 +85,8 @@ def finish_drafts(
     """
     if draft_fingerprint(plan) == plan.fingerprint:
         return []
-    sidecars = [standing(plan, output, shard) for shard in range(plan.num_shards)]
+    there = look_at(output)
+    sidecars = [standing(plan, output, shard, files=there) for shard in range(plan.num_shards)]
     if any(sidecar is None for sidecar in sidecars):
         return []
     drafts = [
@@ -137,7 +146,8 @@ def find_duplicates(output: str, num_shards: int, documents: int) -> tuple[Ordin
     dropped, firsts = array("Q"), array("Q")
     with ExitStack() as stack:
         # Unnamed files: gone with the process, however it ends.
-        files = [stack.enter_context(tempfile.TemporaryFile(dir=output)) for _ in range(partitions)]
+        folder = None if is_url(output) else output
+        files = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(partitions)]
         for shard in range(num_shards):
             _spread(np.fromiter(digests(output, shard), _ROW), files)
         for file in files:
@@ -153,7 +163,7 @@ def find_duplicates(output: str, num_shards: int, documents: int) -> tuple[Ordin
 
 def digests(output: str, shard: int) -> Iterator[tuple[int, int, int]]:
     """A 128-bit digest, in two halves, of each document of a shard, and its ordinal."""
-    path = Path(os.path.join(output, shard_stem(shard) + SAMPLES))
+    path = os.path.join(output, shard_stem(shard) + SAMPLES)
     columns = read_samples_table(path, ["key", "text_sha256", "image_sha256"])
     for key, text, images in zip(*columns.values(), strict=True):
         whole = hashlib.blake2b("".join([text, *images]).encode(), digest_size=16).digest()

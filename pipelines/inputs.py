@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from mmdata.errors import BadInputError, MMDataError
 from mmdata.sources.records import Segment
+from mmdata.storage.files import facts_of
 from mmdata.storage.paths import expand_paths
+from mmdata.storage.urls import absolute
 from pipelines.engine import UnitDone, UnitFailure, choose_workers, run_units
 from pipelines.options import Conversion
 from pipelines.plan import Plan, PlanInput, SegmentScan, input_names
@@ -65,7 +67,7 @@ def count_inputs(
     """
     expansion = expand_paths(specs, suffixes)
     problems = [Problem(path, text, text) for path, text in expansion.problems]
-    paths = [os.path.abspath(path) for path in expansion.files]
+    paths = [absolute(path) for path in expansion.files]
     times = Counter(paths)
     problems += [
         Problem(path, "is given twice", "was given twice") for path in times if times[path] > 1
@@ -95,15 +97,15 @@ def _entry(
     list_segments: Callable[[str], list[Segment]],
 ) -> PlanInput:
     """An input as it is now; with the earlier counts when the file has not changed."""
-    facts = os.stat(path)
-    if before and (before.bytes, before.mtime_ns) == (facts.st_size, facts.st_mtime_ns):
+    facts = facts_of(path)
+    if before and (before.bytes, before.version) == (facts.size, facts.version):
         before.name = name
         return before
     return PlanInput(
         path=path,
         name=name,
-        bytes=facts.st_size,
-        mtime_ns=facts.st_mtime_ns,
+        bytes=facts.size,
+        version=facts.version,
         segments=list_segments(path),
         scans=[],
     )

@@ -29,6 +29,7 @@ def print_conversion(result: ConversionResult, console: Console | None = None) -
 
 def _print_plan(result: ConversionResult, console: Console) -> None:
     plan, estimate = result.plan, result.plan.estimate()
+    free = free_bytes(result.output)
     console.print(f"plan for {result.output}", markup=False)
     table = Table()
     table.add_column("what")
@@ -43,7 +44,7 @@ def _print_plan(result: ConversionResult, console: Console) -> None:
         ("images (estimate)", f"{estimate.images:,}"),
         ("to read (estimate)", human_bytes(estimate.read_bytes)),
         ("to write (estimate)", human_bytes(estimate.write_bytes)),
-        ("free on that disk", human_bytes(free_bytes(result.output))),
+        ("free on that disk", "no limit known" if free is None else human_bytes(free)),
         (f"time on {result.workers or 1} cores (rough)", human_seconds(result.seconds)),
     ):
         table.add_row(what, amount)

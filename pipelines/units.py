@@ -4,11 +4,11 @@ The same code runs in the process and in a Ray task. It starts again from what i
 task that Ray retries after a crash of its worker does only what is left.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from mmdata.assemble import Draft, MissingImageError, Outcome, Scores, finish
 from mmdata.errors import MMDataError
@@ -29,6 +29,8 @@ Job = TypeVar("Job")
 
 #: Records between two ticks of progress.
 TICK_RECORDS = 50
+#: Records whose images are fetched early from a store; their bytes are held meanwhile.
+AHEAD_RECORDS = 8
 
 
 class Recipe(Protocol):
@@ -63,6 +65,15 @@ class RecordConverter(Protocol):
 
     def __call__(self, record: bytes | Overlong) -> Outcome | Draft:
         """One record as a sample, or why not."""
+        ...
+
+
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A converter that is faster when it knows the next records early: its images are far away."""
+
+    def ahead(self, record: bytes | Overlong) -> None:
+        """Begin to fetch what a record needs."""
         ...
 
 
@@ -231,7 +242,7 @@ def _drafts(
     unit: Unit, begin: int, records: Iterator[bytes | Overlong], convert: RecordConverter
 ) -> Iterator[tuple[int, Outcome | Draft]]:
     """Every record's place in the unit, and what the recipe makes of it."""
-    for place, record in enumerate(records, start=begin):
+    for place, record in enumerate(_looked_ahead(records, convert), start=begin):
         where = f"{unit.segment.label}: record {unit.first_record + place}"
         try:
             yield place, convert(record)
@@ -240,6 +251,22 @@ def _drafts(
         # Whatever a record brings about is told with the record; the unit then fails, others go on.
         except Exception as error:
             raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
+
+
+def _looked_ahead(
+    records: Iterator[bytes | Overlong], convert: RecordConverter
+) -> Iterator[bytes | Overlong]:
+    """The records; a converter that wants to is shown each of them some places early."""
+    if not isinstance(convert, LooksAhead):
+        yield from records
+        return
+    waiting: deque[bytes | Overlong] = deque()
+    for record in records:
+        convert.ahead(record)
+        waiting.append(record)
+        if len(waiting) > AHEAD_RECORDS:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _span(unit: Unit, begin: int, count: int) -> SourceSpan:

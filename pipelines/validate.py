@@ -8,11 +8,12 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
 from mmdata.errors import UserError
 from mmdata.shards.naming import MANIFEST_NAME
+from mmdata.storage.atomic import write_atomically
+from mmdata.storage.files import real_path, size_of
 from mmdata.storage.paths import expand_paths
 from mmdata.validation.findings import Findings
 from mmdata.validation.manifest_rules import Folder, check_folder, read_folder
@@ -37,14 +38,14 @@ def validate(options: Validate) -> ValidationReport:
             was checked.
     """
     paths = find_shards(options.shards)
-    by_folder: dict[Path, list[int]] = defaultdict(list)
+    by_folder: dict[str, list[int]] = defaultdict(list)
     for index, path in enumerate(paths):
-        by_folder[Path(path).parent].append(index)
+        by_folder[os.path.dirname(path) or "."].append(index)
     builder = ReportBuilder(options.max_findings)
     folders: list[tuple[Folder, Findings, list[int]]] = []
     for parent, indices in by_folder.items():
-        findings = Findings(str(parent / MANIFEST_NAME), options.max_findings)
-        names = {Path(paths[index]).name for index in indices}
+        findings = Findings(os.path.join(parent, MANIFEST_NAME), options.max_findings)
+        names = {os.path.basename(paths[index]) for index in indices}
         folders.append((read_folder(parent, names, findings), findings, indices))
     owed = {folder.path for folder, _, _ in folders if folder.ours}
     tasks = [
@@ -52,7 +53,7 @@ def validate(options: Validate) -> ValidationReport:
             path=path,
             level=options.level,
             max_findings=options.max_findings,
-            owed=Path(path).parent in owed,
+            owed=(os.path.dirname(path) or ".") in owed,
         )
         for path in paths
     ]
@@ -83,7 +84,7 @@ def find_shards(specs: Sequence[str]) -> list[str]:
         raise UserError("no shards given: name .tar files, folders, globs or {000..041} ranges")
     unique: dict[str, str] = {}
     for path in expansion.files:
-        unique.setdefault(os.path.realpath(path), path)
+        unique.setdefault(real_path(path), path)
     return list(unique.values())
 
 
@@ -132,12 +133,12 @@ def _build(
 
 
 def _total_bytes(tasks: Sequence[ShardTask]) -> int:
-    return sum(os.path.getsize(task.path) for task in tasks)
+    return sum(size_of(task.path) for task in tasks)
 
 
 def _write_json(report: ValidationReport, path: str) -> None:
     try:
-        Path(path).write_text(report.to_json(), encoding="utf-8")
+        write_atomically(path, report.to_json().encode())
     except OSError as error:
         raise UserError(f"--json {path}: {error.strerror or error}") from error
 

@@ -14,7 +14,7 @@ import msgspec
 from mmdata.errors import MMDataError
 from mmdata.shards.naming import REJECTS, SAMPLES, SIDECAR, TAR, sample_key, shard_stem
 from mmdata.shards.tar import END_MARK, member_header, padding
-from mmdata.storage.atomic import PendingFile, remove, sync_folder
+from mmdata.storage.atomic import Pending, pending_file, remove, sync_folder, write_atomically
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import SAMPLES_COLUMNS, Kind, Reject, Sidecar, SourceSpan, Tally
 
@@ -37,7 +37,7 @@ class ShardWriter:
         self._key_prefix = key_prefix
         self._rows: list[dict[str, Any]] = []
         self._rejects: list[Reject] = []
-        self._tar = PendingFile(self._path(TAR))
+        self._tar = pending_file(self._path(TAR))
 
     def add(self, ordinal: int, span: SourceSpan, parts: list[bytes], row: dict[str, Any]) -> None:
         """Append a sample.
@@ -86,8 +86,8 @@ class ShardWriter:
         pending = [self._tar]
         try:
             self._tar.write(END_MARK)
-            pending.append(table := PendingFile(self._path(SAMPLES)))
-            pending.append(rejects := PendingFile(self._path(REJECTS)))
+            pending.append(table := pending_file(self._path(SAMPLES)))
+            pending.append(rejects := pending_file(self._path(REJECTS)))
             table.write(samples_table(self._rows))
             for reject in self._rejects:
                 rejects.write(msgspec.json.encode(reject) + b"\n")
@@ -115,12 +115,10 @@ class ShardWriter:
             tally=self.tally,
             fingerprint=fingerprint,
         )
-        with PendingFile(self._path(SIDECAR)) as file:
-            file.write(encode_record(sidecar))
-        sync_folder(self.folder)
+        write_atomically(self._path(SIDECAR), encode_record(sidecar))
         return sidecar
 
-    def _publish(self, pending: list[PendingFile]) -> None:
+    def _publish(self, pending: list[Pending]) -> None:
         """Rename what the sidecar will vouch for; an old sidecar vouches for nothing any more."""
         remove([self._path(SIDECAR)])
         sync_folder(self.folder)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from mmdata.images import ImageRejected, verify_image
-from mmdata.shards.structure import Buffer, open_buffer
+from mmdata.storage.files import Buffer, open_buffer, read_bytes
 from mmdata.validation import sidecar_rules
 from mmdata.validation.document_rules import check_document
 from mmdata.validation.documents import Unreadable, check_json, decode_json, parse_document
@@ -112,7 +112,7 @@ class _Check:
         result.last_key = max(contents.keys, default="")
         if sidecar is not None:
             result.sidecar = sidecar
-            result.sidecar_sha256 = hashlib.sha256(self.beside.sidecar.read_bytes()).hexdigest()
+            result.sidecar_sha256 = hashlib.sha256(read_bytes(self.beside.sidecar)).hexdigest()
             result.num_images = sidecar.tally.images
             self.check_beside(sidecar, data, contents)
         if self.task.level != "structure":
