@@ -15,7 +15,7 @@ from mmdata.errors import StorageError
 from mmdata.images import ImageRejected
 from mmdata.sources.image_folder import check_name
 from mmdata.storage.files import is_folder, size_of
-from mmdata.storage.urls import filesystem, protocol_of, store_errors
+from mmdata.storage.urls import filesystem, is_web, store_errors
 from schemas.reasons import ImageDrop
 
 _THREADS = 16
@@ -120,7 +120,7 @@ class ImageObjects:
 
 def _quoted(url: str, name: str) -> str:
     """A name as it stands in a URL: on the web `?` and `#` would end the path."""
-    return quote(name) if protocol_of(url) in ("http", "https") else name
+    return quote(name) if is_web(url) else name
 
 
 def find_objects(
@@ -140,6 +140,6 @@ def find_objects(
         filled = pattern.format_map(fields | {"image_name": "{image_name}"})
         return ImageObjects((), filled if "://" in filled else f"{root}/{filled}", max_bytes)
     folders = [f"{root}/{name}" for name in dict.fromkeys((shard_number, stem)) if name]
-    if protocol_of(root) not in ("http", "https"):  # a web server does not say what is a folder
+    if not is_web(root):  # a web server does not say what is a folder
         folders = [folder for folder in folders if is_folder(folder)]
     return ImageObjects((*folders, root), "", max_bytes)

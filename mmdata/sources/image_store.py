@@ -20,7 +20,7 @@ from mmdata.sources.parquet_images import ParquetImages
 from mmdata.sources.tar_images import TarImages
 from mmdata.storage.files import is_folder, list_names
 from mmdata.storage.paths import expand_paths
-from mmdata.storage.urls import absolute, check_url, is_url
+from mmdata.storage.urls import absolute, check_url, is_url, is_web
 
 StoreKind = Literal["folder", "tars", "img2dataset-files", "parquet"]
 _SHARD_FOLDER = re.compile(r"\d{5,}")
@@ -73,7 +73,7 @@ def find_images(spec: str, allowed: tuple[str, ...]) -> ImageSource:
     """
     if is_url(spec):
         check_url(spec)
-        if spec.startswith(("http://", "https://")) and not spec.endswith((".tar", ".parquet")):
+        if is_web(spec) and not spec.endswith((".tar", ".parquet")):
             return ImageSource("folder", absolute(spec))  # a web server cannot be looked into
     if is_folder(spec):
         return _folder(absolute(spec), allowed)

@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 
 from mmdata.errors import BadInputError, StorageError
 from mmdata.storage.files import open_file, size_of
+from mmdata.storage.urls import is_web
 
 SUFFIXES = (".jsonl", ".jsonl.zip", ".jsonl.gz", ".jsonl.zst")
 #: Plain files are cut into ranges of this size, so that a large one is read in parallel.
@@ -81,6 +82,8 @@ def list_segments(path: str) -> list[Segment]:
         return [Segment(path)]
     if any(head.startswith(known) for known in _MAGIC.values()):
         raise BadInputError(f"{path}: is compressed: name it .jsonl.zip, .jsonl.gz or .jsonl.zst")
+    if is_web(path):
+        return [Segment(path, "", 0, size)]  # each range would be a download of the whole
     starts = range(0, max(size, 1), RANGE_BYTES)
     return [Segment(path, "", start, min(start + RANGE_BYTES, size)) for start in starts]
 

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import IO, Any, BinaryIO, cast
 
 from mmdata.errors import StorageError
-from mmdata.storage.urls import PART_BYTES, absolute, filesystem, is_url, store_errors
+from mmdata.storage.urls import PART_BYTES, absolute, filesystem, is_url, is_web, store_errors
 
 Buffer = mmap.mmap | bytes
 _COPY_BYTES = 4 * 2**20
@@ -134,7 +134,13 @@ def glob(pattern: str) -> list[str]:
 
 
 def open_file(path: str) -> AbstractContextManager[BinaryIO]:
-    """A file to read and seek in. Of a store, 16 MiB are read ahead."""
+    """A file to read and seek in.
+
+    Of a store, 16 MiB are read ahead. Of a web server, which may know no ranges, an unnamed local
+    copy is made.
+    """
+    if is_web(path):
+        return cast(AbstractContextManager[BinaryIO], _local(path))
     if is_url(path):
         return cast(AbstractContextManager[BinaryIO], _StoreFile(path))
     return open(path, "rb")
@@ -146,7 +152,8 @@ class _StoreFile(io.RawIOBase):
     def __init__(self, url: str) -> None:
         self._url = url
         with store_errors(url):
-            self._file = filesystem(url).open(url, "rb", block_size=PART_BYTES)
+            size = 0 if is_web(url) else PART_BYTES  # 0: one request, read from start to end
+            self._file = filesystem(url).open(url, "rb", block_size=size)
 
     def readable(self) -> bool:
         return True
@@ -250,9 +257,9 @@ def _local(path: str) -> Iterator[IO[bytes]]:
             yield file
         return
     with tempfile.TemporaryFile() as copy:
-        with open_file(path) as source:
+        with _StoreFile(path) as source:
             shutil.copyfileobj(source, copy, _COPY_BYTES)
-        copy.flush()
+        copy.seek(0)
         yield copy
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from mmdata.errors import StorageError
+from mmdata.errors import StorageError, UserError
 from mmdata.storage.files import facts_of, read_bytes
 from mmdata.storage.urls import filesystem, protocol_of, store_errors
 
@@ -30,6 +30,8 @@ class ObjectKeeper:
                 filesystem(self._path).pipe_file(self._path, data, mode="create")
         except FileExistsError:
             return False
+        except FileNotFoundError as error:
+            raise UserError(f"{self._path}: there is no such bucket; create it first") from error
         return True
 
     def touch(self, data: bytes) -> None:

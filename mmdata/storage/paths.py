@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mmdata.errors import MissingExtraError, UserError
 from mmdata.storage import files as stores
-from mmdata.storage.urls import is_url
+from mmdata.storage.urls import is_url, is_web
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -123,7 +123,7 @@ def _resolve(path: str, suffixes: tuple[str, ...]) -> tuple[list[str], str]:
 def _resolve_url(url: str, suffixes: tuple[str, ...]) -> tuple[list[str], str]:
     """The files of a store that a URL stands for, or why it stands for none."""
     try:
-        if any(char in url for char in "*?[") and not url.startswith(("http://", "https://")):
+        if any(char in url for char in "*?[") and not is_web(url):
             found = sorted(stores.glob(url), key=natural_key)
             return found, "" if found else "no file matches"
         if not stores.exists(url):

@@ -44,6 +44,11 @@ def protocol_of(url: str) -> str:
     return _ALIASES.get(name, name)
 
 
+def is_web(path: str) -> bool:
+    """Whether a path is on a web server: read from start to end, not listed, not written to."""
+    return path.lower().startswith(("http://", "https://"))
+
+
 def absolute(path: str) -> str:
     """A path that means the same from any working folder.
 
