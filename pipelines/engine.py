@@ -20,8 +20,8 @@ from pipelines.events import Alive, Event, attempt
 from pipelines.events import UnitAgain as UnitAgain
 from pipelines.events import UnitDone as UnitDone
 from pipelines.events import UnitFailure as UnitFailure
-from pipelines.ray_session import MAX_RETRIES as MAX_RETRIES
 from pipelines.ray_session import RaySession, Service
+from pipelines.ray_tasks import MAX_RETRIES as MAX_RETRIES
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -48,7 +48,7 @@ def choose_workers(requested: int | None, work_seconds: float, ray_address: str 
 
 
 def run_units(
-    work: Callable[[Unit], Iterator[Result]],
+    work: Callable[[Unit], Iterator[Result | Alive]],
     units: Sequence[Unit],
     *,
     workers: int,
@@ -75,7 +75,9 @@ def run_units(
         for index, unit in enumerate(units):
             events = attempt(work, index, unit)
             with closing(events):
-                yield from (event for event in events if not isinstance(event[1], Alive))
+                for place, event in events:
+                    if not isinstance(event, Alive):
+                        yield place, event
         return
     with RaySession(workers, ray_address, service, stall_seconds) as session:
         yield from session.run(work, units)

@@ -1,8 +1,12 @@
 """What a unit of work tells while it runs and how it ended: the words between engine and jobs."""
 
+import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -12,7 +16,7 @@ Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
 #: A unit that is at work says so at least this often, as far as it comes between two steps.
-PULSE_SECONDS = 5.0
+PULSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,41 @@ class Pulse:
             return False
         self._last = now
         return True
+
+
+def alive_while(compute: Callable[[], Result]) -> Generator[Alive, None, Result]:
+    """Run a computation that cannot yield by itself; returns what it returns.
+
+    It counts as alive while its thread uses its core: one that waits for a disk for ever does not,
+    one that turns in circles does.
+    """
+    outcome: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(compute())
+        # Raised again in the thread that waits.
+        except BaseException as error:  # noqa: BLE001
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    used = 0.0
+    while True:
+        with suppress(TimeoutError):
+            return outcome.result(PULSE_SECONDS)
+        before, used = used, _cpu_seconds(thread)
+        if used > before:
+            yield Alive()
+
+
+def _cpu_seconds(thread: threading.Thread) -> float:
+    """That a thread has used; of all threads where the system does not tell them apart (macOS)."""
+    if sys.platform != "linux" or thread.ident is None:
+        return time.process_time()
+    with suppress(OSError):  # it has just ended
+        return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+    return 0.0
 
 
 def attempt(

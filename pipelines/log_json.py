@@ -17,7 +17,7 @@ from typing import IO, Any
 from mmdata.errors import UserError
 from mmdata.shards.naming import REJECTS, TAR, shard_stem
 from pipelines.dedupe import standing
-from pipelines.engine import UnitDone, UnitFailure
+from pipelines.engine import UnitAgain, UnitDone, UnitFailure
 from pipelines.plan import Plan
 from pipelines.units import Tick, UnitTask
 from schemas.reasons import DocumentDrop
@@ -51,6 +51,9 @@ class RunLog:
         elif isinstance(event, UnitFailure):
             self._shards(plan, task)
             self.write("failure", unit=task.unit.segment.label, error=event.error)
+        elif isinstance(event, UnitAgain):
+            label = task.unit.segment.label
+            self.write("again", unit=label, why=event.why, detail=event.detail)
         elif isinstance(event, UnitDone):
             self._shards(plan, task)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mmdata.errors import BadInputError
+from mmdata.errors import BadInputError, ReadFaultError
 from mmdata.images import ImageRejected
 from mmdata.shards.structure import Buffer, Damage, Fault, Member, open_buffer, walk
 from mmdata.sources.image_folder import check_name
@@ -103,11 +103,14 @@ class TarImages:
         if place.size > self._max_bytes:
             detail = f"{name}: {place.size} bytes, at most {self._max_bytes} are taken"
             raise ImageRejected(ImageDrop.TOO_LARGE, detail)
-        descriptor = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            data = os.pread(descriptor, place.size, place.offset)
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                data = os.pread(descriptor, place.size, place.offset)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise ReadFaultError(place.path, error) from error
         if len(data) != place.size:
             raise BadInputError(f"{place.path}: has changed since it was indexed; run again")
         return data

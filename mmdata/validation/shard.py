@@ -84,6 +84,8 @@ def check_shard(task: ShardTask) -> ShardResult:
     findings = Findings(task.path, task.max_findings)
     result = ShardResult(path=task.path, counts=findings.counts, findings=findings.kept)
     try:
+        if task.level != "structure":
+            result.sha256 = sidecar_rules.hash_file(task.path)
         with open_buffer(task.path) as data:
             _Check(task, findings, result).run(data)
     except OSError as error:
@@ -116,8 +118,7 @@ class _Check:
             result.num_images = sidecar.tally.images
             self.check_beside(sidecar, data, contents)
         if self.task.level != "structure":
-            result.sha256 = sidecar_rules.hash_buffer(data)
-            if sidecar is not None:
+            if sidecar is not None and result.sha256 is not None:
                 sidecar_rules.hash_fits(sidecar, result.sha256, findings)
             result.num_images = 0
             self.check_members(data, contents)
