@@ -190,5 +190,5 @@ def _own_fault(nodes: Sequence[str]) -> bool:
     if len(nodes) > MAX_CRASHES:
         return True
     known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    alive = {node["NodeID"] for node in known if node["Alive"]}
-    return sum(node in alive for node in nodes) > MAX_RETRIES
+    lost = {node["NodeID"] for node in known if not node["Alive"]}
+    return sum(node not in lost for node in nodes) > MAX_RETRIES

@@ -110,8 +110,11 @@ def _print_excluded(result: ConversionResult, console: Console) -> None:
 def _print_again(result: ConversionResult, console: Console) -> None:
     crashed = {label for label, event in result.again if event.why == "crashed"}
     if crashed:
-        units = "unit was" if len(crashed) == 1 else "units were"
-        console.print(f"{len(crashed):,} {units} run again after a crash of their worker or node")
+        one = len(crashed) == 1
+        console.print(
+            f"{len(crashed):,} {'unit was' if one else 'units were'} run again after a crash of "
+            f"{'its' if one else 'their'} worker or node"
+        )
     for label, event in result.again:
         if event.why == "stalled":
             console.print(f"run again: {label}: {event.detail}", markup=False)
