@@ -77,7 +77,7 @@ def committed(output: Path) -> int:
 
 def wait_for_shards(process: "subprocess.Popen[str]", output: Path, least: int = 5) -> None:
     """Until some shards are committed, and not all."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while committed(output) < least:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline

@@ -85,9 +85,9 @@ def test_a_lost_node_costs_its_units_another_run_and_nothing_else(
     more = ("--ray-address", cluster.address, "--log-json", str(tmp_path / "log"))
     slower = SLOW.replace("0.3", "1.2")  # its workers outlive a raylet by up to 15 s
     process = start(hooked(corpus.command(output, *MORE, *more), slower))
-    wait_for_shards(process, output, 6)
+    wait_for_shards(process, output, 3)
     kill(cluster.list_all_nodes()[-1], "raylet")
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stdout + stderr
     assert snapshot(output) == reference
     assert leftovers(output) == []
