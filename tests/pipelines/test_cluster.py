@@ -25,7 +25,15 @@ from tests.corpus import (
     run_cli,
     snapshot,
 )
-from tests.processes import SLOW, Start, committed, hooked, starter, wait_for_shards
+from tests.processes import (
+    SLOW,
+    Start,
+    committed,
+    descendants,
+    hooked,
+    starter,
+    wait_for_shards,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -78,15 +86,31 @@ def kill(node: Any, *kinds: str) -> None:
         os.kill(node.all_processes[kind][0].process.pid, signal.SIGKILL)
 
 
+def wait_until_at_work(node: Any) -> list[int]:
+    """The processes of a node that do units, as soon as there are any."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    deadline = time.monotonic() + 60
+    while True:
+        below = descendants(raylet)
+        busy = [pid for pid, name in below if name.startswith("ray::_attempt")]
+        if busy:
+            return busy
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_a_lost_node_costs_its_units_another_run_and_nothing_else(
     cluster: Any, start: Start, corpus: Corpus, reference: dict[str, str], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     more = ("--ray-address", cluster.address, "--log-json", str(tmp_path / "log"))
-    slower = SLOW.replace("0.3", "1.2")  # its workers outlive a raylet by up to 15 s
-    process = start(hooked(corpus.command(output, *MORE, *more), slower))
-    wait_for_shards(process, output, 3)
-    kill(cluster.list_all_nodes()[-1], "raylet")
+    process = start(hooked(corpus.command(output, *MORE, *more), SLOW))
+    wait_for_shards(process, output, 1)
+    (node, *_) = cluster.worker_nodes
+    workers = wait_until_at_work(node)
+    kill(node, "raylet")
+    for pid in workers:  # which may outlive their raylet for as long as their unit takes
+        os.kill(pid, signal.SIGKILL)
     stdout, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stdout + stderr
     assert snapshot(output) == reference
