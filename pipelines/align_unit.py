@@ -27,6 +27,7 @@ from mmdata.storage.files import read_bytes, size_of
 from mmdata.storage.lease import holds
 from mmdata.versions import clip_versions, codec_versions
 from pipelines.clip import Scored, front_end, open_backend
+from pipelines.events import Pulse
 from pipelines.scoring import DocumentScorer, Item
 from pipelines.units import (
     TICK_RECORDS,
@@ -103,9 +104,10 @@ def _write(
     scorer = DocumentScorer(backend, front, clip.batch_size)
     last = progress_of(writer.tally)
     yield Tick(writer.tally.records, 0, 0, last.dropped)
+    pulse = Pulse()
     for number, (sample, matrix) in enumerate(scorer.score(source.items(front)), start=1):
         _add(writer, source, sample, finish(sample.draft, Scores(matrix, clip.source)))
-        if number % TICK_RECORDS == 0:
+        if number % TICK_RECORDS == 0 or pulse.due():
             now = progress_of(writer.tally)
             yield ticked(last, now)
             last = now

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -28,10 +28,17 @@ from pipelines.clip import (
     total_scored,
 )
 from pipelines.dedupe import draft_fingerprint, finish_drafts, must_refresh, standing
-from pipelines.engine import UnitFailure, choose_workers, run_units, terminate_as_interrupt
+from pipelines.engine import (
+    UnitAgain,
+    UnitFailure,
+    choose_workers,
+    run_units,
+    terminate_as_interrupt,
+)
+from pipelines.events import Alive
 from pipelines.inputs import count_inputs
 from pipelines.log_json import RunLog, open_log
-from pipelines.options import Conversion
+from pipelines.options import Conversion, RunOptions
 from pipelines.output import (
     add_tally,
     check_is_ours,
@@ -70,36 +77,11 @@ class Work(Generic[Job]):
     """
 
     recipe: Job
-    run: Callable[[UnitTask[Job]], Iterator[Tick | Scored]]
+    run: Callable[[UnitTask[Job]], Iterator[Tick | Scored | Alive]]
     title: str
     images_per_second: float
     clip: ClipSpec | None = None
     key_prefix: str = ""
-
-
-class RunOptions(Protocol):
-    """What a run is told, whatever it works on."""
-
-    @property
-    def workers(self) -> int | None: ...
-    @property
-    def ray_address(self) -> str | None: ...
-    @property
-    def limit(self) -> int | None: ...
-    @property
-    def overwrite(self) -> bool: ...
-    @property
-    def refresh_missing(self) -> bool: ...
-    @property
-    def verify_committed(self) -> bool: ...
-    @property
-    def ignore_free_space(self) -> bool: ...
-    @property
-    def dry_run(self) -> bool: ...
-    @property
-    def log_json(self) -> str | None: ...
-    @property
-    def clip_actors(self) -> int | None: ...
 
 
 def run_conversion(
@@ -272,6 +254,8 @@ def _finish(options: RunOptions, key_prefix: str, lease: Lease, result: Conversi
             lease.holder.run,
             key_prefix,
             workers=options.workers,
+            ray_address=options.ray_address,
+            stall_seconds=options.stall_timeout,
         )
     except KeyboardInterrupt:
         result.interrupted = True
@@ -303,7 +287,14 @@ def _do(
     scored: list[Scored] = []
     with Progress(work.title, total=total, quiet=quiet or not tasks) as progress:
         try:
-            events = run_units(work.run, tasks, workers=workers, ray_address=address, service=pool)
+            events = run_units(
+                work.run,
+                tasks,
+                workers=workers,
+                ray_address=address,
+                service=pool,
+                stall_seconds=options.stall_timeout,
+            )
             with closing(events):
                 for index, event in events:
                     log.tell(result.plan, tasks[index], event)
@@ -313,6 +304,10 @@ def _do(
                         scored.append(event)
                     elif isinstance(event, UnitFailure):
                         result.failures.append((tasks[index].unit.segment.label, event))
+                    elif isinstance(event, UnitAgain):
+                        label = tasks[index].unit.segment.label
+                        result.again.append((label, event))
+                        progress.say(f"{label}: {event.detail}; it is run again")
         except KeyboardInterrupt:
             result.interrupted = True
         result.seconds = progress.seconds

@@ -14,6 +14,7 @@ import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
+from math import inf
 from typing import IO
 
 import numpy as np
@@ -23,7 +24,7 @@ from mmdata.shards.naming import KEY_DIGITS, SAMPLES, shard_stem
 from mmdata.shards.reader import read_samples_table
 from mmdata.storage.urls import is_url
 from pipelines.dedupe_shards import Duplicate, FinishTask, finish_shards
-from pipelines.engine import UnitFailure, run_units
+from pipelines.engine import UnitFailure, choose_workers, run_units
 from pipelines.output import committed, forget_manifest, lacks_images
 from pipelines.output_files import OutputFiles, look_at
 from pipelines.plan import Plan
@@ -71,7 +72,15 @@ def must_refresh(sidecar: Sidecar) -> bool:
 
 
 def finish_drafts(
-    plan: Plan, output: str, lease_path: str, run: str, key_prefix: str, *, workers: int | None
+    plan: Plan,
+    output: str,
+    lease_path: str,
+    run: str,
+    key_prefix: str,
+    *,
+    workers: int | None,
+    ray_address: str | None = None,
+    stall_seconds: float = 0.0,
 ) -> list[tuple[str, UnitFailure]]:
     """Drop later duplicates from the shards, once all of them stand; (shard, failure) if any.
 
@@ -82,6 +91,8 @@ def finish_drafts(
         run: that holds the lease.
         key_prefix: of sample keys.
         workers: as asked for; many shards are written anew by as many.
+        ray_address: of a cluster that does it.
+        stall_seconds: patience with a worker.
     """
     if draft_fingerprint(plan) == plan.fingerprint:
         return []
@@ -115,10 +126,25 @@ def finish_drafts(
         )
         for chunk in chunks
     ]
-    many = len(np.unique(homes)) >= _WORKERS_FROM
-    workers = (os.cpu_count() or 1 if workers is None else workers) if many else 0
+    if len(np.unique(homes)) < _WORKERS_FROM:
+        return _finish(tasks, workers=0, ray_address=None, stall_seconds=0.0)
+    workers = choose_workers(workers, inf, ray_address)
+    return _finish(tasks, workers=workers, ray_address=ray_address, stall_seconds=stall_seconds)
+
+
+def _finish(
+    tasks: Sequence[FinishTask], *, workers: int, ray_address: str | None, stall_seconds: float
+) -> list[tuple[str, UnitFailure]]:
+    """Run the tasks; what failed."""
     failures = []
-    with closing(run_units(finish_shards, tasks, workers=workers)) as events:
+    events = run_units(
+        finish_shards,
+        tasks,
+        workers=workers,
+        ray_address=ray_address,
+        stall_seconds=stall_seconds,
+    )
+    with closing(events):
         for index, event in events:
             if isinstance(event, UnitFailure):
                 failures.append((f"shards from {shard_stem(tasks[index].shards[0])}", event))

@@ -19,7 +19,7 @@ from mmdata.shards.naming import REJECTS, TAR, shard_stem
 from mmdata.storage.files import read_bytes
 from mmdata.storage.urls import is_url
 from pipelines.dedupe import standing
-from pipelines.engine import UnitDone, UnitFailure
+from pipelines.engine import UnitAgain, UnitDone, UnitFailure
 from pipelines.plan import Plan
 from pipelines.units import Tick, UnitTask
 from schemas.reasons import DocumentDrop
@@ -53,6 +53,9 @@ class RunLog:
         elif isinstance(event, UnitFailure):
             self._shards(plan, task)
             self.write("failure", unit=task.unit.segment.label, error=event.error)
+        elif isinstance(event, UnitAgain):
+            label = task.unit.segment.label
+            self.write("again", unit=label, why=event.why, detail=event.detail)
         elif isinstance(event, UnitDone):
             self._shards(plan, task)
 

@@ -21,6 +21,7 @@ def print_conversion(result: ConversionResult, console: Console | None = None) -
     _print_counts(result, console)
     _print_dropped(result.tally, console)
     _print_excluded(result, console)
+    _print_again(result, console)
     for label, failure in result.failures:
         console.print(f"failed: {label}: {failure.error}", markup=False)
     _print_scored(result, console)
@@ -105,6 +106,19 @@ def _print_excluded(result: ConversionResult, console: Console) -> None:
                 f"note: {planned.name} holds {len(members)} .jsonl members; all are read",
                 markup=False,
             )
+
+
+def _print_again(result: ConversionResult, console: Console) -> None:
+    crashed = {label for label, event in result.again if event.why == "crashed"}
+    if crashed:
+        one = len(crashed) == 1
+        console.print(
+            f"{len(crashed):,} {'unit was' if one else 'units were'} run again after a crash of "
+            f"{'its' if one else 'their'} worker or node"
+        )
+    for label, event in result.again:
+        if event.why == "stalled":
+            console.print(f"run again: {label}: {event.detail}", markup=False)
 
 
 def _print_scored(result: ConversionResult, console: Console) -> None:

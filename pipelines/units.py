@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from mmdata.assemble import Draft, MissingImageError, Outcome, Scores, finish
-from mmdata.errors import MMDataError
+from mmdata.errors import MMDataError, ReadFaultError
 from mmdata.shards.naming import sample_key
 from mmdata.shards.writer import ShardWriter
 from mmdata.similarity import ClipSpec
@@ -19,6 +19,7 @@ from mmdata.sources.records import Overlong, Segment, read_records
 from mmdata.storage.lease import holds
 from mmdata.versions import clip_versions, codec_versions
 from pipelines.clip import Scored, front_end, open_backend
+from pipelines.events import Alive, Pulse
 from pipelines.output import committed, lacks_images
 from pipelines.plan import SegmentScan, Unit
 from pipelines.scoring import DocumentScorer, Item
@@ -112,7 +113,7 @@ class Tick:
     dropped: int
 
 
-def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick | Scored]:
+def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick | Scored | Alive]:
     """Write the task's shards of a unit.
 
     Raises:
@@ -127,11 +128,18 @@ def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick | Scored]:
         if is_done(task, shard):
             continue
         begin, end = unit.cut(shard - unit.first_shard), unit.cut(shard - unit.first_shard + 1)
-        for _ in islice(records, begin - position):
-            pass
+        yield from _pass_over(records, begin - position)
         position = end
         part = islice(records, end - begin)
         yield from _write_shard(task, shard, begin, part, end - begin, convert)
+
+
+def _pass_over(records: Iterator[bytes | Overlong], number: int) -> Iterator[Alive]:
+    """Read on to where a missing shard begins."""
+    pulse = Pulse()
+    for _ in islice(records, number):
+        if pulse.due():
+            yield Alive()
 
 
 def conversion_versions(clip: ClipSpec | None) -> dict[str, str]:
@@ -167,6 +175,7 @@ def _write_shard(
     writer = ShardWriter(task.output, shard, key_prefix=task.recipe.key_prefix)
     last = Tick(0, 0, 0, 0)
     count = 0
+    pulse = Pulse()
     scoring = _Scoring(task.clip, task.pool, shard) if task.clip else None
     drafts = _drafts(unit, begin, records, convert)
     outcomes = scoring.outcomes(drafts) if scoring else drafts
@@ -174,7 +183,7 @@ def _write_shard(
         for place, outcome in outcomes:
             count += 1
             _add_outcome(writer, unit, place, _finished(outcome), task.recipe.key_prefix)
-            if count % TICK_RECORDS == 0:
+            if count % TICK_RECORDS == 0 or pulse.due():
                 now = progress_of(writer.tally)
                 yield ticked(last, now)
                 last = now
@@ -246,7 +255,7 @@ def _drafts(
         where = f"{unit.segment.label}: record {unit.first_record + place}"
         try:
             yield place, convert(record)
-        except MissingImageError as error:
+        except (MissingImageError, ReadFaultError) as error:
             raise UnitError(f"{where}: {error}") from error
         # Whatever a record brings about is told with the record; the unit then fails, others go on.
         except Exception as error:

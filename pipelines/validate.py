@@ -8,6 +8,7 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Never
 
 from mmdata.errors import UserError
@@ -21,7 +22,8 @@ from mmdata.validation.report import ReportBuilder, ValidationReport
 from mmdata.validation.rules import Level
 from mmdata.validation.shard import ShardResult, ShardTask, check_shard
 from pipelines.config import Validate
-from pipelines.engine import UnitDone, UnitFailure, choose_workers, run_units
+from pipelines.engine import UnitAgain, UnitDone, UnitFailure, choose_workers, run_units
+from pipelines.events import Alive, alive_while
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -95,12 +97,19 @@ def run_tasks(tasks: Sequence[ShardTask], options: Validate) -> list[ShardResult
     results: list[ShardResult | None] = [None] * len(tasks)
     with _progress(len(tasks)) as bar:
         for index, event in run_units(
-            check_unit, tasks, workers=workers, ray_address=options.ray_address
+            check_at_ray if workers or options.ray_address else check_unit,
+            tasks,
+            workers=workers,
+            ray_address=options.ray_address,
+            stall_seconds=options.stall_timeout,
         ):
             if isinstance(event, ShardResult):
                 results[index] = event
             elif isinstance(event, UnitFailure):
                 results[index] = _failed(tasks[index], event)
+            elif isinstance(event, UnitAgain):
+                text = f"{tasks[index].path}: {event.detail}; it is checked again"
+                bar.write(text, file=sys.stderr)
             if isinstance(event, UnitDone | UnitFailure):
                 bar.update()
     return [
@@ -112,6 +121,11 @@ def run_tasks(tasks: Sequence[ShardTask], options: Validate) -> list[ShardResult
 def check_unit(task: ShardTask) -> Iterator[ShardResult]:
     """One shard, as the engine wants it."""
     yield check_shard(task)
+
+
+def check_at_ray(task: ShardTask) -> Iterator[ShardResult | Alive]:
+    """The same, with signs of life while it goes on."""
+    yield (yield from alive_while(partial(check_shard, task)))
 
 
 def _failed(task: ShardTask, failure: UnitFailure) -> ShardResult:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mmdata.errors import BadInputError
+from mmdata.errors import BadInputError, ReadFaultError, StorageError
 from mmdata.images import ImageRejected
 from mmdata.shards.structure import Damage, Fault, Member, walk
 from mmdata.sources.image_folder import check_name
@@ -104,7 +104,12 @@ class TarImages:
         if place.size > self._max_bytes:
             detail = f"{name}: {place.size} bytes, at most {self._max_bytes} are taken"
             raise ImageRejected(ImageDrop.TOO_LARGE, detail)
-        data = read_range(place.path, place.offset, place.size)
+        try:
+            data = read_range(place.path, place.offset, place.size)
+        except StorageError:
+            raise
+        except OSError as error:
+            raise ReadFaultError(place.path, error) from error
         if len(data) != place.size:
             raise BadInputError(f"{place.path}: has changed since it was indexed; run again")
         return data

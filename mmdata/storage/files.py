@@ -140,7 +140,7 @@ def open_file(path: str) -> AbstractContextManager[BinaryIO]:
     copy is made.
     """
     if is_web(path):
-        return cast(AbstractContextManager[BinaryIO], _local(path))
+        return cast(AbstractContextManager[BinaryIO], local_file(path))
     if is_url(path):
         return cast(AbstractContextManager[BinaryIO], _StoreFile(path))
     return open(path, "rb")
@@ -229,28 +229,38 @@ def open_buffer(path: str) -> Iterator[Buffer]:
     Raises:
         OSError: the file cannot be opened.
     """
-    with _local(path) as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            yield b""
-            return
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with local_file(path) as file, mapped(file) as data:
+        yield data
+
+
+@contextmanager
+def mapped(file: IO[bytes]) -> Iterator[Buffer]:
+    """An open file on this machine as memory, to be read from start to end."""
+    data = _map(file)
     try:
-        mapped.madvise(mmap.MADV_SEQUENTIAL)
-        yield mapped
+        if isinstance(data, mmap.mmap):
+            data.madvise(mmap.MADV_SEQUENTIAL)
+        yield data
     finally:
-        mapped.close()
+        if isinstance(data, mmap.mmap):
+            data.close()
 
 
 def map_file(path: str) -> Buffer:
     """As `open_buffer`, for a caller that closes the map himself."""
-    with _local(path) as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return b""
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with local_file(path) as file:
+        return _map(file)
+
+
+def _map(file: IO[bytes]) -> Buffer:
+    """A map of a file; bytes of an empty one, which cannot be mapped."""
+    if os.fstat(file.fileno()).st_size == 0:
+        return b""
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 @contextmanager
-def _local(path: str) -> Iterator[IO[bytes]]:
+def local_file(path: str) -> Iterator[IO[bytes]]:
     """A file on this machine: itself, or a copy of what is in a store, gone when it is closed."""
     if not is_url(path):
         with open(path, "rb") as file:

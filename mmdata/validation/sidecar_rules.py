@@ -24,7 +24,6 @@ from schemas.manifest import SAMPLES_COLUMNS, Reject, Sidecar, Tally
 
 _SIDECAR_DECODER = msgspec.json.Decoder(Sidecar)
 _REJECT_DECODER = msgspec.json.Decoder(Reject)
-_HASH_BYTES = 8 * 2**20
 
 #: Columns that the tar's headers and the tally are checked against.
 STRUCTURE_COLUMNS = ("key", "offset", "size", "sentences", "matched", "image_bytes", "reencoded")
@@ -100,16 +99,6 @@ def hash_fits(sidecar: Sidecar, digest: str, findings: Findings) -> None:
     """SIDE005."""
     if digest != sidecar.sha256:
         findings.add("SIDE005", sidecar.sha256, digest, path="$.sha256")
-
-
-def hash_buffer(data: Buffer) -> str:
-    """sha256 of a tar, in pieces that leave the page cache to others."""
-    digest = hashlib.sha256()
-    with memoryview(data) as view:
-        for start in range(0, len(view), _HASH_BYTES):
-            with view[start : start + _HASH_BYTES] as piece:
-                digest.update(piece)
-    return digest.hexdigest()
 
 
 def read_samples(
