@@ -8,7 +8,7 @@ on the command line wins.
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field, field, fields, make_dataclass, replace
 from typing import Annotated, Any, get_type_hints
 
@@ -248,6 +248,15 @@ def _take_config(arguments: list[str]) -> tuple[str | None, list[str]]:
     return None, arguments
 
 
+def _meant(key: str, options: Iterable[str]) -> str:
+    """The nearest option, or all where none is near."""
+    from difflib import get_close_matches
+
+    names = [name.replace("_", "-") for name in options]
+    near = get_close_matches(key.replace("_", "-"), names, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"
+
+
 def _read_config(path: str | None, options: type) -> dict[str, Any]:
     """The options that a YAML file gives, checked against their types.
 
@@ -270,7 +279,7 @@ def _read_config(path: str | None, options: type) -> dict[str, Any]:
     for name, value in values.items():
         key = str(name).replace("-", "_")
         if key not in hints:
-            raise UserError(f"--config {path}: no option {name!r}; there are {', '.join(hints)}")
+            raise UserError(f"--config {path}: no option {name!r}{_meant(key, hints)}")
         try:
             found[key] = msgspec.convert(value, hints[key])
         except msgspec.ValidationError as error:

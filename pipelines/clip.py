@@ -28,7 +28,7 @@ from mmdata.similarity import (
 )
 from mmdata.versions import clip_versions
 from pipelines.actors import ActorPool, actor_calls
-from pipelines.config import ClipDevice
+from pipelines.options import ClipDevice
 from pipelines.scoring import Pending
 
 #: Batches that a task has in flight at the actors.

@@ -1,163 +1,46 @@
 """What each data command can be told: one dataclass a command, which is also its Python API.
 
-Only the standard library is imported here (and `mmdata.images.policy`, which keeps to the same
-rule), so that the command line can show its help without loading numpy, ray or pyarrow.
+Only the standard library is imported here (and modules that keep to the same rule), so that the
+command line can show its help without loading numpy, ray or pyarrow.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
 from mmdata.errors import UserError
-from mmdata.images.policy import ImageFormat, ImagePolicy, ResizeMode
+from pipelines.options import (
+    ClipDevice,
+    Conversion,
+    at_least,
+    check_choices,
+    check_clip,
+    check_image_path,
+    check_min_similarity,
+    check_paths,
+)
 
-OnMissing = Literal["drop-image", "drop-document", "error"]
 Level = Literal["structure", "content", "full"]
-ClipDevice = Literal["auto", "cpu", "cuda"]
-Dedupe = Literal["none", "exact"]
-MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConvertMmc4:
+class ConvertMmc4(Conversion):
     """Convert MMC4 documents and a folder of downloaded images to shards."""
 
     docs: tuple[str, ...] = field(metadata={"positional": True})
     """MMC4 files (.jsonl, .jsonl.zip, .jsonl.gz, .jsonl.zst), folders, globs or {0..9} ranges."""
     images: str
     """A folder (`<shard number>/`, `<stem>/`, flat), tars, parquet files or img2dataset output."""
-    output: str
-    """Folder that the shards are written to."""
-    docs_per_shard: int = 1000
-    """Most records in one shard."""
-    num_shards: int | None = None
-    """Write at least this many shards (lowers --docs-per-shard as needed)."""
-    workers: int | None = None
-    """Ray worker processes; 0: convert in this process. Default: all cores, 0 for small jobs."""
-    ray_address: str | None = None
-    """Address of a running Ray cluster. Default: a Ray of its own on this machine."""
-    verify: Literal["header", "decode", "full"] = "decode"
-    """How far each image is decoded to find damage."""
-    on_missing: OnMissing = "drop-image"
-    """What a missing or unusable image does to its document."""
-    keep_text_only: bool = False
-    """Keep documents that are left without any image."""
-    drop_duplicate_images: bool = False
-    """Within a document, keep only the first of images with equal bytes."""
-    dedupe: Dedupe = "none"
-    """exact: drop images that repeat in their document, and documents that repeat in the run."""
-    drop_url_duplicates: bool = False
-    """Drop documents that MMC4 marks as `could_have_url_duplicate`."""
-    min_images: int = 0
-    """Drop documents that are left with fewer images."""
-    max_images: int | None = None
-    """Keep at most this many images of a document, those with the greatest similarity."""
-    min_similarity: float | None = None
-    """Drop images whose similarity to their sentence is below this (0 to 1)."""
-    clip_model: str | None = None
-    """CLIP that computes similarities: of open_clip (ViT-L-14), local-dir:PATH or hf-hub:NAME."""
-    clip_pretrained: str | None = None
-    """Its weights: a tag of open_clip (openai) or a file; not for local-dir and hf-hub."""
-    clip_batch_size: int = 64
-    """Images, and sentences, in every batch of the CLIP."""
-    clip_device: ClipDevice = "auto"
-    """Where the CLIP computes; auto: on a GPU where torch sees one."""
-    clip_actors: int | None = None
-    """Ray actors that hold the CLIP. Default: one a GPU; on a CPU none, every worker holds it."""
-    max_pixels: int = 32_000_000
-    """Refuse images of more pixels, by their header."""
-    max_aspect: float = 0.0
-    """Refuse images whose long side is more than this many times the short one; 0: no limit."""
-    min_side: int = 0
-    """Refuse images whose shorter side has fewer pixels."""
-    min_bytes: int = 0
-    """Refuse images whose file is smaller, in bytes."""
-    jpeg_warnings: Literal["keep", "drop"] = "keep"
-    """JPEGs that are complete but have stray bytes before a marker."""
-    max_side: int | None = None
-    """Make images smaller whose longest (or shortest) side has more pixels; others stay."""
-    resize_mode: ResizeMode = "longest"
-    """Which side --max-side is about."""
-    image_format: ImageFormat = "keep"
-    """keep: lossless stays PNG, lossy JPEG, where an image is encoded; else all of one format."""
-    quality: int | None = None
-    """Of JPEGs and WebPs that are encoded (1 to 100). Default: 95 for JPEG, 90 for WebP."""
-    max_record_bytes: int = 64 * MIB
-    """Refuse longer records."""
-    max_document_bytes: int = 256 * MIB
-    """Refuse documents whose images come to more bytes together."""
-    limit: int | None = None
-    """Stop after the shards that hold the first N records; run again without it to go on."""
-    key_prefix: str = ""
-    """Put before every sample key ([0-9a-z_-])."""
     image_path: str | None = None
     """Where an image lies, as a pattern of {root}, {shard}, {stem} and {image_name}."""
     allow_symlinks_to: tuple[str, ...] = ()
     """Folders outside the image folder that links in it may lead to (hub caches)."""
-    skip_bad_inputs: bool = False
-    """Leave out inputs that are missing or damaged, and name them, instead of refusing to start."""
-    overwrite: bool = False
-    """Replace what another conversion wrote to the output folder."""
-    refresh_missing: bool = False
-    """Convert again the shards that lacked images, now that more may be there."""
-    verify_committed: bool = False
-    """Hash the shards that are already there, instead of trusting their size."""
-    ignore_free_space: bool = False
-    """Start even if the estimate says that the disk cannot hold the output."""
-    dry_run: bool = False
-    """Make the plan, print it with estimates of bytes and time, and stop; nothing is written."""
-    log_json: str | None = None
-    """Append progress, shards, drops and failures to this file, as JSON lines."""
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        _check_paths(self.docs, "docs")
-        _check_paths(self.allow_symlinks_to, "--allow-symlinks-to")
-        _at_least(self.docs_per_shard, 1, "--docs-per-shard")
-        for name in ("num_shards", "limit", "max_side", "quality", "max_images"):
-            value = getattr(self, name)
-            if value is not None:
-                _at_least(value, 1, "--" + name.replace("_", "-"))
-        if self.workers is not None:
-            _at_least(self.workers, 0, "--workers")
-        for name in ("max_pixels", "max_record_bytes", "max_document_bytes"):
-            _at_least(getattr(self, name), 1, "--" + name.replace("_", "-"))
-        for name in ("min_side", "min_bytes", "min_images"):
-            _at_least(getattr(self, name), 0, "--" + name.replace("_", "-"))
-        if self.max_aspect != 0 and not self.max_aspect >= 1.0:
-            raise UserError(
-                f"--max-aspect {self.max_aspect:g}: expected 0 (no limit) or at least 1"
-            )
-        check_min_similarity(self.min_similarity)
-        check_clip(self, self.workers)
-        if self.quality is not None and self.quality > 100:
-            raise UserError(f"--quality {self.quality}: expected 1 to 100")
-        self._check_images_of_a_document()
-        check_key_prefix(self.key_prefix)
+        Conversion.__post_init__(self)  # `super()` does not know a class that slots made anew
+        check_paths(self.docs, "docs")
+        check_paths(self.allow_symlinks_to, "--allow-symlinks-to")
         if self.image_path is not None:
             check_image_path(self.image_path)
-
-    def _check_images_of_a_document(self) -> None:
-        if self.keep_text_only and self.min_images:
-            raise UserError("--keep-text-only and --min-images: choose one, they contradict")
-        if self.max_images is not None and self.min_images > self.max_images:
-            raise UserError(
-                f"--min-images {self.min_images}: expected at most --max-images {self.max_images}"
-            )
-
-    def image_policy(self) -> ImagePolicy:
-        """What is asked of each image."""
-        return ImagePolicy(
-            verify=self.verify,
-            max_pixels=self.max_pixels,
-            min_side=self.min_side,
-            min_bytes=self.min_bytes,
-            max_aspect=self.max_aspect,
-            jpeg_warnings=self.jpeg_warnings,
-            max_side=self.max_side,
-            resize_mode=self.resize_mode,
-            image_format=self.image_format,
-            quality=self.quality,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,14 +81,14 @@ class Align:
     """Make the plan, print it, and stop."""
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        _check_paths(self.shards, "shards")
+        check_choices(self)
+        check_paths(self.shards, "shards")
         if self.clip_model is None:
             raise UserError("--clip-model: expected a CLIP, for example ViT-L-14 (and its weights)")
         check_clip(self, self.workers)
         check_min_similarity(self.min_similarity)
         if self.workers is not None:
-            _at_least(self.workers, 0, "--workers")
+            at_least(self.workers, 0, "--workers")
 
     @property
     def limit(self) -> None:
@@ -236,11 +119,11 @@ class Validate:
     """Findings shown for each rule; all are counted."""
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        _check_paths(self.shards, "shards")
-        _at_least(self.max_findings, 1, "--max-findings")
+        check_choices(self)
+        check_paths(self.shards, "shards")
+        at_least(self.max_findings, 1, "--max-findings")
         if self.workers is not None:
-            _at_least(self.workers, 0, "--workers")
+            at_least(self.workers, 0, "--workers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,69 +153,4 @@ class Show:
 
     def __post_init__(self) -> None:
         if self.random is not None:
-            _at_least(self.random, 1, "--random")
-
-
-def check_clip(options: ConvertMmc4 | Align, workers: int | None) -> None:
-    """Refuse options of CLIP that make no sense."""
-    _at_least(options.clip_batch_size, 1, "--clip-batch-size")
-    if options.clip_model is None and options.clip_pretrained is not None:
-        raise UserError(f"--clip-pretrained {options.clip_pretrained}: expected --clip-model too")
-    if options.clip_actors is not None:
-        _at_least(options.clip_actors, 0, "--clip-actors")
-        if options.clip_actors and workers == 0:
-            raise UserError("--clip-actors: actors are Ray's: leave it out with --workers 0")
-
-
-def check_min_similarity(value: float | None) -> None:
-    """Refuse a threshold that is no cosine."""
-    if value is not None and not -1.0 <= value <= 1.0:
-        meant = f": did you mean {value / 100:g}?"
-        raise UserError(
-            f"--min-similarity {value:g}: similarities are cosines, -1 to 1"
-            + (meant if 1 < value <= 100 else "")
-        )
-
-
-def check_key_prefix(prefix: str) -> None:
-    """Refuse a key prefix that other readers would split or that leaves no room for the key."""
-    allowed = set("0123456789abcdefghijklmnopqrstuvwxyz_-")
-    if not set(prefix) <= allowed or len(prefix) > 64:
-        raise UserError(
-            f"--key-prefix {prefix!r}: expected at most 64 characters of 0-9, a-z, _ and - "
-            "(readers of WebDataset split names at dots)"
-        )
-
-
-def check_image_path(pattern: str) -> None:
-    """Refuse a pattern that names an unknown field or does not name the image."""
-    sample = {"root": "", "shard": "0", "stem": "", "image_name": ""}
-    try:
-        pattern.format_map(sample)
-    except (KeyError, ValueError, IndexError, AttributeError) as error:
-        raise UserError(
-            f"--image-path {pattern!r}: expected {{root}}, {{shard}}, {{stem}} and "
-            f"{{image_name}} only: {error}"
-        ) from None
-    if "{image_name}" not in pattern:
-        raise UserError(f"--image-path {pattern!r}: expected {{image_name}} in it")
-
-
-def _check_choices(options: Any) -> None:
-    """Refuse a value that is not among a field's choices (the command line does so by itself)."""
-    for name, hint in get_type_hints(type(options)).items():
-        choices, value = get_args(hint), getattr(options, name)
-        if get_origin(hint) is Literal and value not in choices:
-            flag = "--" + name.replace("_", "-")
-            raise UserError(f"{flag} {value}: expected {', '.join(choices)}")
-
-
-def _check_paths(paths: Any, flag: str) -> None:
-    """Refuse a lone string where several are expected: its letters would be taken for paths."""
-    if isinstance(paths, str):
-        raise UserError(f"{flag} {paths!r}: expected a list or tuple of paths")
-
-
-def _at_least(value: float, least: int, flag: str) -> None:
-    if not value >= least:  # NaN is not
-        raise UserError(f"{flag} {value}: expected at least {least}")
+            at_least(self.random, 1, "--random")

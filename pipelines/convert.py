@@ -26,11 +26,11 @@ from pipelines.clip import (
     make_pool,
     total_scored,
 )
-from pipelines.config import ConvertMmc4
 from pipelines.dedupe import draft_fingerprint, finish_drafts, must_refresh, standing
 from pipelines.engine import UnitFailure, choose_workers, run_units, terminate_as_interrupt
 from pipelines.inputs import count_inputs
 from pipelines.log_json import RunLog, open_log
+from pipelines.options import Conversion
 from pipelines.output import (
     add_tally,
     check_is_ours,
@@ -101,8 +101,9 @@ class RunOptions(Protocol):
 
 
 def run_conversion(
-    options: ConvertMmc4,
+    options: Conversion,
     recipe: Recipe,
+    specs: Sequence[str],
     *,
     suffixes: tuple[str, ...],
     list_segments: Callable[[str], list[Segment]],
@@ -116,6 +117,7 @@ def run_conversion(
     Args:
         options: of the command.
         recipe: how its records become samples.
+        specs: the inputs as named: files, folders, globs, ranges.
         suffixes: endings of the files that a folder of inputs stands for.
         list_segments: the segments of an input; raises BadInputError.
         byte_options: the options that change the shards' bytes.
@@ -124,7 +126,7 @@ def run_conversion(
         excluded: inputs that were left out before.
     """
     output = os.path.abspath(options.output)
-    if not options.docs:
+    if not specs:
         raise UserError("no input was named: give files, folders, globs or {0..9} ranges")
     if "://" in options.output:
         raise UserError(f"--output {options.output}: only local folders can be written to")
@@ -133,7 +135,7 @@ def run_conversion(
         check_is_ours(output, before)
     with terminate_as_interrupt():
         inputs, left_out = count_inputs(
-            options, recipe, suffixes, list_segments, before, quiet=quiet
+            options, recipe, specs, suffixes, list_segments, before, quiet=quiet
         )
         plan = make_plan(
             recipe.kind,

@@ -26,36 +26,13 @@ from pipelines.clip import describe_clip, front_end
 from pipelines.config import ConvertMmc4
 from pipelines.convert import ConversionResult, run_conversion
 from pipelines.plan import SegmentScan
+from pipelines.policy import assembly_policy, byte_options
 from pipelines.units import overlong_drop
 from schemas.manifest import ExcludedInput, Kind
 
 _SHARD_NUMBER = re.compile(r"shard_(\d+)")
 #: Images that are looked for in a segment before the work starts, to estimate sizes.
 _PROBED_IMAGES = 64
-#: Options that change the bytes of the shards (docs_per_shard is the plan's).
-_OPTIONS = (
-    "verify",
-    "on_missing",
-    "keep_text_only",
-    "drop_duplicate_images",
-    "dedupe",
-    "drop_url_duplicates",
-    "min_images",
-    "max_images",
-    "min_similarity",
-    "max_pixels",
-    "max_aspect",
-    "min_side",
-    "min_bytes",
-    "jpeg_warnings",
-    "max_side",
-    "resize_mode",
-    "image_format",
-    "quality",
-    "max_record_bytes",
-    "max_document_bytes",
-    "key_prefix",
-)
 
 
 def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResult:
@@ -84,9 +61,10 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
     return run_conversion(
         options,
         recipe,
+        options.docs,
         suffixes=SUFFIXES,
         list_segments=list_segments,
-        byte_options={name: getattr(options, name) for name in _OPTIONS},
+        byte_options=byte_options(options),
         quiet=quiet,
         clip=clip,
         excluded=excluded,
@@ -132,21 +110,6 @@ def _all_of(problems: dict[str, str], images: str) -> str:
     return (
         f"--images {images}: {len(lines)} files cannot be used (--skip-bad-inputs leaves them "
         "out):\n  " + "\n  ".join(lines)
-    )
-
-
-def assembly_policy(options: ConvertMmc4) -> AssemblyPolicy:
-    """What a document must be like, from the options."""
-    return AssemblyPolicy(
-        images=options.image_policy(),
-        on_missing=options.on_missing,
-        keep_text_only=options.keep_text_only,
-        drop_duplicate_images=options.drop_duplicate_images or options.dedupe == "exact",
-        drop_url_duplicates=options.drop_url_duplicates,
-        min_images=options.min_images,
-        max_images=options.max_images,
-        min_similarity=options.min_similarity,
-        max_document_bytes=options.max_document_bytes,
     )
 
 

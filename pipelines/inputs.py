@@ -2,15 +2,15 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 from mmdata.errors import BadInputError, MMDataError
 from mmdata.sources.records import Segment
 from mmdata.storage.paths import expand_paths
-from pipelines.config import ConvertMmc4
 from pipelines.engine import UnitDone, UnitFailure, choose_workers, run_units
+from pipelines.options import Conversion
 from pipelines.plan import Plan, PlanInput, SegmentScan, input_names
 from pipelines.progress import Progress
 from pipelines.units import Recipe, Tick
@@ -37,8 +37,9 @@ class Problem:
 
 
 def count_inputs(
-    options: ConvertMmc4,
+    options: Conversion,
     recipe: Recipe,
+    specs: Sequence[str],
     suffixes: tuple[str, ...],
     list_segments: Callable[[str], list[Segment]],
     before: Plan | None,
@@ -50,6 +51,7 @@ def count_inputs(
     Args:
         options: of the command.
         recipe: how records become samples.
+        specs: files, folders, globs and ranges as the user named them.
         suffixes: endings of the files that a folder stands for.
         list_segments: the segments of an input; raises BadInputError.
         before: the plan of an earlier run into the same output.
@@ -61,7 +63,7 @@ def count_inputs(
     Raises:
         BadInputError: with every input that is missing or damaged.
     """
-    expansion = expand_paths(options.docs, suffixes)
+    expansion = expand_paths(specs, suffixes)
     problems = [Problem(path, text, text) for path, text in expansion.problems]
     paths = [os.path.abspath(path) for path in expansion.files]
     times = Counter(paths)
@@ -107,7 +109,7 @@ def _entry(
     )
 
 
-def _told(problems: list[Problem], options: ConvertMmc4) -> str:
+def _told(problems: list[Problem], options: Conversion) -> str:
     """All problems for the screen."""
     lines = [f"{problem.path}: {problem.text}" for problem in problems]
     if len(lines) == 1:
@@ -163,7 +165,7 @@ def _batches(recipe: Recipe, segments: list[Segment], workers: int) -> list[_Sca
 
 
 def _scan(
-    options: ConvertMmc4, recipe: Recipe, entries: list[PlanInput], *, quiet: bool
+    options: Conversion, recipe: Recipe, entries: list[PlanInput], *, quiet: bool
 ) -> list[Problem]:
     """Fill in the counts of new inputs; returns what is wrong with damaged ones."""
     segments = [segment for entry in entries for segment in entry.segments]

@@ -46,7 +46,8 @@ def test_a_file_fills_options_and_the_command_line_wins(options: list[Any], tmp_
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("minside: 3", "no option 'minside'; there are docs, images"),
+        ("minside: 3", "no option 'minside'; did you mean min-side?"),
+        ("colour: 3", "no option 'colour'; there are output, docs-per-shard"),
         ("min-side: x", "min-side: Expected int, got str"),
         ("- a", "expected 'option: value' lines"),
     ],

@@ -2,7 +2,7 @@
 
 import ast
 import inspect
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +87,15 @@ def configurations() -> list[type]:
 @pytest.mark.parametrize("kind", configurations(), ids=lambda kind: kind.__name__)
 def test_every_field_says_what_it_is(kind: type) -> None:
     assert kind.__doc__
+    bases = [base for base in kind.__mro__ if is_dataclass(base)]
+    assert set().union(*map(told, bases)) == {field.name for field in fields(kind)}
+
+
+def told(kind: type) -> set[str]:
+    """The fields of a class that have a sentence below them."""
     (body,) = ast.parse(inspect.getsource(kind)).body
     assert isinstance(body, ast.ClassDef)
-    told = {
+    return {
         first.target.id
         for first, second in zip(body.body, body.body[1:], strict=False)
         if isinstance(first, ast.AnnAssign)
@@ -98,7 +104,6 @@ def test_every_field_says_what_it_is(kind: type) -> None:
         and isinstance(second.value, ast.Constant)
         and isinstance(second.value.value, str)
     }
-    assert told == {field.name for field in fields(kind)}
 
 
 @pytest.fixture
@@ -133,7 +138,7 @@ def test_a_file_fills_options_and_the_command_line_wins(corpus: Corpus, tmp_path
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("docs_per_shad: 2\n", "no option 'docs_per_shad'; there are docs, images, output,"),
+        ("docs_per_shad: 2\n", "no option 'docs_per_shad'; did you mean docs-per-shard?"),
         ("docs_per_shard: many\n", "docs_per_shard: Expected int, got str"),
         ("verify: sometimes\n", "verify: Invalid enum value 'sometimes'"),
         ("limit: 0\n", "--limit 0: expected at least 1"),
