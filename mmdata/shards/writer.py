@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from mmdata.errors import MMDataError
+from mmdata.shards.columns import arrow_array
 from mmdata.shards.naming import REJECTS, SAMPLES, SIDECAR, TAR, sample_key, shard_stem
 from mmdata.shards.tar import END_MARK, member_header, padding
 from mmdata.storage.atomic import Pending, pending_file, remove, sync_folder, write_atomically
@@ -144,19 +145,9 @@ def samples_table(rows: list[dict[str, Any]]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {
-        "string": pa.string(),
-        "int32": pa.int32(),
-        "int64": pa.int64(),
-        "double": pa.float64(),
-        "bool": pa.bool_(),
-    }
-    fields = []
-    for name, (kind, _) in SAMPLES_COLUMNS.items():
-        listed = kind.startswith("list<")
-        plain = types[kind.removeprefix("list<").removesuffix(">")]
-        fields.append(pa.field(name, pa.list_(plain) if listed else plain))
-    table = pa.Table.from_pylist(rows, schema=pa.schema(fields))
+    columns = {name: [row[name] for row in rows] for name in SAMPLES_COLUMNS}
+    arrays = {name: arrow_array(SAMPLES_COLUMNS[name][0], columns[name]) for name in columns}
+    table = pa.Table.from_arrays(list(arrays.values()), names=list(arrays))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=max(len(rows), 1))
     return bytes(sink.getvalue())
