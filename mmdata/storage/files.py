@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from mmdata.errors import StorageError
 from mmdata.storage.urls import PART_BYTES, absolute, filesystem, is_url, is_web, store_errors
@@ -234,7 +234,7 @@ def open_buffer(path: str) -> Iterator[Buffer]:
 
 
 @contextmanager
-def mapped(file: IO[bytes]) -> Iterator[Buffer]:
+def mapped(file: io.BufferedIOBase) -> Iterator[Buffer]:
     """An open file on this machine as memory, to be read from start to end."""
     data = _map(file)
     try:
@@ -252,7 +252,7 @@ def map_file(path: str) -> Buffer:
         return _map(file)
 
 
-def _map(file: IO[bytes]) -> Buffer:
+def _map(file: io.BufferedIOBase) -> Buffer:
     """A map of a file; bytes of an empty one, which cannot be mapped."""
     if os.fstat(file.fileno()).st_size == 0:
         return b""
@@ -260,7 +260,7 @@ def _map(file: IO[bytes]) -> Buffer:
 
 
 @contextmanager
-def local_file(path: str) -> Iterator[IO[bytes]]:
+def local_file(path: str) -> Iterator[io.BufferedIOBase]:
     """A file on this machine: itself, or a copy of what is in a store, gone when it is closed."""
     if not is_url(path):
         with open(path, "rb") as file:
@@ -270,7 +270,7 @@ def local_file(path: str) -> Iterator[IO[bytes]]:
         with _StoreFile(path) as source:
             shutil.copyfileobj(source, copy, _COPY_BYTES)
         copy.seek(0)
-        yield copy
+        yield cast(io.BufferedIOBase, copy)
 
 
 def make_folder(path: str) -> None:
