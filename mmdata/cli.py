@@ -48,11 +48,17 @@ def _run_align(options: Align) -> int:
 
 
 def _run_validate(options: Validate) -> int:
-    from mmdata.validation.render import render
+    if options.tokenizer is not None:
+        _need("forecast", "validate --tokenizer")
+    from mmdata.validation.render import render_rules
     from pipelines.validate import validate
+    from pipelines.validation_report import print_report
 
+    if options.rules:
+        render_rules()
+        return 0
     report = validate(options)
-    render(report)
+    print_report(report, options.format)
     return report.exit_code
 
 
@@ -107,6 +113,7 @@ def _need(extra: str, command: str) -> None:
 
 #: Modules that an optional extra brings.
 EXTRAS = {
+    "forecast": ("transformers",),
     "clip": ("torch", "torchvision", "open_clip"),
     "train": ("torch", "torchvision", "open_clip", "transformers", "matplotlib"),
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mmdata.errors import UserError
+from pipelines.forecast_options import ForecastOptions
 from pipelines.options import (
     ClipDevice,
     Conversion,
@@ -21,6 +22,8 @@ from pipelines.options import (
 )
 
 Level = Literal["structure", "content", "full"]
+Severity = Literal["error", "warning"]
+ReportFormat = Literal["table", "json", "jsonl", "github"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,15 +109,26 @@ class Align:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Validate:
-    """Check shards: structure, checksums, schema, alignment, images."""
+class Validate(ForecastOptions):
+    """Check shards: structure, checksums, schema, alignment, images; and forecast training."""
 
-    shards: tuple[str, ...] = field(metadata={"positional": True})
+    shards: tuple[str, ...] = field(default=(), metadata={"positional": True})
     """Shards (.tar), folders, globs or {000..041} ranges."""
     json: str | None = None
     """Also write the whole report to this file."""
-    level: Level = "full"
-    """structure: tar blocks and names; content: and hashes, JSON, alignment; full: and images."""
+    level: Level | None = None
+    """structure: tar blocks and names; content: and hashes, JSON, alignment; full: and images.
+    Default: full; with --forecast or --peer structure."""
+    select: tuple[str, ...] = ()
+    """Only these rules count: codes or their beginnings (TAR, IMG002)."""
+    ignore: tuple[str, ...] = ()
+    """These rules do not count; the longer of two beginnings decides."""
+    fail_on: Severity = "error"
+    """The least severity that makes the exit code 1."""
+    format: ReportFormat = "table"
+    """Of what is printed: table for people, json and jsonl for programs, github for its checks."""
+    rules: bool = False
+    """List the rules, and stop."""
     workers: int | None = None
     """Ray worker processes; 0: in this process. Default: all cores, 0 for small jobs."""
     ray_address: str | None = None
@@ -125,12 +139,21 @@ class Validate:
     """Findings shown for each rule; all are counted."""
 
     def __post_init__(self) -> None:
+        ForecastOptions.__post_init__(self)
         check_choices(self)
-        check_paths(self.shards, "shards")
+        for name in ("shards", "select", "ignore"):
+            check_paths(getattr(self, name), name)
+        if not self.shards and not self.rules:
+            raise UserError("no shards given: name .tar files, folders, globs or {000..041} ranges")
         at_least(self.max_findings, 1, "--max-findings")
         if self.workers is not None:
             at_least(self.workers, 0, "--workers")
         check_stall_timeout(self.stall_timeout)
+
+    @property
+    def depth(self) -> Level:
+        """The level, with its default."""
+        return self.level or ("structure" if self.looks_ahead else "full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,14 +16,16 @@ from mmdata.shards.naming import MANIFEST_NAME
 from mmdata.storage.atomic import write_atomically
 from mmdata.storage.files import real_path, size_of
 from mmdata.storage.paths import expand_paths
+from mmdata.validation.choosing import chosen_codes
 from mmdata.validation.findings import Findings
 from mmdata.validation.manifest_rules import Folder, check_folder, read_folder
-from mmdata.validation.report import ReportBuilder, ValidationReport
-from mmdata.validation.rules import Level
+from mmdata.validation.report import ReportBuilder, with_outlook
 from mmdata.validation.shard import ShardResult, ShardTask, check_shard
 from pipelines.config import Validate
 from pipelines.engine import UnitAgain, UnitDone, UnitFailure, choose_workers, run_units
 from pipelines.events import Alive, alive_while
+from pipelines.forecast import find_holdings, forecast, judge_peer
+from schemas.validation import Level, ValidationReport
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -39,11 +41,12 @@ def validate(options: Validate) -> ValidationReport:
         UserError: a path does not exist, a folder holds no shard, or Ray does not start; nothing
             was checked.
     """
+    codes = chosen_codes(options.select, options.ignore)
     paths = find_shards(options.shards)
     by_folder: dict[str, list[int]] = defaultdict(list)
     for index, path in enumerate(paths):
         by_folder[os.path.dirname(path) or "."].append(index)
-    builder = ReportBuilder(options.max_findings)
+    builder = ReportBuilder(options.max_findings, codes, options.fail_on)
     folders: list[tuple[Folder, Findings, list[int]]] = []
     for parent, indices in by_folder.items():
         findings = Findings(os.path.join(parent, MANIFEST_NAME), options.max_findings)
@@ -53,7 +56,7 @@ def validate(options: Validate) -> ValidationReport:
     tasks = [
         ShardTask(
             path=path,
-            level=options.level,
+            level=options.depth,
             max_findings=options.max_findings,
             owed=(os.path.dirname(path) or ".") in owed,
         )
@@ -65,7 +68,14 @@ def validate(options: Validate) -> ValidationReport:
     for place, (folder, findings, indices) in enumerate(folders, start=len(paths)):
         check_folder(folder, [results[index] for index in indices], findings)
         builder.add(place, findings.counts, findings.kept)
-    report = _build(builder, options.level, results)
+    report = _build(builder, options.depth, results)
+    if options.looks_ahead:
+        holdings = find_holdings(paths)
+        report = with_outlook(
+            report,
+            forecast(options, holdings) if options.forecast else None,
+            judge_peer(options, holdings) if options.peer else None,
+        )
     if options.json is not None:
         _write_json(report, options.json)
     return report
@@ -92,7 +102,7 @@ def find_shards(specs: Sequence[str]) -> list[str]:
 
 def run_tasks(tasks: Sequence[ShardTask], options: Validate) -> list[ShardResult]:
     """Every task's result, in the order of the tasks; a failed one is a finding, not a crash."""
-    seconds = _total_bytes(tasks) / _BYTES_PER_SECOND[options.level]
+    seconds = _total_bytes(tasks) / _BYTES_PER_SECOND[options.depth]
     workers = choose_workers(options.workers, seconds, options.ray_address)
     results: list[ShardResult | None] = [None] * len(tasks)
     with _progress(len(tasks)) as bar:

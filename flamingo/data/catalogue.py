@@ -14,11 +14,11 @@ from typing import TypeVar
 
 import msgspec
 
-from flamingo.data.records import RecordRule, likely_rule
 from mmdata.errors import BadInputError, UserError
 from mmdata.shards.naming import MANIFEST_NAME, PLAN_NAME, SIDECAR, TAR, shard_of
 from mmdata.shards.reader import ShardReader
 from mmdata.storage.paths import expand_paths
+from mmdata.usage.records import RecordRule, likely_rule
 from schemas.manifest import Manifest, ManifestShard, Sidecar
 
 logger = logging.getLogger(__name__)

@@ -5,51 +5,17 @@ one of those cannot be, the record is looked at once more without it: a broken i
 document nothing but itself.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from flamingo.data.config import MAX_TOKENS, StreamConfig
+from flamingo.data.config import StreamConfig
 from flamingo.data.decode import UndecodableError, decode_image
-from flamingo.data.records import Record, RecordRule, image_bytes
-from flamingo.data.tokens import MediaTokenizer, caption_tokens, interleaved_tokens
-from mmdata.selection import (
-    DocumentReason,
-    ImageReason,
-    SelectionPolicy,
-    coin,
-    judge_cut,
-    select,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be used of a record.
-
-    Attributes:
-        input_ids: its tokens.
-        images: indices of its images, the k-th for the k-th `<image>` tag.
-        image_drops: why each other image is not used.
-        document_drop: why nothing is; None when something is.
-    """
-
-    input_ids: list[int] = field(default_factory=list)
-    images: list[int] = field(default_factory=list)
-    image_drops: dict[int, ImageReason] = field(default_factory=dict)
-    document_drop: DocumentReason | None = None
-
-    @property
-    def drops(self) -> Counter[str]:
-        """`document:<reason>` once or `image:<reason>` for each image.
-
-        The images of a dropped document are not counted one by one.
-        """
-        if self.document_drop is not None:
-            return Counter([f"document:{self.document_drop}"])
-        return Counter(f"image:{reason}" for reason in self.image_drops.values())
+from mmdata.selection import ImageReason, SelectionPolicy, coin
+from mmdata.usage.plans import MAX_TOKENS, Plan, plan_record
+from mmdata.usage.records import Record, RecordRule, image_bytes
+from mmdata.usage.tokens import MediaTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,23 +75,16 @@ class Preparer:
         unusable: Mapping[int, ImageReason] | None = None,
     ) -> Plan:
         """What to use of a record, leaving out the images that are unusable."""
-        if self._rule == "caption":
-            return self._plan_caption(record, unusable or {})
         chance = None if self._validation else self._coin(epoch, key)
-        chosen = select(record.candidates, self.policy, coin=chance, unusable=unusable)
-        if chosen.document_drop is not None:
-            return Plan(image_drops=chosen.image_drops, document_drop=chosen.document_drop)
-        places = [sentence for _, sentence in chosen.kept]
-        tokens = interleaved_tokens(record.texts, places, self._tokenizer, self._max_tokens)
-        images = [image for image, _ in chosen.kept]
-        drops = chosen.image_drops | dict.fromkeys(images[tokens.num_images :], ImageReason.CUT_OFF)
-        reason = judge_cut(
-            tokens.num_images,
+        return plan_record(
+            record,
+            self._rule,
             self.policy,
-            image_is_last=tokens.input_ids[-1] == self._tokenizer.image_id,
+            self._tokenizer,
+            self._max_tokens,
             coin=chance,
+            unusable=unusable,
         )
-        return Plan(tokens.input_ids, images[: tokens.num_images], drops, reason)
 
     def finish(
         self, record: Record, key: str, epoch: int, plan: Plan, decoded: Mapping[int, Tensor | None]
@@ -161,12 +120,6 @@ class Preparer:
             return decode_image(image_bytes(data), self._config.image_size, flip=flip)
         except (UndecodableError, ValueError):
             return None
-
-    def _plan_caption(self, record: Record, unusable: Mapping[int, ImageReason]) -> Plan:
-        if unusable:
-            return Plan(image_drops=dict(unusable), document_drop=DocumentReason.IMAGES_UNDECODABLE)
-        tokens = caption_tokens(record.texts[0], self._tokenizer, self._max_tokens)
-        return Plan(tokens.input_ids, [0])
 
     def _coin(self, epoch: int, key: str) -> float:
         return coin(self._seed, self._config.name, epoch, key)

@@ -8,10 +8,10 @@ from collections import Counter
 
 from flamingo.data.config import StreamConfig
 from flamingo.data.order import Position
-from flamingo.data.prepare import Plan
-from flamingo.data.records import RecordRule
 from mmdata.errors import UserError
 from mmdata.selection import DocumentReason, SelectionPolicy
+from mmdata.usage.plans import Plan
+from mmdata.usage.records import RecordRule
 
 
 class PassWatch:

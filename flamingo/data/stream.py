@@ -24,12 +24,13 @@ from flamingo.data.batch import Batch, Sample, collate
 from flamingo.data.catalogue import find_shards, resolve_rule
 from flamingo.data.config import StreamConfig
 from flamingo.data.order import Order, Position
-from flamingo.data.prepare import Example, Plan, Preparer
-from flamingo.data.records import Record, RecordRule, UnusableError, read_record
+from flamingo.data.prepare import Example, Preparer
 from flamingo.data.starvation import PassWatch
-from flamingo.data.tokens import MediaTokenizer
 from mmdata.errors import BadInputError
 from mmdata.shards.reader import ShardReader
+from mmdata.usage.plans import Plan
+from mmdata.usage.records import Record, RecordRule, UnusableError, read_record
+from mmdata.usage.tokens import MediaTokenizer
 
 logger = logging.getLogger(__name__)
 _BATCHES_AHEAD = 2

@@ -14,10 +14,8 @@ from flamingo.data.config import StreamConfig
 from flamingo.data.order import Position
 from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
-from flamingo.data.tokens import MediaTokenizer
 from flamingo.model.factory import create_model_and_transforms
 from flamingo.model.flamingo import Flamingo
-from flamingo.model.tokenizer import load_tokenizer
 from flamingo.train.checkpoint import (
     RunState,
     find_checkpoint,
@@ -39,6 +37,8 @@ from flamingo.train.schedule import run_steps
 from flamingo.train.telemetry import StepReport, Telemetry, plot_losses
 from mmdata.errors import UserError
 from mmdata.storage.atomic import write_atomically
+from mmdata.usage.tokenizer import load_tokenizer
+from mmdata.usage.tokens import MediaTokenizer
 
 OPTIONS_NAME = "options.json"
 PREVIEW_NAME = "preview.html"

@@ -4,44 +4,8 @@ A damaged dataset can hold millions of findings of one rule; the first 100 say e
 and what a worker sends back are bounded by rules x max_findings, whatever the shard holds.
 """
 
-from dataclasses import dataclass
-
-import msgspec
-
 from mmdata.validation.rules import BY_CODE
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is not as it should be.
-
-    Attributes:
-        shard: path of the tar, or of the file beside it.
-        key: sample key, or member name where there is no key; empty for the whole shard.
-        path: where in the document (`$.image_info[0].sha256`), or `@1536` for a byte offset.
-        code: of the rule (`rules.BY_CODE`).
-        expected: what should be there.
-        got: what is.
-    """
-
-    shard: str
-    key: str
-    path: str
-    code: str
-    expected: str
-    got: str
-
-    def __str__(self) -> str:
-        where = " ".join(part for part in (self.shard, self.key) if part)
-        at = f" - at `{self.path}`" if self.path else ""
-        return f"{self.code} expected {self.expected}, got {self.got}{at} ({where})"
-
-
-@dataclass(slots=True)
-class Count:
-    """How often one rule was broken."""
-
-    findings: int = 0
-    shards: int = 0
+from schemas.validation import Finding
 
 
 class Findings:

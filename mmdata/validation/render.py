@@ -8,9 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmdata.validation.findings import Finding
-from mmdata.validation.report import ValidationReport
-from mmdata.validation.rules import BY_CODE
+from mmdata.validation.rules import BY_CODE, RULES
+from schemas.validation import Finding, ValidationReport
 
 _COLOURS = {"error": "bold red", "warning": "yellow"}
 
@@ -65,6 +64,17 @@ def summary(report: ValidationReport) -> Table:
             Text(count.remedy),
         )
     return table
+
+
+def render_rules(console: Console | None = None) -> None:
+    """Print every rule there is."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("rule", "", "level", "meaning", "remedy"):
+        table.add_column(heading)
+    for rule in RULES:
+        code = Text(rule.code, style=_COLOURS[rule.severity])
+        table.add_row(code, rule.severity, rule.level, Text(rule.meaning), Text(rule.remedy))
+    (console or Console(highlight=False)).print(table)
 
 
 def verdict(report: ValidationReport) -> str:

@@ -6,10 +6,8 @@ not: it is for what a reader may stumble over and what other tools' shards leave
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
-Severity = Literal["error", "warning"]
-Level = Literal["structure", "content", "full"]
+from schemas.validation import Level, Severity
 
 
 @dataclass(frozen=True, slots=True)

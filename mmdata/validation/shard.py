@@ -15,9 +15,8 @@ from mmdata.storage.files import Buffer, local_file, mapped, read_bytes
 from mmdata.validation import sidecar_rules
 from mmdata.validation.document_rules import check_document
 from mmdata.validation.documents import Unreadable, check_json, decode_json, parse_document
-from mmdata.validation.findings import Finding, Findings
+from mmdata.validation.findings import Findings
 from mmdata.validation.image_rules import SHARD_POLICY, check_images
-from mmdata.validation.rules import Level
 from mmdata.validation.samples_rules import row_fits_document
 from mmdata.validation.sidecar_rules import Beside, Table
 from mmdata.validation.tar_rules import (
@@ -27,6 +26,7 @@ from mmdata.validation.tar_rules import (
     check_structure,
 )
 from schemas.manifest import SAMPLES_COLUMNS, Sidecar
+from schemas.validation import Finding, Level
 
 _ANY_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
