@@ -6,7 +6,6 @@ is kept in the output folder (`plan.json`): a resume does not count again, and a
 into the same folder is refused with the differences.
 """
 
-import hashlib
 import math
 import os
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from mmdata.storage.atomic import write_atomically
 from mmdata.storage.files import read_bytes
 from mmdata.storage.urls import absolute
 from schemas.document import FORMAT_VERSION
-from schemas.manifest import ExcludedInput, Kind
+from schemas.manifest import ExcludedInput, Kind, manifest_fingerprint
 
 
 class SegmentScan(Struct, kw_only=True):
@@ -223,14 +222,8 @@ def fingerprint_of(
     kind: Kind, inputs: list[PlanInput], options: dict[str, Any], versions: dict[str, str]
 ) -> str:
     """A hash of all that decides the shards' bytes; no mount paths, no number of workers."""
-    facts = {
-        "format_version": FORMAT_VERSION,
-        "kind": kind,
-        "inputs": [[entry.name, entry.bytes, entry.records, entry.crc32] for entry in inputs],
-        "options": options,
-        "versions": versions,
-    }
-    return hashlib.sha256(msgspec.json.encode(facts, order="deterministic")).hexdigest()
+    facts = [(entry.name, entry.bytes, entry.records, entry.crc32) for entry in inputs]
+    return manifest_fingerprint(kind, facts, options, versions)
 
 
 def input_names(paths: Sequence[str]) -> list[str]:

@@ -83,6 +83,10 @@ RULES: tuple[Rule, ...] = (
     Rule("MAN007", _W, _S, "incomplete: the conversion is not finished", "run it again to finish"),
     Rule("MAN008", _E, _S, "a sidecar is of another conversion than the manifest", _MIXED),
     Rule("MAN009", _E, _S, "sizes.json does not agree with the manifest", _MIXED),
+    Rule("MAN010", _E, _S, "inputs, options or versions are not the fingerprint's", _COPY_AGAIN),
+    Rule(
+        "MAN011", _E, _S, "a field of the manifest is not known here", "update mmdata, or copy it"
+    ),
     Rule("JSON001", _E, _C, "a JSON member is not UTF-8", _SOURCE),
     Rule("JSON002", _E, _C, "a JSON member is not JSON", _SOURCE),
     Rule("JSON003", _E, _C, "an object has a key twice; which one counts is a gamble", _SOURCE),
