@@ -119,14 +119,19 @@ class Validate(ForecastOptions):
     level: Level | None = None
     """structure: tar blocks and names; content: and hashes, JSON, alignment; full: and images.
     Default: full; with --forecast or --peer structure."""
-    select: tuple[str, ...] = ()
-    """Only these rules count: codes or their beginnings (TAR, IMG002)."""
-    ignore: tuple[str, ...] = ()
+    select: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """Only these rules count: codes or their beginnings (TAR,IMG002). Several times for more."""
+    ignore: tuple[str, ...] = field(default=(), metadata={"repeat": True})
     """These rules do not count; the longer of two beginnings decides."""
     fail_on: Severity = "error"
     """The least severity that makes the exit code 1."""
     format: ReportFormat = "table"
     """Of what is printed: table for people, json and jsonl for programs, github for its checks."""
+    across: bool = False
+    """Also compare the shards: documents and images that repeat, similarities that drift."""
+    against: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """Shards of another dataset (test, say) that must share nothing with these; implies --across.
+    Several times for more."""
     rules: bool = False
     """List the rules, and stop."""
     workers: int | None = None
@@ -141,7 +146,7 @@ class Validate(ForecastOptions):
     def __post_init__(self) -> None:
         ForecastOptions.__post_init__(self)
         check_choices(self)
-        for name in ("shards", "select", "ignore"):
+        for name in ("shards", "select", "ignore", "against"):
             check_paths(getattr(self, name), name)
         if not self.shards and not self.rules:
             raise UserError("no shards given: name .tar files, folders, globs or {000..041} ranges")

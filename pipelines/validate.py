@@ -16,6 +16,7 @@ from mmdata.shards.naming import MANIFEST_NAME
 from mmdata.storage.atomic import write_atomically
 from mmdata.storage.files import real_path, size_of
 from mmdata.storage.paths import expand_paths
+from mmdata.validation.across import compare_shards
 from mmdata.validation.choosing import chosen_codes
 from mmdata.validation.findings import Findings
 from mmdata.validation.manifest_rules import Folder, check_folder, read_folder
@@ -25,7 +26,7 @@ from pipelines.config import Validate
 from pipelines.engine import UnitAgain, UnitDone, UnitFailure, choose_workers, run_units
 from pipelines.events import Alive, alive_while
 from pipelines.forecast import find_holdings, forecast, judge_peer
-from schemas.validation import Level, ValidationReport
+from schemas.validation import AcrossReport, Level, ValidationReport
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -68,7 +69,14 @@ def validate(options: Validate) -> ValidationReport:
     for place, (folder, findings, indices) in enumerate(folders, start=len(paths)):
         check_folder(folder, [results[index] for index in indices], findings)
         builder.add(place, findings.counts, findings.kept)
-    report = _build(builder, options.depth, results)
+    across = None
+    if options.across or options.against:
+        other = find_shards(options.against) if options.against else []
+        findings = Findings(paths[0], options.max_findings)
+        across = compare_shards(paths, other, findings)
+        place = len(paths) + len(folders)
+        builder.add(place, findings.counts, findings.kept, findings.shards)
+    report = _build(builder, options.depth, results, across)
     if options.looks_ahead:
         holdings = find_holdings(paths)
         report = with_outlook(
@@ -145,7 +153,10 @@ def _failed(task: ShardTask, failure: UnitFailure) -> ShardResult:
 
 
 def _build(
-    builder: ReportBuilder, level: Level, results: Sequence[ShardResult]
+    builder: ReportBuilder,
+    level: Level,
+    results: Sequence[ShardResult],
+    across: AcrossReport | None,
 ) -> ValidationReport:
     return builder.build(
         level,
@@ -153,6 +164,7 @@ def _build(
         samples=sum(result.num_samples for result in results),
         images=sum(result.num_images for result in results),
         num_bytes=sum(result.num_bytes for result in results),
+        across=across,
     )
 
 

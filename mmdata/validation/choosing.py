@@ -15,18 +15,23 @@ def chosen_codes(select: Sequence[str], ignore: Sequence[str]) -> frozenset[str]
     """The codes of the rules that count.
 
     Args:
-        select: codes or their beginnings; none: all rules.
+        select: codes or their beginnings, also with commas between; none: all rules.
         ignore: the same, of rules that do not count.
 
     Raises:
         UserError: one of them fits no rule.
     """
-    for flag, given in (("--select", select), ("--ignore", ignore)):
-        for prefix in given:
-            _check(flag, prefix)
-    wanted = [prefix.upper() for prefix in select] or [""]
-    unwanted = [prefix.upper() for prefix in ignore]
+    wanted = _prefixes("--select", select) or [""]
+    unwanted = _prefixes("--ignore", ignore)
     return frozenset(code for code in BY_CODE if _longest(code, wanted) > _longest(code, unwanted))
+
+
+def _prefixes(flag: str, given: Sequence[str]) -> list[str]:
+    """In capitals, lists with commas taken apart."""
+    prefixes = [prefix.strip() for one in given for prefix in one.split(",")]
+    for prefix in prefixes:
+        _check(flag, prefix)
+    return [prefix.upper() for prefix in prefixes]
 
 
 def _longest(code: str, prefixes: Sequence[str]) -> int:

@@ -16,9 +16,28 @@ class Findings:
         self.max_findings = max_findings
         self.counts: dict[str, int] = {}
         self.kept: list[Finding] = []
+        #: By rule, where findings are about other shards than this one.
+        self.shards: dict[str, int] = {}
 
-    def add(self, code: str, expected: str, got: str, *, key: str = "", path: str = "") -> None:
+    def add(
+        self,
+        code: str,
+        expected: str,
+        got: str,
+        *,
+        key: str = "",
+        path: str = "",
+        shard: str | None = None,
+    ) -> None:
         """Count a finding, and keep it while its rule has fewer than `max_findings`.
+
+        Args:
+            code: of the rule.
+            expected: what should be there.
+            got: what is.
+            key: of the sample, or a member's name.
+            path: where in the document, or `@` and a byte offset.
+            shard: where it is not the one that these findings are about.
 
         Raises:
             KeyError: no rule has that code.
@@ -28,7 +47,7 @@ class Findings:
         self.counts[code] = count + 1
         if count < self.max_findings:
             finding = Finding(
-                shard=self.shard,
+                shard=self.shard if shard is None else shard,
                 key=printable(key),
                 path=printable(path),
                 code=code,
@@ -36,6 +55,18 @@ class Findings:
                 got=shorten(got),
             )
             self.kept.append(finding)
+
+    def count(self, code: str, number: int, *, shards: int) -> None:
+        """Count findings of which none is to be kept.
+
+        Args:
+            code: of the rule.
+            number: of findings, besides those that were added.
+            shards: that the findings of this rule are about, all together.
+        """
+        if number:
+            self.counts[BY_CODE[code].code] = self.counts.get(code, 0) + number
+        self.shards[code] = shards
 
 
 def printable(text: str) -> str:

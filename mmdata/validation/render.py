@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmdata.validation.rules import BY_CODE, RULES
-from schemas.validation import Finding, ValidationReport
+from schemas.validation import AcrossReport, Finding, ValidationReport
 
 _COLOURS = {"error": "bold red", "warning": "yellow"}
 
@@ -31,6 +31,8 @@ def render(report: ValidationReport, console: Console | None = None) -> None:
         console.print(Text(more), soft_wrap=True)
     if report.counts:
         console.print(summary(report))
+    if report.across is not None:
+        console.print(Text(across_line(report.across)), soft_wrap=True)
     console.print(Text(verdict(report)), soft_wrap=True)
 
 
@@ -64,6 +66,22 @@ def summary(report: ValidationReport) -> Table:
             Text(count.remedy),
         )
     return table
+
+
+def across_line(across: AcrossReport) -> str:
+    """What was compared across shards, and what came of it."""
+    repeated = (
+        f"across shards: {across.repeated_documents:,} of {across.documents:,} documents and "
+        f"{across.repeated_images:,} of {across.images:,} images repeat; "
+        f"{across.leaked_documents:,} documents and {across.leaked_images:,} images are in the "
+        "other dataset"
+    )
+    if across.mean_similarity is None:
+        return repeated
+    return (
+        f"{repeated}; mean similarity {across.mean_similarity:.3f}, of shards "
+        f"{across.lowest_mean:.3f} to {across.highest_mean:.3f}"
+    )
 
 
 def render_rules(console: Console | None = None) -> None:

@@ -4,7 +4,7 @@ It is built from results in whatever order workers hand them in and comes out th
 stand in the order of the shards, at most `max_findings` of each rule, while all are counted.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 
@@ -45,18 +45,26 @@ class ReportBuilder:
         self._findings: dict[str, int] = {}
         self._shards: dict[str, int] = {}
 
-    def add(self, place: int, counts: dict[str, int], findings: Sequence[Finding]) -> None:
+    def add(
+        self,
+        place: int,
+        counts: dict[str, int],
+        findings: Sequence[Finding],
+        shards: Mapping[str, int] | None = None,
+    ) -> None:
         """Take the findings of one shard (or folder).
 
         Args:
             place: where they stand among the others.
             counts: by rule, of all of them.
             findings: those that were kept, in order.
+            shards: that they are about, by rule, where that is more than one.
         """
+        shards = shards or {}
         for code, count in counts.items():
             if code in self._codes:
                 self._findings[code] = self._findings.get(code, 0) + count
-                self._shards[code] = self._shards.get(code, 0) + 1
+                self._shards[code] = self._shards.get(code, 0) + shards.get(code, 1)
         for number, finding in enumerate(findings):
             if finding.code not in self._codes:
                 continue

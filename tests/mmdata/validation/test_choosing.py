@@ -20,6 +20,7 @@ def test_all_rules_count_when_nothing_is_said() -> None:
 
 def test_by_code_and_by_prefix() -> None:
     assert chosen_codes(("IMG002",), ()) == {"IMG002"}
+    assert chosen_codes(("IMG002,SIM001", "KEY001"), ()) == {"IMG002", "SIM001", "KEY001"}
     assert chosen_codes(("TAR",), ()) == {code for code in BY_CODE if code.startswith("TAR")}
     assert set(BY_CODE) - chosen_codes((), ("tar",)) == chosen_codes(("TAR",), ())
 
