@@ -119,6 +119,8 @@ class Validate(ForecastOptions):
     level: Level | None = None
     """structure: tar blocks and names; content: and hashes, JSON, alignment; full: and images.
     Default: full; with --forecast or --peer structure."""
+    checksum: bool = False
+    """At level structure, compare the sha256 of the tars too; the other levels always do."""
     select: tuple[str, ...] = field(default=(), metadata={"repeat": True})
     """Only these rules count: codes or their beginnings (TAR,IMG002). Several times for more."""
     ignore: tuple[str, ...] = field(default=(), metadata={"repeat": True})

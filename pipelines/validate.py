@@ -59,6 +59,7 @@ def validate(options: Validate) -> ValidationReport:
             path=path,
             level=options.depth,
             max_findings=options.max_findings,
+            checksum=options.checksum,
             owed=(os.path.dirname(path) or ".") in owed,
         )
         for path in paths

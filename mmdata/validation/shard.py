@@ -40,12 +40,14 @@ class ShardTask:
         level: how far to look.
         max_findings: findings to keep of each rule.
         owed: the folder is ours, so that a sidecar is owed.
+        checksum: compare the sha256 of the tar at level structure too.
     """
 
     path: str
     level: Level
     max_findings: int
     owed: bool
+    checksum: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,7 +59,7 @@ class ShardResult:
         num_bytes: size of the tar; 0 where it could not be read.
         num_samples: distinct keys.
         num_images: with bytes; at level structure what the sidecar says.
-        sha256: of the tar, None at level structure.
+        sha256: of the tar; None at level structure without `checksum`.
         first_key: the least key (in the order of strings), empty without samples.
         last_key: the greatest.
         sidecar: None without a usable one.
@@ -85,7 +87,7 @@ def check_shard(task: ShardTask) -> ShardResult:
     result = ShardResult(path=task.path, counts=findings.counts, findings=findings.kept)
     try:
         with local_file(task.path) as file:
-            if task.level != "structure":
+            if task.level != "structure" or task.checksum:
                 # By plain reads: a disk that fails shows here or nowhere, for the pages of a file
                 # that is mapped answer with SIGBUS, which ends the process.
                 result.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -120,9 +122,9 @@ class _Check:
             result.sidecar_sha256 = hashlib.sha256(read_bytes(self.beside.sidecar)).hexdigest()
             result.num_images = sidecar.tally.images
             self.check_beside(sidecar, data, contents)
+        if sidecar is not None and result.sha256 is not None:
+            sidecar_rules.hash_fits(sidecar, result.sha256, findings)
         if self.task.level != "structure":
-            if sidecar is not None and result.sha256 is not None:
-                sidecar_rules.hash_fits(sidecar, result.sha256, findings)
             result.num_images = 0
             self.check_members(data, contents)
 
