@@ -218,6 +218,7 @@ class _Source:
             documents_dropped=dict(tally.documents_dropped),
             images_dropped=dict(tally.images_dropped),
             notes=dict(tally.notes),
+            other_splits=tally.other_splits,
         )
 
     def rejects_up_to(self, key: str | None) -> Iterator[Reject]:
@@ -251,6 +252,7 @@ def _draft(sample: ParsedSample, row: Row, front: FrontEnd, recipe: AlignRecipe)
             row["format"][index],
             row["image_sha256"][index],
             row["reencoded"][index],
+            sample.windows[index],
         )
         draft.pictures.append(picture)
         draft.pixels.append(pixels)

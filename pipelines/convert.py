@@ -17,6 +17,7 @@ import msgspec
 from mmdata.errors import UserError
 from mmdata.shards.writer import LeaseLostError
 from mmdata.similarity import ClipSpec
+from mmdata.sources.pseudonyms import Pseudonyms
 from mmdata.sources.records import Segment
 from mmdata.storage.lease import Lease, holds
 from pipelines.clip import (
@@ -28,6 +29,7 @@ from pipelines.clip import (
 )
 from pipelines.dedupe import draft_fingerprint, finish_drafts, must_refresh, standing
 from pipelines.engine import UnitFailure, choose_workers, run_units, terminate_as_interrupt
+from pipelines.hide import hide_inputs, hide_units, public_plan
 from pipelines.inputs import count_inputs
 from pipelines.log_json import RunLog, open_log
 from pipelines.options import Conversion
@@ -45,6 +47,7 @@ from pipelines.plan import Plan, differences, load_plan, make_plan, save_plan
 from pipelines.progress import Progress
 from pipelines.result import ConversionResult as ConversionResult
 from pipelines.space import check_space
+from pipelines.split import Part, add_up, part_options, parts_of, recipe_of
 from pipelines.units import Recipe, Tick, UnitTask, conversion_versions, convert_unit
 from schemas.manifest import ExcludedInput
 
@@ -65,6 +68,7 @@ class Work(Generic[Job]):
         images_per_second: rough rate of one core.
         clip: the model that scores, or None.
         key_prefix: of the samples.
+        counts_unplaced: records that no split can be told of are counted here.
     """
 
     recipe: Job
@@ -73,6 +77,7 @@ class Work(Generic[Job]):
     images_per_second: float
     clip: ClipSpec | None = None
     key_prefix: str = ""
+    counts_unplaced: bool = True
 
 
 class RunOptions(Protocol):
@@ -111,6 +116,7 @@ def run_conversion(
     quiet: bool,
     clip: ClipSpec | None = None,
     excluded: Sequence[ExcludedInput] = (),
+    names: Pseudonyms | None = None,
 ) -> ConversionResult:
     """Plan and run a conversion.
 
@@ -124,31 +130,59 @@ def run_conversion(
         quiet: no progress bar.
         clip: computes the similarities; the recipe then leaves documents unaligned.
         excluded: inputs that were left out before.
+        names: put pseudonyms in place of the names of inputs in all that is written.
     """
     output = os.path.abspath(options.output)
     if not specs:
         raise UserError("no input was named: give files, folders, globs or {0..9} ranges")
     if "://" in options.output:
         raise UserError(f"--output {options.output}: only local folders can be written to")
-    before = None if options.overwrite else load_plan(output)
+    parts = parts_of(options, output)
+    befores = [None if options.overwrite else load_plan(part.folder) for part in parts]
     if not options.overwrite:
-        check_is_ours(output, before)
+        for part, before in zip(parts, befores, strict=True):
+            check_is_ours(part.folder, before)
     with terminate_as_interrupt():
+        # A plan without the inputs' names cannot tell whether they were counted before.
+        known = None if names else befores[0]
         inputs, left_out = count_inputs(
-            options, recipe, specs, suffixes, list_segments, before, quiet=quiet
+            options, recipe, specs, suffixes, list_segments, known, quiet=quiet
         )
-        plan = make_plan(
-            recipe.kind,
-            inputs,
-            [*excluded, *left_out],
-            docs_per_shard=options.docs_per_shard,
-            num_shards=options.num_shards,
-            options=byte_options | (clip_byte_options(clip) if clip else {}),
-            versions=conversion_versions(clip),
-        )
-        rate = images_per_second(clip, _IMAGES_PER_SECOND)
-        work = Work(recipe, convert_unit, "convert", rate, clip, recipe.key_prefix)
-        return run_plan(options, work, plan, before, output, quiet=quiet)
+        left_out = [*excluded, *left_out]
+        if names:
+            left_out = hide_inputs(inputs, left_out, names)
+        results = []
+        for part, before in zip(parts, befores, strict=True):
+            plan = make_plan(
+                recipe.kind,
+                inputs,
+                left_out,
+                docs_per_shard=part.docs_per_shard(options.docs_per_shard),
+                num_shards=options.num_shards,
+                options=byte_options
+                | (clip_byte_options(clip) if clip else {})
+                | part_options(part),
+                versions=conversion_versions(clip),
+            )
+            if names:
+                hide_units(plan, names)
+            work = _work(recipe, part, clip)
+            results.append(run_plan(options, work, plan, before, part.folder, quiet=quiet))
+            if results[-1].interrupted:
+                break
+        return add_up(parts, results, output)
+
+
+def _work(recipe: Recipe, part: Part, clip: ClipSpec | None) -> Work[Recipe]:
+    return Work(
+        recipe_of(recipe, part),
+        convert_unit,
+        f"convert {part.name}".strip(),
+        images_per_second(clip, _IMAGES_PER_SECOND),
+        clip,
+        recipe.key_prefix,
+        part.is_first,
+    )
 
 
 def _log_end(log: RunLog, result: ConversionResult) -> None:
@@ -241,7 +275,7 @@ def _run(
     tasks = _tasks(options, work, plan, output, lease, result)
     if not options.overwrite and not options.ignore_free_space:
         check_space(plan, output, sum(len(task.shards) for task in tasks))
-    save_plan(plan, output)
+    save_plan(public_plan(plan), output)
     if tasks:
         forget_manifest(output)
     _do(options, work, tasks, result, log, quiet=quiet)
@@ -311,7 +345,7 @@ def _do(
                     elif isinstance(event, Scored):
                         scored.append(event)
                     elif isinstance(event, UnitFailure):
-                        result.failures.append((tasks[index].unit.segment.label, event))
+                        result.failures.append((tasks[index].unit.label, event))
         except KeyboardInterrupt:
             result.interrupted = True
         result.seconds = progress.seconds
@@ -333,7 +367,7 @@ def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]]) -> None:
             result.shards_written += 1
     failed = {label for label, _ in result.failures}
     for index, task in enumerate(tasks):
-        label = task.unit.segment.label
+        label = task.unit.label
         gone = [s for s in task.shards if standing(plan, output, s) is None]
         if gone and label not in failed and not result.interrupted:
             reason = f"ended without writing {len(gone)} of its shards; run the command again"
@@ -376,6 +410,7 @@ def _tasks(
                     shards=tuple(missing),
                     refresh_missing=options.refresh_missing,
                     clip=work.clip,
+                    counts_unplaced=work.counts_unplaced,
                 )
             )
     return tasks

@@ -50,7 +50,7 @@ class RunLog:
             self._advance(event)
         elif isinstance(event, UnitFailure):
             self._shards(plan, task)
-            self.write("failure", unit=task.unit.segment.label, error=event.error)
+            self.write("failure", unit=task.unit.label, error=event.error)
         elif isinstance(event, UnitDone):
             self._shards(plan, task)
 
@@ -87,6 +87,7 @@ class RunLog:
                 documents_dropped=tally.documents_dropped,
                 images_dropped=tally.images_dropped,
                 notes=tally.notes,
+                other_splits=tally.other_splits,
             )
             self._rejects(task.output, shard)
 

@@ -139,6 +139,7 @@ def add_tally(total: Tally, part: Tally) -> None:
         "sentences",
         "image_bytes",
         "images_reencoded",
+        "other_splits",
     ):
         setattr(total, name, getattr(total, name) + getattr(part, name))
     for name in ("documents_dropped", "images_dropped", "notes"):

@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.convert import ConversionResult
+from pipelines.hide import public_plan
 from pipelines.space import free_bytes, human_bytes, human_seconds
 from pipelines.status import RunStatus
 from schemas.manifest import Tally
@@ -15,6 +16,11 @@ _FEW_SHARDS = 8
 def print_conversion(result: ConversionResult, console: Console | None = None) -> None:
     """Print the table of a run and what the user may want to do next."""
     console = console or Console(highlight=False, soft_wrap=True)
+    for name, part in result.splits:
+        console.print(f"split {name}")
+        print_conversion(part, console)
+    if result.splits:
+        return
     if result.dry_run:
         _print_plan(result, console)
         return
@@ -28,7 +34,7 @@ def print_conversion(result: ConversionResult, console: Console | None = None) -
 
 
 def _print_plan(result: ConversionResult, console: Console) -> None:
-    plan, estimate = result.plan, result.plan.estimate()
+    plan, estimate = public_plan(result.plan), result.plan.estimate()
     console.print(f"plan for {result.output}", markup=False)
     table = Table()
     table.add_column("what")
@@ -65,6 +71,8 @@ def _print_counts(result: ConversionResult, console: Console) -> None:
     for name, justify in (("", "left"), ("in", "right"), ("out", "right"), ("dropped", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     dropped = sum(tally.documents_dropped.values())
+    if tally.other_splits:
+        table.add_row("of other splits", f"{tally.other_splits:,}", "", "")
     table.add_row("documents", f"{tally.records:,}", f"{tally.documents:,}", f"{dropped:,}")
     dropped = sum(tally.images_dropped.values())
     table.add_row("images", f"{tally.images_listed:,}", f"{tally.images:,}", f"{dropped:,}")

@@ -99,10 +99,11 @@ def _status(plan: Plan, output: str) -> RunStatus:
             continue
         found.shards_done += 1
         found.drafts += sidecar.fingerprint != plan.fingerprint
-        found.records_done += sidecar.tally.records
+        records = sidecar.tally.records + sidecar.tally.other_splits
+        found.records_done += records
         add_tally(found.tally, sidecar.tally)
         path = os.path.join(output, shard_stem(shard) + SIDECAR)
-        times.append((_time(path), sidecar.tally.records))
+        times.append((_time(path), records))
     found.records_per_second = _rate(times)
     found.leftovers = len(leftovers(output))
     _add_holder(found)

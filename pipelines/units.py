@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
-from mmdata.assemble import Draft, MissingImageError, Outcome, Scores, finish
-from mmdata.errors import MMDataError
+from mmdata.assemble import AssemblyPolicy, Draft, MissingImageError, Outcome, Scores, finish
+from mmdata.errors import BadInputError, MMDataError
 from mmdata.shards.naming import sample_key
 from mmdata.shards.writer import ShardWriter
 from mmdata.similarity import ClipSpec
+from mmdata.sources.base import RecordError
 from mmdata.sources.records import Overlong, Segment, read_records
 from mmdata.storage.lease import holds
 from mmdata.versions import clip_versions, codec_versions
@@ -47,6 +48,11 @@ class Recipe(Protocol):
     @property
     def key_prefix(self) -> str:
         """Put before every sample key."""
+        ...
+
+    @property
+    def policy(self) -> AssemblyPolicy:
+        """What is kept of a document."""
         ...
 
     def scan(self, segment: Segment) -> SegmentScan:
@@ -89,6 +95,8 @@ class UnitTask(Generic[Job]):
     """What computes the similarities; None: the source has them."""
     pool: tuple[str, ...] = ()
     """Names of the actors that score; empty where the task does."""
+    counts_unplaced: bool = True
+    """Whether records that no split can be told of are counted here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +116,15 @@ def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick | Scored]:
         UnitError: a record that cannot be got over, by name.
     """
     check_versions(task, conversion_versions(task.clip))
+    try:
+        yield from _convert(task)
+    except BadInputError as error:  # names the file
+        if task.unit.member is None:
+            raise
+        raise UnitError(f"{task.unit.label}: is damaged, or gone") from error
+
+
+def _convert(task: UnitTask[Recipe]) -> Iterator[Tick | Scored]:
     unit = task.unit
     records = read_records(unit.segment, task.recipe.max_record_bytes)
     convert = task.recipe.open(unit.segment)
@@ -162,14 +179,18 @@ def _write_shard(
     try:
         for place, outcome in outcomes:
             count += 1
-            _add_outcome(writer, unit, place, _finished(outcome), task.recipe.key_prefix)
+            outcome = _finished(outcome)
+            if outcome.elsewhere or not (outcome.placed or task.counts_unplaced):
+                writer.tally.other_splits += 1
+            else:
+                _add_outcome(writer, unit, place, outcome, task.recipe.key_prefix)
             if count % TICK_RECORDS == 0:
                 now = progress_of(writer.tally)
                 yield ticked(last, now)
                 last = now
         if count != expected:
             raise UnitError(
-                f"{unit.segment.label}: {begin + count} records, {unit.num_records} were counted; "
+                f"{unit.label}: {begin + count} records, {unit.num_records} were counted; "
                 "it changed while the run was going: start again with --overwrite"
             )
         writer.commit(
@@ -232,20 +253,21 @@ def _drafts(
 ) -> Iterator[tuple[int, Outcome | Draft]]:
     """Every record's place in the unit, and what the recipe makes of it."""
     for place, record in enumerate(records, start=begin):
-        where = f"{unit.segment.label}: record {unit.first_record + place}"
+        where = f"{unit.label}: record {unit.first_record + place}"
         try:
             yield place, convert(record)
-        except MissingImageError as error:
+        except (MissingImageError, RecordError) as error:
             raise UnitError(f"{where}: {error}") from error
         # Whatever a record brings about is told with the record; the unit then fails, others go on.
         except Exception as error:
-            raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
+            detail = f": {error}" if unit.member is None else ""
+            raise RuntimeError(f"{where}: {type(error).__name__}{detail}") from error
 
 
 def _span(unit: Unit, begin: int, count: int) -> SourceSpan:
     return SourceSpan(
         file=unit.file,
-        member=unit.segment.member,
+        member=unit.segment.member if unit.member is None else unit.member,
         first_record=unit.first_record + begin,
         num_records=count,
     )
@@ -314,7 +336,8 @@ def reject_lines(outcome: Outcome, span: SourceSpan, key: str) -> Iterator[Rejec
 def progress_of(tally: Tally) -> Tick:
     """A tally as progress."""
     dropped = sum(tally.documents_dropped.values())
-    return Tick(tally.records, tally.images, tally.image_bytes, dropped)
+    records = tally.records + tally.other_splits
+    return Tick(records, tally.images, tally.image_bytes, dropped)
 
 
 def ticked(before: Tick, now: Tick) -> Tick:

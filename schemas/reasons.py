@@ -33,6 +33,7 @@ class ImageNote(StrEnum):
     TRAILING_BYTES = "trailing-bytes"
     FIRST_FRAME = "first-frame"
     WRONG_EXTENSION = "wrong-extension"
+    WINDOWED = "windowed"
     REENCODED = "reencoded"
 
 
@@ -59,9 +60,15 @@ class DocumentDrop(StrEnum):
     TOO_FEW_IMAGES = "too-few-images"
     URL_DUPLICATE = "url-duplicate"
     DUPLICATE_DOCUMENT = "duplicate-document"
+    UNKNOWN_FORMAT = "unknown-format"
+    TAG_MISMATCH = "tag-mismatch"
 
 
 class DocumentNote(StrEnum):
     """What was remarkable about a document that was kept."""
 
     BAD_MATCHED_INDEX = "bad-matched-index"
+    MORE_TAGS_THAN_IMAGES = "more-tags-than-images"
+    FEWER_TAGS_THAN_IMAGES = "fewer-tags-than-images"
+    NO_TAGS = "no-tags"
+    TAG_IN_ANSWER = "tag-in-answer"
