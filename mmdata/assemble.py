@@ -306,7 +306,6 @@ def _matched(
     """Places (in input order) aligned, and put in the order of their sentences."""
     given = draft.document.matched
     if given is not None:
-        places = _above(draft, similarity, places, given)
         matched = {place: given[draft.pictures[place].index] for place in places}
         order = sorted(places, key=lambda place: (matched[place], place))
         return order, [matched[place] for place in order]
@@ -317,19 +316,3 @@ def _matched(
         index = draft.pictures[places[k]].index
         draft.outcome.dropped_images[index] = (ImageDrop.LOW_SIMILARITY, detail)
     return [places[k] for k in aligned.rows], aligned.matched
-
-
-def _above(draft: Draft, similarity: Similarity, places: list[int], given: list[int]) -> list[int]:
-    """The places whose picture is similar enough to the text that the source gives it."""
-    threshold = draft.policy.min_similarity
-    if threshold is None:
-        return places
-    kept = []
-    for place in places:
-        index = draft.pictures[place].index
-        if similarity[place, given[index]] >= threshold:
-            kept.append(place)
-        else:
-            detail = f"the sentence that it belongs to is below --min-similarity {threshold}"
-            draft.outcome.dropped_images[index] = (ImageDrop.LOW_SIMILARITY, detail)
-    return kept

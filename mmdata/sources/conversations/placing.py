@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mmdata.sources.base import RecordDropped, RecordError, SourceImage
-from mmdata.sources.conversations.placeholders import Tag, join_pieces
+from mmdata.sources.conversations.placeholders import Tag, join_pieces, split_tags
 from mmdata.sources.conversations.roles import canonical, is_answer
 from schemas.reasons import DocumentDrop, DocumentNote
 
@@ -96,7 +96,11 @@ def _text(turn: Utterance) -> str:
     """What a turn says; blanks at its ends stay only where no placeholder stood in it."""
     texts = [piece for piece in turn.pieces if isinstance(piece, str)]
     joined = join_pieces(texts)
-    return joined if len(texts) == len(turn.pieces) else joined.strip()
+    if len(texts) == len(turn.pieces):
+        return joined
+    if any(isinstance(piece, Tag) for piece in split_tags(joined)):  # `<ima<image>ge>`
+        joined = " ".join(texts)
+    return joined.strip()
 
 
 def _home(turns: Sequence[Utterance], texts: list[str], number: int, position: int) -> int:
