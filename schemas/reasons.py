@@ -72,3 +72,4 @@ class DocumentNote(StrEnum):
     FEWER_TAGS_THAN_IMAGES = "fewer-tags-than-images"
     NO_TAGS = "no-tags"
     TAG_IN_ANSWER = "tag-in-answer"
+    NAMES_IN_TEXT = "names-in-text"

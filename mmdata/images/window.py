@@ -57,7 +57,7 @@ def apply_window(
     for top in range(0, samples.shape[0], _ROWS):
         rows = samples[top : top + _ROWS].astype(np.float64)
         if width > 0:
-            rows = np.clip((rows - window.low) * (255.0 / width), 0.0, 255.0)
+            rows = np.clip((rows - window.low) * 255.0 / width, 0.0, 255.0)
         else:
             rows = np.full(rows.shape, 127.5)
         gray[top : top + _ROWS] = np.nan_to_num(rows, nan=0.0) + 0.5

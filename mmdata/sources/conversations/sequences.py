@@ -19,7 +19,8 @@ _OBELICS = msgspec.json.Decoder(ObelicsRow)
 _CHATGPT = msgspec.json.Decoder(ChatGptSequence)
 _MARK = re.compile(r"(_!_IMAGE\d+_!_)")
 OBELICS_USED = ("texts", "images")
-CHATGPT_USED = ("example", "image_map")
+#: `is_gpt` too: OpenFlamingo would read the document as a sequence of this kind.
+CHATGPT_USED = ("example", "image_map", "is_gpt")
 
 
 def read_obelics(record: bytes) -> list[Utterance]:
