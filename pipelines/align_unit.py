@@ -102,7 +102,7 @@ def _write(
     front = front_end(clip)
     scorer = DocumentScorer(backend, front, clip.batch_size)
     last = progress_of(writer.tally)
-    yield Tick(writer.tally.records, 0, 0, last.dropped)
+    yield Tick(last.records, 0, 0, last.dropped)
     for number, (sample, matrix) in enumerate(scorer.score(source.items(front)), start=1):
         _add(writer, source, sample, finish(sample.draft, Scores(matrix, clip.source)))
         if number % TICK_RECORDS == 0:

@@ -6,11 +6,11 @@ written before the plan stands and every input was read through; what was commit
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -38,71 +38,24 @@ from pipelines.output import (
     check_is_ours,
     clear,
     clearable_bytes,
+    earlier_plan,
     forget_manifest,
     forget_shard,
     sweep,
     write_manifest,
 )
-from pipelines.plan import Plan, differences, load_plan, make_plan, save_plan
+from pipelines.plan import Plan, load_plan, make_plan, refuse_another, save_plan
 from pipelines.progress import Progress
 from pipelines.result import ConversionResult as ConversionResult
 from pipelines.space import check_space
 from pipelines.split import Part, add_up, part_options, parts_of, recipe_of
 from pipelines.units import Recipe, Tick, UnitTask, conversion_versions, convert_unit
+from pipelines.work import Job, RunOptions
+from pipelines.work import Work as Work
 from schemas.manifest import ExcludedInput
-
-Job = TypeVar("Job")
 
 #: Rough rate of one core, to decide whether a Ray is worth starting.
 _IMAGES_PER_SECOND = 1200.0
-
-
-@dataclass(frozen=True, slots=True)
-class Work(Generic[Job]):
-    """What the tasks of a run do.
-
-    Attributes:
-        recipe: given to each of them.
-        run: does one unit.
-        title: of the progress bar.
-        images_per_second: rough rate of one core.
-        clip: the model that scores, or None.
-        key_prefix: of the samples.
-        counts_unplaced: records that no split can be told of are counted here.
-    """
-
-    recipe: Job
-    run: Callable[[UnitTask[Job]], Iterator[Tick | Scored]]
-    title: str
-    images_per_second: float
-    clip: ClipSpec | None = None
-    key_prefix: str = ""
-    counts_unplaced: bool = True
-
-
-class RunOptions(Protocol):
-    """What a run is told, whatever it works on."""
-
-    @property
-    def workers(self) -> int | None: ...
-    @property
-    def ray_address(self) -> str | None: ...
-    @property
-    def limit(self) -> int | None: ...
-    @property
-    def overwrite(self) -> bool: ...
-    @property
-    def refresh_missing(self) -> bool: ...
-    @property
-    def verify_committed(self) -> bool: ...
-    @property
-    def ignore_free_space(self) -> bool: ...
-    @property
-    def dry_run(self) -> bool: ...
-    @property
-    def log_json(self) -> str | None: ...
-    @property
-    def clip_actors(self) -> int | None: ...
 
 
 def run_conversion(
@@ -137,11 +90,9 @@ def run_conversion(
         raise UserError("no input was named: give files, folders, globs or {0..9} ranges")
     if "://" in options.output:
         raise UserError(f"--output {options.output}: only local folders can be written to")
+    byte_options = byte_options | (clip_byte_options(clip) if clip else {})
     parts = parts_of(options, output)
-    befores = [None if options.overwrite else load_plan(part.folder) for part in parts]
-    if not options.overwrite:
-        for part, before in zip(parts, befores, strict=True):
-            check_is_ours(part.folder, before)
+    befores = [earlier_plan(part.folder, overwrite=options.overwrite) for part in parts]
     with terminate_as_interrupt():
         # A plan without the inputs' names cannot tell whether they were counted before.
         known = None if names else befores[0]
@@ -151,26 +102,44 @@ def run_conversion(
         left_out = [*excluded, *left_out]
         if names:
             left_out = hide_inputs(inputs, left_out, names)
-        results = []
-        for part, before in zip(parts, befores, strict=True):
-            plan = make_plan(
+        plans = [
+            make_plan(
                 recipe.kind,
                 inputs,
                 left_out,
                 docs_per_shard=part.docs_per_shard(options.docs_per_shard),
                 num_shards=options.num_shards,
-                options=byte_options
-                | (clip_byte_options(clip) if clip else {})
-                | part_options(part),
+                options=byte_options | part_options(part),
                 versions=conversion_versions(clip),
             )
-            if names:
+            for part in parts
+        ]
+        if names:
+            for plan in plans:
                 hide_units(plan, names)
-            work = _work(recipe, part, clip)
-            results.append(run_plan(options, work, plan, before, part.folder, quiet=quiet))
-            if results[-1].interrupted:
-                break
-        return add_up(parts, results, output)
+        works = [_work(recipe, part, clip) for part in parts]
+        results = _run_parts(options, works, plans, befores, parts, quiet=quiet)
+    return add_up(parts, results, output)
+
+
+def _run_parts(
+    options: Conversion,
+    works: Sequence[Work[Recipe]],
+    plans: Sequence[Plan],
+    befores: Sequence[Plan | None],
+    parts: Sequence[Part],
+    *,
+    quiet: bool,
+) -> list[ConversionResult]:
+    """One part after the other, when none of their folders holds anything else."""
+    for plan, before, part in zip(plans, befores, parts, strict=True):
+        refuse_another(before, plan, part.folder)
+    results = []
+    for work, plan, before, part in zip(works, plans, befores, parts, strict=True):
+        results.append(run_plan(options, work, plan, before, part.folder, quiet=quiet))
+        if results[-1].interrupted:
+            break
+    return results
 
 
 def _work(recipe: Recipe, part: Part, clip: ClipSpec | None) -> Work[Recipe]:
@@ -229,11 +198,7 @@ def run_plan(
     Raises:
         UserError: the folder holds another conversion, or the disk cannot hold this one.
     """
-    if before is not None and before.fingerprint != plan.fingerprint:
-        raise UserError(
-            f"{output}: holds another conversion; use --overwrite or another folder. "
-            + "; ".join(differences(before, plan)[:10])
-        )
+    refuse_another(before, plan, output)
     if options.dry_run:
         return _estimated(options, work, plan, output)
     os.makedirs(output, exist_ok=True)

@@ -215,12 +215,12 @@ class CustomRecipe:
         document = parse_record(record, self.reading)
         if self.images is None or not self.images.root:
             return document
-        roots = {self.images.root, os.path.realpath(self.images.root)}
         for index, image in enumerate(document.images):
-            for root in roots:
-                if image.name.startswith(root + "/"):
-                    document.images[index] = replace(image, name=image.name[len(root) + 1 :])
-                    break
+            if image.name.startswith("/"):
+                for root in {self.images.root, os.path.realpath(self.images.root)}:
+                    if image.name.startswith(root + "/"):
+                        relative = replace(image, name=image.name[len(root) + 1 :])
+                        document.images[index] = relative
         return document
 
     def scan(self, segment: Segment) -> SegmentScan:

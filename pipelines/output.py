@@ -23,7 +23,7 @@ from mmdata.shards.naming import (
 )
 from mmdata.shards.writer import encode_record
 from mmdata.storage.atomic import is_temporary, remove, sha256_of, write_atomically
-from pipelines.plan import Plan
+from pipelines.plan import Plan, load_plan
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import Manifest, ManifestInput, ManifestShard, Sidecar, Tally
 from schemas.reasons import ImageDrop
@@ -102,6 +102,15 @@ def check_is_ours(output: str, before: Plan | None) -> None:
         f"{output}: holds shards without a {PLAN_NAME} ({which}), made by something else; choose "
         f"another folder, or {way_out}"
     )
+
+
+def earlier_plan(output: str, *, overwrite: bool) -> Plan | None:
+    """The plan of an earlier run into a folder, which must hold nothing of anybody else."""
+    if overwrite:
+        return None
+    before = load_plan(output)
+    check_is_ours(output, before)
+    return before
 
 
 def clear(output: str) -> None:

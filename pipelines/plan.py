@@ -299,3 +299,12 @@ def differences(before: Plan, now: Plan) -> list[str]:
     if not lines:
         lines.append("inputs: another order")
     return lines
+
+
+def refuse_another(before: Plan | None, now: Plan, output: str) -> None:
+    """Raise UserError where the output holds shards of another plan, with the differences."""
+    if before is not None and before.fingerprint != now.fingerprint:
+        raise UserError(
+            f"{output}: holds another conversion; use --overwrite or another folder. "
+            + "; ".join(differences(before, now)[:10])
+        )

@@ -17,9 +17,10 @@ from PIL import Image
 
 from mmdata.errors import BadInputError, UserError
 from mmdata.sources import containers
-from pipelines.config import Align, Validate
+from pipelines.config import Align, Status, Validate
 from pipelines.convert import ConversionResult
 from pipelines.convert_custom import convert_custom
+from pipelines.status import status
 from pipelines.validate import validate
 from tests.clip_factory import make_clip
 from tests.corpus import (
@@ -191,6 +192,20 @@ def test_align_keeps_structure_roles_and_windows(clip: str, tmp_path: Path) -> N
         for old, new in zip(before["image_info"], after["image_info"], strict=True):
             assert new.get("window") == old.get("window")
             assert new["matched_text_index"] == old["matched_text_index"]
+
+
+def test_the_shards_of_a_split_can_be_aligned(clip: str, tmp_path: Path) -> None:
+    from pipelines.align import align
+
+    source = make_conversations(tmp_path)
+    more: dict[str, Any] = {"split": "train=0.6,val=0.4", "split_by": "patient"}
+    convert_custom(source.options(tmp_path / "out", **more), quiet=True)
+    for name in ("train", "val"):
+        shards, output = (str(tmp_path / "out" / name),), str(tmp_path / f"aligned-{name}")
+        align(Align(shards=shards, output=output, clip_model=clip, workers=0), quiet=True)
+        assert validate(Validate(shards=(output,), workers=0)).findings == []
+        assert status(Status(output=output)).records_done == 24
+        assert documents_of(Path(output)).keys() == documents_of(tmp_path / "out" / name).keys()
 
 
 def test_unknown_fields_survive(tmp_path: Path) -> None:
