@@ -12,8 +12,6 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
-import msgspec
-
 from mmdata.errors import UserError
 from mmdata.shards.writer import LeaseLostError
 from mmdata.similarity import ClipSpec
@@ -85,11 +83,8 @@ def run_conversion(
         excluded: inputs that were left out before.
         names: put pseudonyms in place of the names of inputs in all that is written.
     """
+    _check_named(options, specs)
     output = os.path.abspath(options.output)
-    if not specs:
-        raise UserError("no input was named: give files, folders, globs or {0..9} ranges")
-    if "://" in options.output:
-        raise UserError(f"--output {options.output}: only local folders can be written to")
     byte_options = byte_options | (clip_byte_options(clip) if clip else {})
     parts = parts_of(options, output)
     befores = [earlier_plan(part.folder, overwrite=options.overwrite) for part in parts]
@@ -122,6 +117,13 @@ def run_conversion(
     return add_up(parts, results, output)
 
 
+def _check_named(options: Conversion, specs: Sequence[str]) -> None:
+    if not specs:
+        raise UserError("no input was named: give files, folders, globs or {0..9} ranges")
+    if "://" in options.output:
+        raise UserError(f"--output {options.output}: only local folders can be written to")
+
+
 def _run_parts(
     options: Conversion,
     works: Sequence[Work[Recipe]],
@@ -151,19 +153,6 @@ def _work(recipe: Recipe, part: Part, clip: ClipSpec | None) -> Work[Recipe]:
         clip,
         recipe.key_prefix,
         part.is_first,
-    )
-
-
-def _log_end(log: RunLog, result: ConversionResult) -> None:
-    log.write(
-        "end",
-        exit_code=result.exit_code,
-        complete=result.complete,
-        shards_written=result.shards_written,
-        shards_kept=result.shards_kept,
-        shards_left=result.shards_left,
-        seconds=round(result.seconds, 3),
-        totals=msgspec.to_builtins(result.tally),
     )
 
 
@@ -206,7 +195,7 @@ def run_plan(
         _check_unchanged(options, plan, output)
         log.write("start", output=output, records=plan.num_records, shards=plan.num_shards)
         result = _run(options, work, plan, output, lease, log, quiet=quiet)
-        _log_end(log, result)
+        log.end(result)
         return result
 
 

@@ -14,11 +14,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import IO, Any
 
+import msgspec
+
 from mmdata.errors import UserError
 from mmdata.shards.naming import REJECTS, TAR, shard_stem
 from pipelines.dedupe import standing
 from pipelines.engine import UnitDone, UnitFailure
 from pipelines.plan import Plan
+from pipelines.result import ConversionResult
 from pipelines.units import Tick, UnitTask
 from schemas.reasons import DocumentDrop
 
@@ -59,6 +62,19 @@ class RunLog:
         if self._file is not None:
             for task in tasks:
                 self._shards(plan, task)
+
+    def end(self, result: ConversionResult) -> None:
+        """What the run came to."""
+        self.write(
+            "end",
+            exit_code=result.exit_code,
+            complete=result.complete,
+            shards_written=result.shards_written,
+            shards_kept=result.shards_kept,
+            shards_left=result.shards_left,
+            seconds=round(result.seconds, 3),
+            totals=msgspec.to_builtins(result.tally),
+        )
 
     def _advance(self, tick: Tick) -> None:
         for name in self._sums:
