@@ -68,7 +68,7 @@ class ConvertCustom(Conversion):
     allow_symlinks_to: tuple[str, ...] = ()
     """Folders outside the image root that links in it may lead to (hub caches)."""
     pseudonymise: bool = False
-    """Put keyed hashes in place of ids, file names and source paths; leave other fields out."""
+    """Keyed hashes for ids, file names and paths; no other fields, no metadata in images."""
     pseudonym_key: str | None = None
     """File with the secret key (16 bytes or more). Default: $MMDATA_PSEUDONYM_KEY."""
     keep_field: tuple[str, ...] = ()
@@ -87,7 +87,7 @@ class ConvertCustom(Conversion):
 
     def image_policy(self) -> ImagePolicy:
         """What is asked of each image."""
-        return replace(Conversion.image_policy(self), window=self.window)
+        return replace(Conversion.image_policy(self), window=self.window, strip=self.pseudonymise)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

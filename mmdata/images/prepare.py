@@ -11,6 +11,7 @@ from mmdata.images.normalise import encode, normalise, windowed
 from mmdata.images.pillow import pillow_errors
 from mmdata.images.policy import ImagePolicy
 from mmdata.images.resize import smaller_size
+from mmdata.images.strip import strip_metadata
 from mmdata.images.verify import Inspected, inspect
 from schemas.document import Window
 from schemas.reasons import ImageDrop, ImageNote
@@ -41,6 +42,7 @@ def prepare_image(data: bytes, policy: ImagePolicy) -> PreparedImage:
     palette and alpha, on white; rotated; other profiles; GIF, BMP, TIFF; first frame of several.
     Lossless sources become PNG, lossy ones JPEG of quality 95, without EXIF or profile, unless the
     policy asks for one format or another quality; what is larger than its `max_side` is resized.
+    With `strip` nothing but the picture stays of what passes through.
 
     The same bytes, policy and codec libraries give the same result. Raises `ImageRejected` and
     nothing else, for any bytes; its reasons are those of `verify_image`.
@@ -49,7 +51,7 @@ def prepare_image(data: bytes, policy: ImagePolicy) -> PreparedImage:
     header = seen.header
     if header.reencode is None:
         return PreparedImage(
-            data=data,
+            data=strip_metadata(data, header.format) if policy.strip else data,
             width=header.width,
             height=header.height,
             format=header.format,

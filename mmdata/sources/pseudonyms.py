@@ -5,7 +5,7 @@ every run, and without the key it cannot be told whose it is. Of a record's own 
 one that splits are made by are hashed, what the user lists is kept, and the others are left out,
 since nobody can know what is in them. In its text the record's own id and the parts of its images'
 names are replaced too (where they look like names: four characters or more, and one that words have
-not), and that is counted. Other text, and what is inside pictures, stays as it is.
+not), and that is counted. Other text stays as it is; `mmdata/images/strip.py` sees to the pictures.
 """
 
 import hashlib
