@@ -45,7 +45,9 @@ def encode_member(
     """The sample's JSON: known fields in a fixed order, then the source's others as they came."""
     encode = msgspec.json.encode
     head = encode({"format_version": FORMAT_VERSION, "text_list": document.text_list})
-    parts = [head[:-1], b',"image_info":[']
+    # Few and large parts: each is hashed and written by itself.
+    parts = []
+    opening = head[:-1] + b',"image_info":['
     for row, (picture, sentence) in enumerate(zip(pictures, matched, strict=True)):
         source = document.images[picture.index]
         fields: dict[str, Any] = {"image_name": source.name}
@@ -56,8 +58,8 @@ def encode_member(
         fields["format"], fields["sha256"] = picture.format, picture.sha256
         if picture.window is not None:
             fields["window"] = picture.window
-        opening = b"," if row else b""
-        parts += [opening + encode(fields)[:-1], b',"image_base64":"', picture.base64, b'"}']
+        parts += [opening + encode(fields)[:-1] + b',"image_base64":"', picture.base64]
+        opening = b'"},'
     tail: dict[str, Any] = {
         "similarity_matrix": similarity.tolist(),
         "similarity_source": similarity_source,
@@ -66,8 +68,8 @@ def encode_member(
     if document.roles is not None:
         tail["roles"] = document.roles
     tail |= {k: v for k, v in document.extras.items() if k not in _OWN_FIELDS}
-    parts += [b"],", encode(tail)[1:]]
-    return parts
+    closing = b'"}],' if pictures else opening + b"],"
+    return [*parts, closing + encode(tail)[1:]]
 
 
 def samples_row(

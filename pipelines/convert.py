@@ -4,7 +4,6 @@ What differs between kinds of input is the recipe; everything here is common to 
 written before the plan stands and every input was read through; what was committed stays.
 """
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -17,7 +16,9 @@ from mmdata.shards.writer import LeaseLostError
 from mmdata.similarity import ClipSpec
 from mmdata.sources.pseudonyms import Pseudonyms
 from mmdata.sources.records import Segment
+from mmdata.storage.files import make_folder
 from mmdata.storage.lease import Lease, holds
+from mmdata.storage.urls import absolute, check_writable
 from pipelines.clip import (
     Scored,
     clip_byte_options,
@@ -26,14 +27,20 @@ from pipelines.clip import (
     total_scored,
 )
 from pipelines.dedupe import draft_fingerprint, finish_drafts, must_refresh, standing
-from pipelines.engine import UnitFailure, choose_workers, run_units, terminate_as_interrupt
+from pipelines.engine import (
+    UnitAgain,
+    UnitFailure,
+    choose_workers,
+    run_units,
+    terminate_as_interrupt,
+)
 from pipelines.hide import hide_inputs, hide_units, public_plan
 from pipelines.inputs import count_inputs
 from pipelines.log_json import RunLog, open_log
-from pipelines.options import Conversion
+from pipelines.options import Conversion, RunOptions
 from pipelines.output import (
     add_tally,
-    check_is_ours,
+    check_unchanged,
     clear,
     clearable_bytes,
     earlier_plan,
@@ -42,13 +49,14 @@ from pipelines.output import (
     sweep,
     write_manifest,
 )
-from pipelines.plan import Plan, load_plan, make_plan, refuse_another, save_plan
+from pipelines.output_files import look_at
+from pipelines.plan import Plan, make_plan, refuse_another, save_plan
 from pipelines.progress import Progress
 from pipelines.result import ConversionResult as ConversionResult
 from pipelines.space import check_space
 from pipelines.split import Part, add_up, part_options, parts_of, recipe_of
 from pipelines.units import Recipe, Tick, UnitTask, conversion_versions, convert_unit
-from pipelines.work import Job, RunOptions
+from pipelines.work import Job
 from pipelines.work import Work as Work
 from schemas.manifest import ExcludedInput
 
@@ -84,7 +92,7 @@ def run_conversion(
         names: put pseudonyms in place of the names of inputs in all that is written.
     """
     _check_named(options, specs)
-    output = os.path.abspath(options.output)
+    output = absolute(options.output)
     byte_options = byte_options | (clip_byte_options(clip) if clip else {})
     parts = parts_of(options, output)
     befores = [earlier_plan(part.folder, overwrite=options.overwrite) for part in parts]
@@ -120,8 +128,7 @@ def run_conversion(
 def _check_named(options: Conversion, specs: Sequence[str]) -> None:
     if not specs:
         raise UserError("no input was named: give files, folders, globs or {0..9} ranges")
-    if "://" in options.output:
-        raise UserError(f"--output {options.output}: only local folders can be written to")
+    check_writable(options.output, "--output")
 
 
 def _run_parts(
@@ -190,23 +197,14 @@ def run_plan(
     refuse_another(before, plan, output)
     if options.dry_run:
         return _estimated(options, work, plan, output)
-    os.makedirs(output, exist_ok=True)
+    make_folder(output)
     with open_log(options.log_json) as log, Lease(output) as lease:
-        _check_unchanged(options, plan, output)
+        if not options.overwrite:
+            check_unchanged(plan, output)
         log.write("start", output=output, records=plan.num_records, shards=plan.num_shards)
         result = _run(options, work, plan, output, lease, log, quiet=quiet)
         log.end(result)
         return result
-
-
-def _check_unchanged(options: RunOptions, plan: Plan, output: str) -> None:
-    """Look again under the lease: another run may have come between the plan and now."""
-    if options.overwrite:
-        return
-    before = load_plan(output)
-    check_is_ours(output, before)
-    if before is not None and before.fingerprint != plan.fingerprint:
-        raise UserError(f"{output}: another conversion was written there just now")
 
 
 def _run(
@@ -259,6 +257,8 @@ def _finish(options: RunOptions, key_prefix: str, lease: Lease, result: Conversi
             lease.holder.run,
             key_prefix,
             workers=options.workers,
+            ray_address=options.ray_address,
+            stall_seconds=options.stall_timeout,
         )
     except KeyboardInterrupt:
         result.interrupted = True
@@ -290,7 +290,14 @@ def _do(
     scored: list[Scored] = []
     with Progress(work.title, total=total, quiet=quiet or not tasks) as progress:
         try:
-            events = run_units(work.run, tasks, workers=workers, ray_address=address, service=pool)
+            events = run_units(
+                work.run,
+                tasks,
+                workers=workers,
+                ray_address=address,
+                service=pool,
+                stall_seconds=options.stall_timeout,
+            )
             with closing(events):
                 for index, event in events:
                     log.tell(result.plan, tasks[index], event)
@@ -300,6 +307,10 @@ def _do(
                         scored.append(event)
                     elif isinstance(event, UnitFailure):
                         result.failures.append((tasks[index].unit.label, event))
+                    elif isinstance(event, UnitAgain):
+                        label = tasks[index].unit.label
+                        result.again.append((label, event))
+                        progress.say(f"{label}: {event.detail}; it is run again")
         except KeyboardInterrupt:
             result.interrupted = True
         result.seconds = progress.seconds
@@ -311,8 +322,9 @@ def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]]) -> None:
     """What is committed now, by the sidecars on disk: they alone say what exists."""
     plan, output = result.plan, result.output
     planned = {shard for task in tasks for shard in task.shards}
+    files = look_at(output)
     for shard in range(plan.num_shards):
-        sidecar = standing(plan, output, shard)
+        sidecar = standing(plan, output, shard, files=files)
         if sidecar is None:
             result.shards_left += 1
             continue
@@ -322,7 +334,7 @@ def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]]) -> None:
     failed = {label for label, _ in result.failures}
     for index, task in enumerate(tasks):
         label = task.unit.label
-        gone = [s for s in task.shards if standing(plan, output, s) is None]
+        gone = [s for s in task.shards if standing(plan, output, s, files=files) is None]
         if gone and label not in failed and not result.interrupted:
             reason = f"ended without writing {len(gone)} of its shards; run the command again"
             result.failures.append((label, UnitFailure(index, reason, "")))
@@ -338,11 +350,12 @@ def _tasks(
 ) -> list[UnitTask[Job]]:
     """The units that still lack shards."""
     tasks = []
+    files = look_at(output)
     for unit in plan.units:
         missing = []
         for shard in range(unit.first_shard, unit.first_shard + unit.num_shards):
             begin = unit.first_ordinal + unit.cut(shard - unit.first_shard)
-            sidecar = standing(plan, output, shard, verify=options.verify_committed)
+            sidecar = standing(plan, output, shard, verify=options.verify_committed, files=files)
             if sidecar is None and options.verify_committed:
                 forget_shard(output, shard)  # damaged: it must not look committed to a worker
             if sidecar and not (options.refresh_missing and must_refresh(sidecar)):

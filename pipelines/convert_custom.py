@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from mmdata.assemble import AssemblyPolicy, Draft, Outcome, assemble, check
@@ -12,8 +12,8 @@ from mmdata.similarity import ClipSpec
 from mmdata.sources.base import RecordDropped, RecordError, SourceDocument, SourceImage
 from mmdata.sources.containers import SUFFIXES, find_segments
 from mmdata.sources.conversations.formats import Reading, parse_record
-from mmdata.sources.image_folder import find_folders
-from mmdata.sources.image_store import ImageSource, ImageStore, open_images
+from mmdata.sources.image_objects import FetchesAhead
+from mmdata.sources.image_store import ImageSource, ImageStore, find_in_folders, open_images
 from mmdata.sources.pseudonyms import Pseudonyms
 from mmdata.sources.records import Overlong, Segment, read_records
 from pipelines.clip import describe_clip, front_end
@@ -56,7 +56,6 @@ def convert_custom(options: ConvertCustom, *, quiet: bool = False) -> Conversion
         max_record_bytes=options.max_record_bytes,
         key_prefix=options.key_prefix,
         images=images,
-        allow_symlinks_to=tuple(map(os.path.abspath, options.allow_symlinks_to)),
         policy=assembly_policy(options),
         reading=Reading(
             format=None if options.format == "auto" else options.format,
@@ -148,7 +147,6 @@ class CustomRecipe:
     max_record_bytes: int
     key_prefix: str
     images: ImageSource | None
-    allow_symlinks_to: tuple[str, ...]
     policy: AssemblyPolicy
     reading: Reading
     names: Pseudonyms | None = None
@@ -160,50 +158,14 @@ class CustomRecipe:
             return _NoImages()
         if self.images.kind != "folder":
             return open_images(self.images, self.policy.images.max_bytes)
-        return find_folders(
-            self.images.root,
-            "",
-            "",
-            named=True,
-            pattern=None,
-            allow_links_to=self.allow_symlinks_to,
-            max_bytes=self.policy.images.max_bytes,
-        )
+        most = self.policy.images.max_bytes
+        return find_in_folders(self.images, "", "", named=True, pattern=None, max_bytes=most)
 
-    def open(self, segment: Segment) -> Callable[[bytes | Overlong], Outcome | Draft]:
-        """A function from a record to its sample; to a draft where CLIP is to score it."""
+    def open(self, segment: Segment) -> "CustomConverter":
+        """What converts a segment's records."""
         store = self.store()
-        pixels = front_end(self.clip).pixels if self.clip else None
-
-        def convert(record: bytes | Overlong) -> Outcome | Draft:
-            if isinstance(record, Overlong):
-                return overlong_drop(record, self.max_record_bytes)
-            try:
-                document = self.parse(record)
-            except RecordDropped as dropped:
-                return Outcome(drop=(dropped.reason, "" if self.names else dropped.detail))
-            policy, read = self.policy, reader(store, document)
-            if self.names is not None:
-                if policy.split is not None and not policy.split.holds(document):
-                    return Outcome(placed=True, elsewhere=True)
-                policy, read = replace(policy, split=None), self.names.reader(document, read)
-                document = self.names.document(document)
-            if pixels is None:
-                return self._told(assemble(document, read, policy))
-            draft = check(document, read, policy, pixels)
-            self._told(draft.outcome)
-            return draft
-
-        return convert
-
-    def _told(self, outcome: Outcome) -> Outcome:
-        """What became of a record, without what its details may tell of the source."""
-        if self.names is not None:
-            if outcome.drop:
-                outcome.drop = (outcome.drop[0], "")
-            for index, (reason, _) in outcome.dropped_images.items():
-                outcome.dropped_images[index] = (reason, "")
-        return outcome
+        far = isinstance(store, FetchesAhead)
+        return FarCustomConverter(self, store) if far else CustomConverter(self, store)
 
     def parse(self, record: bytes) -> SourceDocument:
         """A record as a document; names below the image root are made relative to it.
@@ -216,7 +178,7 @@ class CustomRecipe:
         if self.images is None or not self.images.root:
             return document
         for index, image in enumerate(document.images):
-            if image.name.startswith("/"):
+            if image.name.startswith("/") or "://" in image.name:
                 for root in {self.images.root, os.path.realpath(self.images.root)}:
                     if image.name.startswith(root + "/"):
                         relative = replace(image, name=image.name[len(root) + 1 :])
@@ -274,6 +236,58 @@ class CustomRecipe:
                 scan.probed_found += 1
                 scan.probed_bytes += size
         return ""
+
+
+class CustomConverter:
+    """Makes a sample of a record; a draft where CLIP is to score it."""
+
+    def __init__(self, recipe: CustomRecipe, store: ImageStore) -> None:
+        self._recipe = recipe
+        self._store = store
+        self._pixels = front_end(recipe.clip).pixels if recipe.clip else None
+
+    def __call__(self, record: bytes | Overlong) -> Outcome | Draft:
+        """One record as a sample, or why not."""
+        recipe, names = self._recipe, self._recipe.names
+        if isinstance(record, Overlong):
+            return overlong_drop(record, recipe.max_record_bytes)
+        try:
+            document = recipe.parse(record)
+        except RecordDropped as dropped:
+            return Outcome(drop=(dropped.reason, "" if names else dropped.detail))
+        policy, read = recipe.policy, reader(self._store, document)
+        if names is not None:
+            if policy.split is not None and not policy.split.holds(document):
+                return Outcome(placed=True, elsewhere=True)
+            policy, read = replace(policy, split=None), names.reader(document, read)
+            document = names.document(document)
+        if self._pixels is None:
+            return self._told(assemble(document, read, policy))
+        draft = check(document, read, policy, self._pixels)
+        self._told(draft.outcome)
+        return draft
+
+    def _told(self, outcome: Outcome) -> Outcome:
+        """What became of a record, without what its details may tell of the source."""
+        if self._recipe.names is not None:
+            if outcome.drop:
+                outcome.drop = (outcome.drop[0], "")
+            for index, (reason, _) in outcome.dropped_images.items():
+                outcome.dropped_images[index] = (reason, "")
+        return outcome
+
+
+class FarCustomConverter(CustomConverter):
+    """The same where each image is a request to a store: those of the next records go out early."""
+
+    def ahead(self, record: bytes | Overlong) -> None:
+        """Begin to fetch a record's images; parsing it twice costs less than waiting once."""
+        if isinstance(record, Overlong) or not isinstance(self._store, FetchesAhead):
+            return
+        with suppress(RecordDropped, RecordError):
+            for image in self._recipe.parse(record).images:
+                if image.name and not image.embedded:
+                    self._store.fetch_ahead(image.name)
 
 
 def _wants_more(scan: SegmentScan) -> bool:

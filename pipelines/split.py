@@ -15,6 +15,7 @@ from typing import Any
 from mmdata.errors import UserError
 from mmdata.shards.naming import PLAN_NAME
 from mmdata.sources.split import SplitRule, make_rules
+from mmdata.storage.files import exists
 from pipelines.options import Conversion, parse_split
 from pipelines.output import add_tally
 from pipelines.result import ConversionResult
@@ -55,7 +56,7 @@ def parts_of(options: Conversion, output: str) -> list[Part]:
     """
     if options.split is None:
         return [Part(output)]
-    if os.path.exists(os.path.join(output, PLAN_NAME)):
+    if exists(os.path.join(output, PLAN_NAME)):
         raise UserError(
             f"{output}: holds a conversion without splits; choose another folder, or remove it"
         )

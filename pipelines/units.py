@@ -4,14 +4,14 @@ The same code runs in the process and in a Ray task. It starts again from what i
 task that Ray retries after a crash of its worker does only what is left.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from mmdata.assemble import AssemblyPolicy, Draft, MissingImageError, Outcome, Scores, finish
-from mmdata.errors import BadInputError, MMDataError
+from mmdata.errors import BadInputError, MMDataError, ReadFaultError, StorageError
 from mmdata.shards.naming import sample_key
 from mmdata.shards.writer import ShardWriter
 from mmdata.similarity import ClipSpec
@@ -20,6 +20,7 @@ from mmdata.sources.records import Overlong, Segment, read_records
 from mmdata.storage.lease import holds
 from mmdata.versions import clip_versions, codec_versions
 from pipelines.clip import Scored, front_end, open_backend
+from pipelines.events import Alive, Pulse
 from pipelines.output import committed, lacks_images
 from pipelines.plan import SegmentScan, Unit
 from pipelines.scoring import DocumentScorer, Item
@@ -30,6 +31,8 @@ Job = TypeVar("Job")
 
 #: Records between two ticks of progress.
 TICK_RECORDS = 50
+#: Records whose images are fetched early from a store; their bytes are held meanwhile.
+AHEAD_RECORDS = 8
 
 
 class Recipe(Protocol):
@@ -72,6 +75,15 @@ class RecordConverter(Protocol):
         ...
 
 
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A converter that is faster when it knows the next records early: its images are far away."""
+
+    def ahead(self, record: bytes | Overlong) -> None:
+        """Begin to fetch what a record needs."""
+        ...
+
+
 class UnitError(MMDataError):
     """A record made its unit fail; the text names it."""
 
@@ -109,7 +121,7 @@ class Tick:
     dropped: int
 
 
-def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick | Scored]:
+def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick | Scored | Alive]:
     """Write the task's shards of a unit.
 
     Raises:
@@ -118,13 +130,13 @@ def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick | Scored]:
     check_versions(task, conversion_versions(task.clip))
     try:
         yield from _convert(task)
-    except BadInputError as error:  # names the file
+    except (BadInputError, StorageError) as error:  # they name the file
         if task.unit.member is None:
             raise
-        raise UnitError(f"{task.unit.label}: is damaged, or gone") from error
+        raise UnitError(f"{task.unit.label}: is damaged, gone, or cannot be read") from error
 
 
-def _convert(task: UnitTask[Recipe]) -> Iterator[Tick | Scored]:
+def _convert(task: UnitTask[Recipe]) -> Iterator[Tick | Scored | Alive]:
     unit = task.unit
     records = read_records(unit.segment, task.recipe.max_record_bytes)
     convert = task.recipe.open(unit.segment)
@@ -133,11 +145,18 @@ def _convert(task: UnitTask[Recipe]) -> Iterator[Tick | Scored]:
         if is_done(task, shard):
             continue
         begin, end = unit.cut(shard - unit.first_shard), unit.cut(shard - unit.first_shard + 1)
-        for _ in islice(records, begin - position):
-            pass
+        yield from _pass_over(records, begin - position)
         position = end
         part = islice(records, end - begin)
         yield from _write_shard(task, shard, begin, part, end - begin, convert)
+
+
+def _pass_over(records: Iterator[bytes | Overlong], number: int) -> Iterator[Alive]:
+    """Read on to where a missing shard begins."""
+    pulse = Pulse()
+    for _ in islice(records, number):
+        if pulse.due():
+            yield Alive()
 
 
 def conversion_versions(clip: ClipSpec | None) -> dict[str, str]:
@@ -173,6 +192,7 @@ def _write_shard(
     writer = ShardWriter(task.output, shard, key_prefix=task.recipe.key_prefix)
     last = Tick(0, 0, 0, 0)
     count = 0
+    pulse = Pulse()
     scoring = _Scoring(task.clip, task.pool, shard) if task.clip else None
     drafts = _drafts(unit, begin, records, convert)
     outcomes = scoring.outcomes(drafts) if scoring else drafts
@@ -184,7 +204,7 @@ def _write_shard(
                 writer.tally.other_splits += 1
             else:
                 _add_outcome(writer, unit, place, outcome, task.recipe.key_prefix)
-            if count % TICK_RECORDS == 0:
+            if count % TICK_RECORDS == 0 or pulse.due():
                 now = progress_of(writer.tally)
                 yield ticked(last, now)
                 last = now
@@ -252,16 +272,35 @@ def _drafts(
     unit: Unit, begin: int, records: Iterator[bytes | Overlong], convert: RecordConverter
 ) -> Iterator[tuple[int, Outcome | Draft]]:
     """Every record's place in the unit, and what the recipe makes of it."""
-    for place, record in enumerate(records, start=begin):
+    for place, record in enumerate(_looked_ahead(records, convert), start=begin):
         where = f"{unit.label}: record {unit.first_record + place}"
         try:
             yield place, convert(record)
         except (MissingImageError, RecordError) as error:
             raise UnitError(f"{where}: {error}") from error
+        except ReadFaultError as error:
+            what = error if unit.member is None else "an image of it cannot be read"
+            raise UnitError(f"{where}: {what}") from error
         # Whatever a record brings about is told with the record; the unit then fails, others go on.
         except Exception as error:
             detail = f": {error}" if unit.member is None else ""
             raise RuntimeError(f"{where}: {type(error).__name__}{detail}") from error
+
+
+def _looked_ahead(
+    records: Iterator[bytes | Overlong], convert: RecordConverter
+) -> Iterator[bytes | Overlong]:
+    """The records; a converter that wants to is shown each of them some places early."""
+    if not isinstance(convert, LooksAhead):
+        yield from records
+        return
+    waiting: deque[bytes | Overlong] = deque()
+    for record in records:
+        convert.ahead(record)
+        waiting.append(record)
+        if len(waiting) > AHEAD_RECORDS:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _span(unit: Unit, begin: int, count: int) -> SourceSpan:

@@ -9,11 +9,10 @@ from mmdata.sources.json_array import cut_ranges
 from mmdata.sources.records import (
     RANGE_BYTES,
     Segment,
-    input_size,
     list_segments,
-    open_file,
     open_segment,
 )
+from mmdata.storage.files import open_file, size_of
 
 _PLAIN = (".json", ".jsonl")
 #: Endings of the files that a folder stands for.
@@ -37,7 +36,7 @@ def find_segments(path: str) -> list[Segment]:
         BadInputError: the file is empty, damaged, or of no kind that holds records.
     """
     try:
-        size = input_size(path)
+        size = size_of(path)
         with open_file(path) as file:
             head = file.read(4)
     except OSError as error:

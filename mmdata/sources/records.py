@@ -11,16 +11,15 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, cast
 
-import fsspec
-from fsspec.core import url_to_fs
-
-from mmdata.errors import BadInputError
+from mmdata.errors import BadInputError, StorageError
 from mmdata.sources.json_array import read_elements, read_range
 from mmdata.sources.parquet_records import read_rows
+from mmdata.storage.files import open_file, size_of
+from mmdata.storage.urls import is_web
 
 SUFFIXES = (".jsonl", ".jsonl.zip", ".jsonl.gz", ".jsonl.zst")
 #: Plain files are cut into ranges of this size, so that a large one is read in parallel.
@@ -62,25 +61,6 @@ class Overlong:
     num_bytes: int
 
 
-def input_size(path: str) -> int:
-    """Bytes of an input file."""
-    if not _is_url(path):
-        return os.path.getsize(path)
-    filesystem, name = url_to_fs(path)
-    return int(filesystem.size(name))
-
-
-def _is_url(path: str) -> bool:
-    return "://" in path
-
-
-def open_file(path: str) -> AbstractContextManager[BinaryIO]:
-    """A file to read; fsspec takes URLs only, since it reads `::` in a local name as its own."""
-    if _is_url(path):
-        return cast(AbstractContextManager[BinaryIO], fsspec.open(path, "rb"))
-    return open(path, "rb")
-
-
 def list_segments(path: str, members: tuple[str, ...] = (".jsonl",)) -> list[Segment]:
     """The segments of an input of JSON lines, by its ending and first bytes.
 
@@ -94,7 +74,7 @@ def list_segments(path: str, members: tuple[str, ...] = (".jsonl",)) -> list[Seg
     """
     suffix = os.path.splitext(path)[1].lower()
     try:
-        size = input_size(path)
+        size = size_of(path)
         with open_file(path) as file:
             head = file.read(4)
     except OSError as error:
@@ -111,6 +91,8 @@ def list_segments(path: str, members: tuple[str, ...] = (".jsonl",)) -> list[Seg
         return [Segment(path)]
     if any(head.startswith(known) for known in _MAGIC.values()):
         raise BadInputError(f"{path}: is compressed: name it .jsonl.zip, .jsonl.gz or .jsonl.zst")
+    if is_web(path):
+        return [Segment(path, "", 0, size)]  # each range would be a download of the whole
     starts = range(0, max(size, 1), RANGE_BYTES)
     return [Segment(path, "", start, min(start + RANGE_BYTES, size)) for start in starts]
 
@@ -152,6 +134,8 @@ def open_segment(segment: Segment) -> Iterator[BinaryIO]:
     try:
         with _open(segment) as file:
             yield file
+    except StorageError:
+        raise
     except (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile) as error:
         raise BadInputError(f"{segment.label}: damaged: {error}; fetch it again") from error
     except (NotImplementedError, RuntimeError) as error:
