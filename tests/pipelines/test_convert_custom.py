@@ -17,6 +17,7 @@ from PIL import Image
 
 from mmdata.errors import BadInputError, UserError
 from mmdata.sources import containers
+from mmdata.storage.urls import filesystem
 from pipelines.config import Align, Status, Validate
 from pipelines.convert import ConversionResult
 from pipelines.convert_custom import convert_custom
@@ -38,6 +39,7 @@ from tests.corpus import (
     snapshot,
 )
 from tests.custom_factory import Conversations, make_conversations, one_array, record, turns
+from tests.object_store import ObjectStore
 
 
 def convert(source: Conversations, output: Path, **more: Any) -> ConversionResult:
@@ -381,3 +383,32 @@ def test_the_conversations_of_the_sample(tmp_path: Path) -> None:
     assert rejects_of(tmp_path / "out")
     assert manifest_of(tmp_path / "out")["kind"] == "custom"
     assert os.listdir(tmp_path / "out")
+
+
+# --- object stores
+
+
+@pytest.mark.slow
+def test_inputs_images_and_splits_in_a_store_give_the_same_bytes(
+    object_store: ObjectStore, bucket: str, tmp_path: Path
+) -> None:
+    """Arrays, their images and the folders of splits; images of the next records come early."""
+    source = make_conversations(tmp_path)
+    more: dict[str, Any] = {"split": "train=0.6,val=0.4", "split_by": "patient"}
+    convert_custom(source.options(tmp_path / "out", **more), quiet=True)
+    for path in sorted(tmp_path.glob("**/*")):
+        if path.suffix in (".json", ".jpg") and "out" not in path.parts:
+            filesystem(bucket).pipe(f"{bucket}/in/{path.relative_to(tmp_path)}", path.read_bytes())
+    far = Conversations(
+        tuple(f"{bucket}/in/{os.path.basename(path)}" for path in source.inputs),
+        f"{bucket}/in/images",
+    )
+    done = run_cli(
+        far.command(
+            f"{bucket}/out", "--workers", "0", "--split", more["split"], "--split-by", "patient"
+        )
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("train", "val"):
+        there = object_store.snapshot(f"{bucket}/out/{name}")
+        assert there == snapshot(tmp_path / "out" / name)
