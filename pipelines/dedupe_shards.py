@@ -4,7 +4,6 @@ What is left of a document that is dropped here is what is left of one that neve
 the rejects for it and for each of its images, its counts, and none of its remarks.
 """
 
-import mmap
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import msgspec
 
 from mmdata.errors import MMDataError
 from mmdata.shards.naming import KEY_DIGITS, REJECTS, SAMPLES, SIDECAR, TAR, sample_key, shard_stem
-from mmdata.shards.reader import read_samples_table
+from mmdata.shards.reader import ShardReader, read_samples_table
 from mmdata.shards.writer import LeaseLostError, ShardWriter, encode_record
 from mmdata.storage.atomic import write_atomically
 from mmdata.storage.lease import holds
@@ -103,6 +102,7 @@ def _write_without(task: FinishTask, shard: int, draft: Sidecar, firsts: dict[in
             first_ordinal=draft.first_ordinal,
             source=draft.source,
             may_commit=lambda: holds(task.lease_path, task.run),
+            layout=draft.layout,
         )
     except BaseException:
         writer.discard()
@@ -113,11 +113,16 @@ def _copy(writer: ShardWriter, tar: str, rows: list[dict[str, Any]]) -> None:
     """Copy members as they are; memory holds one."""
     if not rows:
         return
-    with open(tar, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with ShardReader(tar) as reader:
         for row in rows:
-            member = data[row["offset"] : row["offset"] + row["size"]]
-            rest = {name: value for name, value in row.items() if name not in _PLACE}
-            writer.add(int(row["key"][-KEY_DIGITS:]), _span(row), [member], rest)
+            copy_sample(writer, reader, row)
+
+
+def copy_sample(writer: ShardWriter, reader: ShardReader, row: dict[str, Any]) -> None:
+    """Copy a sample, its members as they are, and its row of the samples table."""
+    members = [(kind, [bytes(data)]) for kind, data in reader.read(row["key"]).members.items()]
+    rest = {name: value for name, value in row.items() if name not in _PLACE}
+    writer.add_members(int(row["key"][-KEY_DIGITS:]), _span(row), members, rest)
 
 
 def _span(row: dict[str, Any]) -> SourceSpan:

@@ -266,9 +266,7 @@ def bomb() -> bytes:
         return len(body).to_bytes(4, "big") + kind + body + check
 
     head = size + size + bytes([1, 0, 0, 0, 0])
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def reply(

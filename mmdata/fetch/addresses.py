@@ -178,3 +178,19 @@ def _look_up(host: str, port: int, family: int) -> list[ResolveResult]:
     if not results:
         raise OSError("no usable address")
     return results
+
+
+def check_resolved(text: str, *, allow_private: bool) -> None:
+    """Check a URL and what its host resolves to now, for a client that resolves by itself.
+
+    Raises:
+        FetchError: bad-url, dns or private-address.
+    """
+    url = check_url(text, allow_private=allow_private)
+    try:
+        found = _look_up(url.raw_host or "", url.port or 0, socket.AF_UNSPEC)
+    except (OSError, UnicodeError) as error:
+        raise FetchError(FetchStatus.DNS, f"{url.raw_host}: {error}") from error
+    problems = [address_problem(result["host"]) for result in found]
+    if not allow_private and any(problems):
+        raise FetchError(FetchStatus.PRIVATE_ADDRESS, f"{url.raw_host} is {max(problems)}")

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
@@ -43,6 +44,12 @@ class _Slot(Generic[T]):
     error: BaseException | None = None
 
 
+def check_installed() -> None:
+    """Raise MissingExtraError where aiohttp is not there."""
+    if find_spec("aiohttp") is None:
+        raise MissingExtraError("download", "aiohttp", "--fetcher native")
+
+
 class Fetcher:
     """A client in a thread; a context manager.
 
@@ -54,10 +61,9 @@ class Fetcher:
     """
 
     def __init__(self, policy: FetchPolicy) -> None:
-        try:
-            from mmdata.fetch.client import Client
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("download", str(error.name), "--fetcher native") from error
+        check_installed()
+        from mmdata.fetch.client import Client
+
         self._new_client: Callable[[], Client] = partial(Client, policy)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fetch", daemon=True)
