@@ -157,6 +157,7 @@ class Fetcher:
             gate.settle(len(slot.result.data))
         except asyncio.CancelledError:
             gate.settle(0)
+            slot.error = RuntimeError("the fetcher was stopped")
             raise
         # Whatever else happens here is raised where the result is taken.
         except Exception as error:  # noqa: BLE001
