@@ -2,7 +2,8 @@
 #   make demo    the sample in examples/ from raw documents to a trained tiny model
 #   make test    the whole test suite, quick tests first
 #   make lint    format, lint, types, import direction (changes nothing)
-#   make bench   the converter against a hand-written floor, resizing, planning, resuming (10 minutes)
+#   make bench   the converter against a hand-written floor, resizing, planning, resuming, fetching
+#                (15 minutes; fetching needs the extra `download` and openssl)
 #   make format  rewrite the sources as `make lint` wants them
 #   make schemas, make cli-surface   regenerate what the tests compare with
 PYTHON ?= python3
@@ -33,6 +34,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.convert
 	$(BIN)/python -m benchmarks.resize
 	$(BIN)/python -m benchmarks.plan
+	$(BIN)/python -m benchmarks.fetch
 
 schemas: $(VENV)/.installed-dev
 	$(BIN)/python -m schemas.generate
@@ -55,5 +57,5 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing mmdata, torch and the tools into $(VENV) (once; minutes)"
-	@$(PIP) -e '.[dev,train]'
+	@$(PIP) -e '.[dev,download,train]'
 	@touch $(VENV)/.installed-demo $@
