@@ -119,12 +119,11 @@ class ShardWriter:
             table.write(samples_table(self._rows))
             for reject in self._rejects:
                 rejects.write(msgspec.json.encode(reject) + b"\n")
-            tar_sha256, table_sha256, rejects_sha256 = [file.finish() for file in pending]
-            for file in self._attached:
-                file.finish()
+            pending += self._attached
+            tar_sha256, table_sha256, rejects_sha256, *_ = [file.finish() for file in pending]
             if not may_commit():
                 raise LeaseLostError(f"{self.folder}: another run has taken over; nothing is lost")
-            self._publish([*pending, *self._attached])
+            self._publish(pending)
         except BaseException:
             for file in [*pending, *self._attached]:
                 file.discard()
