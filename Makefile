@@ -2,8 +2,7 @@
 #   make demo    the sample in examples/ from raw documents to a trained tiny model
 #   make test    the whole test suite, quick tests first
 #   make lint    format, lint, types, import direction (changes nothing)
-#   make bench   the converter against a hand-written floor, resizing, planning, resuming, fetching
-#                (15 minutes; fetching needs the extra `download` and openssl)
+#   make bench   speed and memory against their goals, pass or fail (20 minutes; needs openssl)
 #   make format  rewrite the sources as `make lint` wants them
 #   make schemas, make cli-surface   regenerate what the tests compare with
 PYTHON ?= python3
@@ -31,10 +30,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m benchmarks.convert
-	$(BIN)/python -m benchmarks.resize
-	$(BIN)/python -m benchmarks.plan
-	$(BIN)/python -m benchmarks.fetch
+	$(BIN)/python -m benchmarks
 
 schemas: $(VENV)/.installed-dev
 	$(BIN)/python -m schemas.generate

@@ -19,11 +19,13 @@ import random
 import shutil
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from benchmarks.gates import Gate, print_gates
 from mmdata.sources import records
 from pipelines.config import ConvertMmc4
 from pipelines.convert import ConversionResult
@@ -32,6 +34,8 @@ from pipelines.convert_mmc4 import convert_mmc4
 ZIP_TIME = (2023, 6, 1, 0, 0, 0)
 #: A resume of a finished run of 1,000 shards is to take less.
 AIM_RESUME_SECONDS = 10.0
+#: Once for the plan, once for the shards.
+AIM_ARCHIVE_READS = 2
 
 
 def record(number: int) -> bytes:
@@ -71,8 +75,8 @@ def run(folder: Path, output: Path, pattern: str = "*.zip", **more: Any) -> Conv
     )
 
 
-def bench_plan(folder: Path, inputs: int, per_input: int) -> str:
-    """Planning against decompressing alone."""
+def bench_plan(folder: Path, inputs: int, per_input: int) -> list[Gate]:
+    """Planning against decompressing alone; shown, not a gate."""
     size = make_inputs(folder, inputs, per_input) * inputs
     few = sorted(folder.glob("*.zip"))[: max(1, inputs // 20)]
     start = time.process_time()
@@ -87,14 +91,16 @@ def bench_plan(folder: Path, inputs: int, per_input: int) -> str:
     start = time.perf_counter()
     run(folder, folder / "out", dry_run=True)
     seconds = time.perf_counter() - start
-    return (
+    print(
         f"plan: {inputs:,} inputs of {per_input:,} records, {size / 1e6:,.0f} MB of JSON: one core "
         f"{alone:.1f} s (CPU), {size / alone / 1e6:,.0f} MB/s; decompressing alone "
-        f"{floor / 1e6:,.0f} MB/s; as by default {seconds:.1f} s, {size / seconds / 1e6:,.0f} MB/s"
+        f"{floor / 1e6:,.0f} MB/s; as by default {seconds:.1f} s, {size / seconds / 1e6:,.0f} MB/s",
+        flush=True,
     )
+    return []
 
 
-def bench_resume(folder: Path, shards: int) -> str:
+def bench_resume(folder: Path, shards: int) -> list[Gate]:
     """The same command again over a finished run."""
     make_inputs(folder, 1, shards)
     run(folder, folder / "out", docs_per_shard=1)
@@ -103,11 +109,11 @@ def bench_resume(folder: Path, shards: int) -> str:
     seconds = time.perf_counter() - start
     if result.shards_kept != shards:
         raise SystemExit(f"expected {shards} shards to be kept, got {result.shards_kept}")
-    aim = f"aim under {AIM_RESUME_SECONDS:g}"
-    return f"resume of a finished run of {shards:,} shards: {seconds:.2f} s, {aim}"
+    name = f"resume of a finished run of {shards:,} shards"
+    return [Gate(name, seconds, AIM_RESUME_SECONDS, at_most=True, unit=" s")]
 
 
-def bench_archive(folder: Path, num_records: int) -> str:
+def bench_archive(folder: Path, num_records: int) -> list[Gate]:
     """How often, and how fast, one large .jsonl.gz is read."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8)).save(folder / "images" / "one.jpg")
@@ -133,11 +139,35 @@ def bench_archive(folder: Path, num_records: int) -> str:
         seconds = time.perf_counter() - start
     finally:
         records._open = open_segment
-    return (
+    print(
         f"archive: a .jsonl.gz of {num_records:,} records, {size / 1e6:,.0f} MB of JSON: planned "
         f"in {planned:.0f} s ({size / planned / 1e6:,.0f} MB/s), planned and converted in "
-        f"{seconds:.0f} s to {result.plan.num_shards:,} shards; it was read {opened} times"
+        f"{seconds:.0f} s to {result.plan.num_shards:,} shards",
+        flush=True,
     )
+    name = f"a .jsonl.gz of {num_records:,} records, times read (plan and conversion)"
+    return [Gate(name, opened, AIM_ARCHIVE_READS, at_most=True)]
+
+
+def bench(
+    folder: Path,
+    inputs: int = 1000,
+    records: int = 4000,
+    shards: int = 1000,
+    archive: int = 1_500_000,
+) -> list[Gate]:
+    """Measure all three."""
+    work = folder / "plan"
+    found: list[Gate] = []
+    for name, part in (
+        ("plan", partial(bench_plan, inputs=inputs, per_input=records)),
+        ("resume", partial(bench_resume, shards=shards)),
+        ("archive", partial(bench_archive, num_records=archive)),
+    ):
+        shutil.rmtree(work, ignore_errors=True)
+        found += part(work / name)
+    shutil.rmtree(work, ignore_errors=True)
+    return found
 
 
 def main() -> None:
@@ -150,16 +180,9 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=Path(os.environ.get("MMDATA_BENCH_DIR", ".bench"))
     )
-    options = parser.parse_args()
-    work = options.folder.resolve() / "plan"
-    for name, bench in (
-        ("plan", lambda folder: bench_plan(folder, options.inputs, options.records)),
-        ("resume", lambda folder: bench_resume(folder, options.shards)),
-        ("archive", lambda folder: bench_archive(folder, options.archive)),
-    ):
-        shutil.rmtree(work, ignore_errors=True)
-        print(bench(work / name), flush=True)
-    shutil.rmtree(work, ignore_errors=True)
+    options = vars(parser.parse_args())
+    options["folder"] = options["folder"].resolve()
+    print_gates(bench(**options))
 
 
 if __name__ == "__main__":

@@ -332,7 +332,9 @@ def _member(
     """The sample's JSON: known fields in a fixed order, then the source's others as they came."""
     encode = msgspec.json.encode
     head = encode({"format_version": FORMAT_VERSION, "text_list": document.text_list})
-    parts = [head[:-1], b',"image_info":[']
+    # Few and large parts: each is hashed and written by itself.
+    parts = []
+    opening = head[:-1] + b',"image_info":['
     for row, (picture, sentence) in enumerate(zip(pictures, matched, strict=True)):
         source = document.images[picture.index]
         fields: dict[str, Any] = {"image_name": source.name}
@@ -341,16 +343,16 @@ def _member(
         fields["matched_sim"] = float(similarity[row, sentence])
         fields["width"], fields["height"] = picture.width, picture.height
         fields["format"], fields["sha256"] = picture.format, picture.sha256
-        opening = b"," if row else b""
-        parts += [opening + encode(fields)[:-1], b',"image_base64":"', picture.base64, b'"}']
+        parts += [opening + encode(fields)[:-1] + b',"image_base64":"', picture.base64]
+        opening = b'"},'
     tail: dict[str, Any] = {
         "similarity_matrix": similarity.tolist(),
         "similarity_source": similarity_source,
         "alignment": document.alignment,
     }
     tail |= {k: v for k, v in document.extras.items() if k not in _OWN_FIELDS}
-    parts += [b"],", encode(tail)[1:]]
-    return parts
+    closing = b'"}],' if pictures else opening + b"],"
+    return [*parts, closing + encode(tail)[1:]]
 
 
 def _row(

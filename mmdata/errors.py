@@ -42,3 +42,23 @@ class MissingExtraError(MMDataError, ImportError):
         super().__init__(
             f"{command} needs {package}, which is not installed: pip install 'mmdata[{extra}]'"
         )
+
+
+class StorageError(MMDataError, OSError):
+    """A store does not answer, or not as it should; what was committed stays."""
+
+    exit_code = EXIT_FINDINGS
+
+
+class ReadFaultError(MMDataError, OSError):
+    """A disk, a mount or this machine does not hand out a file; nothing is said about the file."""
+
+    exit_code = EXIT_FINDINGS
+
+    def __init__(self, path: str, error: OSError) -> None:
+        super().__init__(
+            f"{path}: cannot be read: {error.strerror or error}; that is the disk's or the "
+            "machine's fault, so nothing is dropped: mend it, or remove the file to have it "
+            "counted as missing, and run the same command again"
+        )
+        self.errno = error.errno

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from mmdata.errors import UserError
 from mmdata.shards.reader import Sample, ShardReader, read_samples_table, samples_path
+from mmdata.storage.files import exists
 from mmdata.storage.paths import expand_paths
 from mmdata.validation.documents import Parsed, Unreadable, parse_document
 from mmdata.validation.findings import printable
@@ -218,7 +219,7 @@ class _Provenance:
     def __init__(self, shard: str) -> None:
         self._rows: dict[str, dict[str, Any]] = {}
         path = samples_path(shard)
-        if path.exists():
+        if exists(path):
             names = ["key", "source_file", "source_member", "source_record", "margin"]
             table = read_samples_table(path, names)
             for values in zip(*table.values(), strict=True):

@@ -18,7 +18,9 @@ from mmdata.errors import BadInputError, UserError
 from mmdata.shards.naming import MANIFEST_NAME, TAR, shard_of
 from mmdata.similarity import ClipSpec
 from mmdata.sources.records import Segment
+from mmdata.storage.files import facts_of, read_bytes, same_file
 from mmdata.storage.paths import expand_paths
+from mmdata.storage.urls import absolute, check_writable
 from mmdata.versions import clip_versions, codec_versions
 from pipelines.align_unit import AlignRecipe, align_unit, read_input_sidecar
 from pipelines.clip import clip_byte_options, describe_clip, images_per_second
@@ -45,12 +47,11 @@ def align(options: Align, *, quiet: bool = False) -> ConversionResult:
         UserError: it cannot start as asked; nothing was written.
         BadInputError: the shards are not a conversion of ours, or not a whole one.
     """
-    if "://" in options.output:
-        raise UserError(f"--output {options.output}: only local folders can be written to")
-    output = os.path.abspath(options.output)
+    check_writable(options.output, "--output")
+    output = absolute(options.output)
     paths = _find_shards(options.shards)
     folder = os.path.dirname(paths[0])
-    if os.path.realpath(folder) == os.path.realpath(output):
+    if same_file(folder, output):
         raise UserError(
             f"--output {options.output}: the shards are read from there; choose another folder"
         )
@@ -82,7 +83,7 @@ def _find_shards(specs: Sequence[str]) -> list[str]:
     expansion = expand_paths(specs, (TAR,))
     if expansion.problems:
         raise BadInputError("; ".join(f"{path}: {why}" for path, why in expansion.problems[:20]))
-    paths = sorted({os.path.abspath(path) for path in expansion.files})
+    paths = sorted({absolute(path) for path in expansion.files})
     if not paths:
         raise UserError("no shards given: name a folder, .tar files, globs or {000..041} ranges")
     folders = sorted({os.path.dirname(path) for path in paths})
@@ -108,8 +109,7 @@ def _read_manifest(folder: str) -> Manifest:
     """
     path = os.path.join(folder, MANIFEST_NAME)
     try:
-        with open(path, "rb") as file:
-            manifest = msgspec.json.decode(file.read(), type=Manifest)
+        manifest = msgspec.json.decode(read_bytes(path), type=Manifest)
     except FileNotFoundError as error:
         raise BadInputError(
             f"{path}: no such file: the shards are not ours, or their conversion is not complete; "
@@ -135,9 +135,9 @@ def _read_inputs(paths: Sequence[str], manifest: Manifest) -> tuple[list[PlanInp
     for path in paths:
         try:
             raw, sidecar = read_input_sidecar(path)
-            facts = os.stat(path)
-            if facts.st_size != sidecar.bytes:
-                raise BadInputError(f"{path}: {facts.st_size} bytes, expected {sidecar.bytes}")
+            facts = facts_of(path)
+            if facts.size != sidecar.bytes:
+                raise BadInputError(f"{path}: {facts.size} bytes, expected {sidecar.bytes}")
             if sidecar.fingerprint != manifest.fingerprint:
                 raise BadInputError(f"{path}: of another conversion than {MANIFEST_NAME}")
         except (OSError, BadInputError) as error:
@@ -149,7 +149,7 @@ def _read_inputs(paths: Sequence[str], manifest: Manifest) -> tuple[list[PlanInp
                 path=path,
                 name=os.path.basename(path),
                 bytes=sidecar.bytes,
-                mtime_ns=facts.st_mtime_ns,
+                version=facts.version,
                 segments=[Segment(path, end=sidecar.bytes)],
                 scans=[_scan(raw, sidecar)],
             )

@@ -6,7 +6,6 @@ earlier conversion dropped stays in the rejects and the counts.
 """
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,9 +23,11 @@ from mmdata.shards.reader import ShardReader, read_samples_table, samples_path
 from mmdata.shards.writer import ShardWriter
 from mmdata.similarity import ClipSpec, FrontEnd
 from mmdata.sources.sample import ParsedSample, parse_sample
+from mmdata.storage.files import read_bytes, size_of
 from mmdata.storage.lease import holds
 from mmdata.versions import clip_versions, codec_versions
 from pipelines.clip import Scored, front_end, open_backend
+from pipelines.events import Pulse
 from pipelines.scoring import DocumentScorer, Item
 from pipelines.units import (
     TICK_RECORDS,
@@ -103,9 +104,10 @@ def _write(
     scorer = DocumentScorer(backend, front, clip.batch_size)
     last = progress_of(writer.tally)
     yield Tick(writer.tally.records, 0, 0, last.dropped)
+    pulse = Pulse()
     for number, (sample, matrix) in enumerate(scorer.score(source.items(front)), start=1):
         _add(writer, source, sample, finish(sample.draft, Scores(matrix, clip.source)))
-        if number % TICK_RECORDS == 0:
+        if number % TICK_RECORDS == 0 or pulse.due():
             now = progress_of(writer.tally)
             yield ticked(last, now)
             last = now
@@ -261,8 +263,7 @@ def _read_rejects(path: str, sidecar: Sidecar) -> list[Reject]:
     """The rejects beside a shard, in the order of their records."""
     beside = path.removesuffix(TAR) + REJECTS
     try:
-        with open(beside, "rb") as file:
-            raw = file.read()
+        raw = read_bytes(beside)
         if hashlib.sha256(raw).hexdigest() != sidecar.rejects_sha256:
             raise UnitError(f"{beside}: is not what it was written as; mmdata validate")
         return [msgspec.json.decode(line, type=Reject) for line in raw.splitlines()]
@@ -278,14 +279,13 @@ def read_input_sidecar(path: str) -> tuple[bytes, Sidecar]:
     """
     beside = path.removesuffix(TAR) + SIDECAR
     try:
-        with open(beside, "rb") as file:
-            raw = file.read()
+        raw = read_bytes(beside)
         return raw, msgspec.json.decode(raw, type=Sidecar)
     except (OSError, msgspec.DecodeError) as error:
         raise BadInputError(f"{beside}: cannot be read: {error}") from error
 
 
 def _size(path: str) -> int:
-    with suppress(OSError):
-        return os.path.getsize(path)
+    with suppress(FileNotFoundError):
+        return size_of(path)
     return -1

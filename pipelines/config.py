@@ -17,6 +17,7 @@ from pipelines.options import (
     check_image_path,
     check_min_similarity,
     check_paths,
+    check_stall_timeout,
 )
 
 Level = Literal["structure", "content", "full"]
@@ -69,6 +70,8 @@ class Align:
     """Ray worker processes; 0: in this process. Default: all cores, 0 for small jobs."""
     ray_address: str | None = None
     """Address of a running Ray cluster. Default: a Ray of its own on this machine."""
+    stall_timeout: float = 600.0
+    """Seconds without progress until a unit at Ray is cancelled and run once more; 0: never."""
     overwrite: bool = False
     """Replace what another run wrote to the output folder."""
     verify_committed: bool = False
@@ -89,6 +92,7 @@ class Align:
         check_min_similarity(self.min_similarity)
         if self.workers is not None:
             at_least(self.workers, 0, "--workers")
+        check_stall_timeout(self.stall_timeout)
 
     @property
     def limit(self) -> None:
@@ -115,6 +119,8 @@ class Validate:
     """Ray worker processes; 0: in this process. Default: all cores, 0 for small jobs."""
     ray_address: str | None = None
     """Address of a running Ray cluster. Default: a Ray of its own on this machine."""
+    stall_timeout: float = 600.0
+    """Seconds without progress until a unit at Ray is cancelled and run once more; 0: never."""
     max_findings: int = 100
     """Findings shown for each rule; all are counted."""
 
@@ -124,6 +130,7 @@ class Validate:
         at_least(self.max_findings, 1, "--max-findings")
         if self.workers is not None:
             at_least(self.workers, 0, "--workers")
+        check_stall_timeout(self.stall_timeout)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

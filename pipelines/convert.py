@@ -4,13 +4,12 @@ What differs between kinds of input is the recipe; everything here is common to 
 written before the plan stands and every input was read through; what was committed stays.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -18,7 +17,9 @@ from mmdata.errors import UserError
 from mmdata.shards.writer import LeaseLostError
 from mmdata.similarity import ClipSpec
 from mmdata.sources.records import Segment
+from mmdata.storage.files import make_folder
 from mmdata.storage.lease import Lease, holds
+from mmdata.storage.urls import absolute, check_writable
 from pipelines.clip import (
     Scored,
     clip_byte_options,
@@ -27,10 +28,17 @@ from pipelines.clip import (
     total_scored,
 )
 from pipelines.dedupe import draft_fingerprint, finish_drafts, must_refresh, standing
-from pipelines.engine import UnitFailure, choose_workers, run_units, terminate_as_interrupt
+from pipelines.engine import (
+    UnitAgain,
+    UnitFailure,
+    choose_workers,
+    run_units,
+    terminate_as_interrupt,
+)
+from pipelines.events import Alive
 from pipelines.inputs import count_inputs
 from pipelines.log_json import RunLog, open_log
-from pipelines.options import Conversion
+from pipelines.options import Conversion, RunOptions
 from pipelines.output import (
     add_tally,
     check_is_ours,
@@ -41,6 +49,7 @@ from pipelines.output import (
     sweep,
     write_manifest,
 )
+from pipelines.output_files import look_at
 from pipelines.plan import Plan, differences, load_plan, make_plan, save_plan
 from pipelines.progress import Progress
 from pipelines.result import ConversionResult as ConversionResult
@@ -69,37 +78,12 @@ class Work(Generic[Job]):
     """
 
     recipe: Job
-    run: Callable[[UnitTask[Job]], Iterator[Tick | Scored]]
+    run: Callable[[UnitTask[Job]], Iterator[Tick | Scored | Alive]]
     title: str
     images_per_second: float
     clip: ClipSpec | None = None
     key_prefix: str = ""
     is_stale: Callable[[str, int], bool] | None = None
-
-
-class RunOptions(Protocol):
-    """What a run is told, whatever it works on."""
-
-    @property
-    def workers(self) -> int | None: ...
-    @property
-    def ray_address(self) -> str | None: ...
-    @property
-    def limit(self) -> int | None: ...
-    @property
-    def overwrite(self) -> bool: ...
-    @property
-    def refresh_missing(self) -> bool: ...
-    @property
-    def verify_committed(self) -> bool: ...
-    @property
-    def ignore_free_space(self) -> bool: ...
-    @property
-    def dry_run(self) -> bool: ...
-    @property
-    def log_json(self) -> str | None: ...
-    @property
-    def clip_actors(self) -> int | None: ...
 
 
 def run_conversion(
@@ -113,7 +97,7 @@ def run_conversion(
     quiet: bool,
     clip: ClipSpec | None = None,
     excluded: Sequence[ExcludedInput] = (),
-    run: Callable[[UnitTask[Any]], Iterator[Tick | Scored]] = convert_unit,
+    run: Callable[[UnitTask[Any]], Iterator[Tick | Scored | Alive]] = convert_unit,
     rate: float = _IMAGES_PER_SECOND,
     is_stale: Callable[[str, int], bool] | None = None,
 ) -> ConversionResult:
@@ -131,11 +115,10 @@ def run_conversion(
         excluded: inputs that were left out before.
         run, is_stale: see `Work`; rate: its `images_per_second` without CLIP.
     """
-    output = os.path.abspath(options.output)
     if not specs:
         raise UserError("no input was named: give files, folders, globs or {0..9} ranges")
-    if "://" in options.output:
-        raise UserError(f"--output {options.output}: only local folders can be written to")
+    check_writable(options.output, "--output")
+    output = absolute(options.output)
     before = None if options.overwrite else load_plan(output)
     if not options.overwrite:
         check_is_ours(output, before)
@@ -208,7 +191,7 @@ def run_plan(
         )
     if options.dry_run:
         return _estimated(options, work, plan, output)
-    os.makedirs(output, exist_ok=True)
+    make_folder(output)
     with open_log(options.log_json) as log, Lease(output) as lease:
         _check_unchanged(options, plan, output)
         log.write("start", output=output, records=plan.num_records, shards=plan.num_shards)
@@ -277,6 +260,8 @@ def _finish(options: RunOptions, key_prefix: str, lease: Lease, result: Conversi
             lease.holder.run,
             key_prefix,
             workers=options.workers,
+            ray_address=options.ray_address,
+            stall_seconds=options.stall_timeout,
         )
     except KeyboardInterrupt:
         result.interrupted = True
@@ -308,7 +293,14 @@ def _do(
     scored: list[Scored] = []
     with Progress(work.title, total=total, quiet=quiet or not tasks) as progress:
         try:
-            events = run_units(work.run, tasks, workers=workers, ray_address=address, service=pool)
+            events = run_units(
+                work.run,
+                tasks,
+                workers=workers,
+                ray_address=address,
+                service=pool,
+                stall_seconds=options.stall_timeout,
+            )
             with closing(events):
                 for index, event in events:
                     log.tell(result.plan, tasks[index], event)
@@ -318,6 +310,10 @@ def _do(
                         scored.append(event)
                     elif isinstance(event, UnitFailure):
                         result.failures.append((tasks[index].unit.segment.label, event))
+                    elif isinstance(event, UnitAgain):
+                        label = tasks[index].unit.segment.label
+                        result.again.append((label, event))
+                        progress.say(f"{label}: {event.detail}; it is run again")
         except KeyboardInterrupt:
             result.interrupted = True
         result.seconds = progress.seconds
@@ -329,8 +325,9 @@ def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]]) -> None:
     """What is committed now, by the sidecars on disk: they alone say what exists."""
     plan, output = result.plan, result.output
     planned = {shard for task in tasks for shard in task.shards}
+    files = look_at(output)
     for shard in range(plan.num_shards):
-        sidecar = standing(plan, output, shard)
+        sidecar = standing(plan, output, shard, files=files)
         if sidecar is None:
             result.shards_left += 1
             continue
@@ -340,7 +337,7 @@ def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]]) -> None:
     failed = {label for label, _ in result.failures}
     for index, task in enumerate(tasks):
         label = task.unit.segment.label
-        gone = [s for s in task.shards if standing(plan, output, s) is None]
+        gone = [s for s in task.shards if standing(plan, output, s, files=files) is None]
         if gone and label not in failed and not result.interrupted:
             reason = f"ended without writing {len(gone)} of its shards; run the command again"
             result.failures.append((label, UnitFailure(index, reason, "")))
@@ -356,11 +353,12 @@ def _tasks(
 ) -> list[UnitTask[Job]]:
     """The units that still lack shards."""
     tasks = []
+    files = look_at(output)
     for unit in plan.units:
         missing = []
         for shard in range(unit.first_shard, unit.first_shard + unit.num_shards):
             begin = unit.first_ordinal + unit.cut(shard - unit.first_shard)
-            sidecar = standing(plan, output, shard, verify=options.verify_committed)
+            sidecar = standing(plan, output, shard, verify=options.verify_committed, files=files)
             if sidecar is None and options.verify_committed:
                 forget_shard(output, shard)  # damaged: it must not look committed to a worker
             stale = work.is_stale is not None and work.is_stale(output, shard)

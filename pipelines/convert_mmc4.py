@@ -4,6 +4,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -13,12 +14,13 @@ from mmdata.errors import BadInputError, UserError
 from mmdata.similarity import ClipSpec
 from mmdata.sources import mmc4
 from mmdata.sources.base import RecordDropped, SourceDocument
-from mmdata.sources.image_folder import find_folders
+from mmdata.sources.image_objects import FetchesAhead
 from mmdata.sources.image_store import (
     ImageSource,
     ImageStore,
     check_images,
     find_images,
+    find_in_folders,
     open_images,
 )
 from mmdata.sources.records import SUFFIXES, Overlong, Segment, list_segments, read_records
@@ -54,7 +56,6 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
         key_prefix=options.key_prefix,
         images=images,
         image_path=options.image_path,
-        allow_symlinks_to=tuple(map(os.path.abspath, options.allow_symlinks_to)),
         policy=assembly_policy(options),
         clip=clip,
     )
@@ -78,7 +79,8 @@ def usable_images(options: ConvertMmc4) -> tuple[ImageSource, list[ExcludedInput
         UserError: it is nothing that holds images.
         BadInputError: with every file of it that is damaged.
     """
-    source = find_images(options.images, options.allow_symlinks_to)
+    links = tuple(map(os.path.abspath, options.allow_symlinks_to))
+    source = find_images(options.images, links)
     if source.kind == "folder":
         return source, []
     if options.image_path is not None:
@@ -122,7 +124,6 @@ class Mmc4Recipe:
     key_prefix: str
     images: ImageSource
     image_path: str | None
-    allow_symlinks_to: tuple[str, ...]
     policy: AssemblyPolicy
     clip: ClipSpec | None = None
 
@@ -131,34 +132,20 @@ class Mmc4Recipe:
         if self.images.kind != "folder":
             return open_images(self.images, self.policy.images.max_bytes)
         name = shard_name(segment)
-        return find_folders(
-            self.images.root,
+        return find_in_folders(
+            self.images,
             name.number,
             name.stem,
             named=name.in_file_name,
             pattern=self.image_path,
-            allow_links_to=self.allow_symlinks_to,
             max_bytes=self.policy.images.max_bytes,
         )
 
-    def open(self, segment: Segment) -> Callable[[bytes | Overlong], Outcome | Draft]:
-        """A function from a record to its sample; to a draft where CLIP is to score it."""
+    def open(self, segment: Segment) -> "Mmc4Converter":
+        """What converts a segment's records."""
         store = self.store(segment)
-        front = front_end(self.clip) if self.clip else None
-
-        def convert(record: bytes | Overlong) -> Outcome | Draft:
-            if isinstance(record, Overlong):
-                return overlong_drop(record, self.max_record_bytes)
-            try:
-                document = mmc4.parse_record(record, matrix_wanted=front is None)
-            except RecordDropped as dropped:
-                return Outcome(drop=(dropped.reason, dropped.detail))
-            read = reader(store, document)
-            if front is not None:
-                return check(document, read, self.policy, front.pixels)
-            return assemble(document, read, self.policy)
-
-        return convert
+        far = isinstance(store, FetchesAhead)
+        return FarMmc4Converter(self, store) if far else Mmc4Converter(self, store)
 
     def scan(self, segment: Segment) -> SegmentScan:
         """Count records; look for images until one is found, and for some more to know sizes.
@@ -190,6 +177,41 @@ class Mmc4Recipe:
                 short=f"none of its {scan.probed_images} images was found",
             )
         return scan
+
+
+class Mmc4Converter:
+    """Makes a sample of a record; a draft where CLIP is to score it."""
+
+    def __init__(self, recipe: Mmc4Recipe, store: ImageStore) -> None:
+        self._recipe = recipe
+        self._store = store
+        self._front = front_end(recipe.clip) if recipe.clip else None
+
+    def __call__(self, record: bytes | Overlong) -> Outcome | Draft:
+        """One record as a sample, or why not."""
+        if isinstance(record, Overlong):
+            return overlong_drop(record, self._recipe.max_record_bytes)
+        try:
+            document = mmc4.parse_record(record, matrix_wanted=self._front is None)
+        except RecordDropped as dropped:
+            return Outcome(drop=(dropped.reason, dropped.detail))
+        read = reader(self._store, document)
+        if self._front is not None:
+            return check(document, read, self._recipe.policy, self._front.pixels)
+        return assemble(document, read, self._recipe.policy)
+
+
+class FarMmc4Converter(Mmc4Converter):
+    """The same where each image is a request to a store: those of the next records go out early."""
+
+    def ahead(self, record: bytes | Overlong) -> None:
+        """Begin to fetch a record's images; parsing it twice costs less than waiting once."""
+        if isinstance(record, Overlong) or not isinstance(self._store, FetchesAhead):
+            return
+        with suppress(RecordDropped):
+            for image in mmc4.parse_record(record, matrix_wanted=False).images:
+                if image.name:
+                    self._store.fetch_ahead(image.name)
 
 
 def reader(store: ImageStore, document: SourceDocument) -> Callable[[str], bytes]:

@@ -14,7 +14,7 @@ import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from pathlib import Path
+from math import inf
 from typing import IO
 
 import numpy as np
@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 
 from mmdata.shards.naming import KEY_DIGITS, SAMPLES, shard_stem
 from mmdata.shards.reader import read_samples_table
+from mmdata.storage.urls import is_url
 from pipelines.dedupe_shards import Duplicate, FinishTask, finish_shards
-from pipelines.engine import UnitFailure, run_units
+from pipelines.engine import UnitFailure, choose_workers, run_units
 from pipelines.output import committed, forget_manifest, lacks_images
+from pipelines.output_files import OutputFiles, look_at
 from pipelines.plan import Plan
 from schemas.manifest import Sidecar
 from schemas.reasons import DocumentDrop
@@ -47,12 +49,19 @@ def draft_fingerprint(plan: Plan) -> str:
     return hashlib.sha256(f"draft of {plan.fingerprint}".encode()).hexdigest()
 
 
-def standing(plan: Plan, output: str, shard: int, *, verify: bool = False) -> Sidecar | None:
-    """The sidecar of a shard that exists, finished or as a draft."""
-    found = committed(output, shard, plan.fingerprint, verify=verify)
+def standing(
+    plan: Plan,
+    output: str,
+    shard: int,
+    *,
+    verify: bool = False,
+    files: OutputFiles | None = None,
+) -> Sidecar | None:
+    """The sidecar of a shard that exists, finished or as a draft; arguments as of `committed`."""
+    found = committed(output, shard, plan.fingerprint, verify=verify, files=files)
     draft = draft_fingerprint(plan)
     if found is None and draft != plan.fingerprint:
-        found = committed(output, shard, draft, verify=verify)
+        found = committed(output, shard, draft, verify=verify, files=files)
     return found
 
 
@@ -63,7 +72,15 @@ def must_refresh(sidecar: Sidecar) -> bool:
 
 
 def finish_drafts(
-    plan: Plan, output: str, lease_path: str, run: str, key_prefix: str, *, workers: int | None
+    plan: Plan,
+    output: str,
+    lease_path: str,
+    run: str,
+    key_prefix: str,
+    *,
+    workers: int | None,
+    ray_address: str | None = None,
+    stall_seconds: float = 0.0,
 ) -> list[tuple[str, UnitFailure]]:
     """Drop later duplicates from the shards, once all of them stand; (shard, failure) if any.
 
@@ -74,10 +91,13 @@ def finish_drafts(
         run: that holds the lease.
         key_prefix: of sample keys.
         workers: as asked for; many shards are written anew by as many.
+        ray_address: of a cluster that does it.
+        stall_seconds: patience with a worker.
     """
     if draft_fingerprint(plan) == plan.fingerprint:
         return []
-    sidecars = [standing(plan, output, shard) for shard in range(plan.num_shards)]
+    there = look_at(output)
+    sidecars = [standing(plan, output, shard, files=there) for shard in range(plan.num_shards)]
     if any(sidecar is None for sidecar in sidecars):
         return []
     drafts = [
@@ -106,10 +126,25 @@ def finish_drafts(
         )
         for chunk in chunks
     ]
-    many = len(np.unique(homes)) >= _WORKERS_FROM
-    workers = (os.cpu_count() or 1 if workers is None else workers) if many else 0
+    if len(np.unique(homes)) < _WORKERS_FROM:
+        return _finish(tasks, workers=0, ray_address=None, stall_seconds=0.0)
+    workers = choose_workers(workers, inf, ray_address)
+    return _finish(tasks, workers=workers, ray_address=ray_address, stall_seconds=stall_seconds)
+
+
+def _finish(
+    tasks: Sequence[FinishTask], *, workers: int, ray_address: str | None, stall_seconds: float
+) -> list[tuple[str, UnitFailure]]:
+    """Run the tasks; what failed."""
     failures = []
-    with closing(run_units(finish_shards, tasks, workers=workers)) as events:
+    events = run_units(
+        finish_shards,
+        tasks,
+        workers=workers,
+        ray_address=ray_address,
+        stall_seconds=stall_seconds,
+    )
+    with closing(events):
         for index, event in events:
             if isinstance(event, UnitFailure):
                 failures.append((f"shards from {shard_stem(tasks[index].shards[0])}", event))
@@ -137,7 +172,8 @@ def find_duplicates(output: str, num_shards: int, documents: int) -> tuple[Ordin
     dropped, firsts = array("Q"), array("Q")
     with ExitStack() as stack:
         # Unnamed files: gone with the process, however it ends.
-        files = [stack.enter_context(tempfile.TemporaryFile(dir=output)) for _ in range(partitions)]
+        folder = None if is_url(output) else output
+        files = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(partitions)]
         for shard in range(num_shards):
             _spread(np.fromiter(digests(output, shard), _ROW), files)
         for file in files:
@@ -153,7 +189,7 @@ def find_duplicates(output: str, num_shards: int, documents: int) -> tuple[Ordin
 
 def digests(output: str, shard: int) -> Iterator[tuple[int, int, int]]:
     """A 128-bit digest, in two halves, of each document of a shard, and its ordinal."""
-    path = Path(os.path.join(output, shard_stem(shard) + SAMPLES))
+    path = os.path.join(output, shard_stem(shard) + SAMPLES)
     columns = read_samples_table(path, ["key", "text_sha256", "image_sha256"])
     for key, text, images in zip(*columns.values(), strict=True):
         whole = hashlib.blake2b("".join([text, *images]).encode(), digest_size=16).digest()

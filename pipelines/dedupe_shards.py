@@ -8,7 +8,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ from mmdata.shards.naming import KEY_DIGITS, REJECTS, SAMPLES, SIDECAR, TAR, sam
 from mmdata.shards.reader import ShardReader, read_samples_table
 from mmdata.shards.writer import LeaseLostError, ShardWriter, encode_record
 from mmdata.storage.atomic import write_atomically
+from mmdata.storage.files import read_bytes
 from mmdata.storage.lease import holds
 from pipelines.output import committed
 from schemas.manifest import SAMPLES_COLUMNS, Reject, Sidecar, SourceSpan, Tally
@@ -83,7 +83,7 @@ def _rename(task: FinishTask, shard: int, draft: Sidecar) -> None:
 def _write_without(task: FinishTask, shard: int, draft: Sidecar, firsts: dict[int, int]) -> None:
     """Write a shard anew without some of its documents."""
     stem = os.path.join(task.output, shard_stem(shard))
-    columns = read_samples_table(Path(stem + SAMPLES), list(SAMPLES_COLUMNS))
+    columns = read_samples_table(stem + SAMPLES, list(SAMPLES_COLUMNS))
     rows = [
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]
@@ -92,8 +92,7 @@ def _write_without(task: FinishTask, shard: int, draft: Sidecar, firsts: dict[in
     try:
         writer.tally = _tally(draft.tally, list(gone.values()))
         _copy(writer, stem + TAR, [row for row in rows if row["key"] not in gone])
-        with open(stem + REJECTS, "rb") as file:
-            rejects = [_REJECT.decode(line) for line in file]
+        rejects = [_REJECT.decode(line) for line in read_bytes(stem + REJECTS).splitlines()]
         for reject in _rejects(rejects, gone, firsts, task.key_prefix, writer.tally):
             writer.reject(reject)
         writer.commit(

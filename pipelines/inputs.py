@@ -5,11 +5,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 from mmdata.errors import BadInputError, MMDataError
 from mmdata.sources.records import Segment
+from mmdata.storage.files import facts_of
 from mmdata.storage.paths import expand_paths
-from pipelines.engine import UnitDone, UnitFailure, choose_workers, run_units
+from mmdata.storage.urls import absolute
+from pipelines.engine import UnitAgain, UnitDone, UnitFailure, choose_workers, run_units
+from pipelines.events import Alive, alive_while
 from pipelines.options import Conversion
 from pipelines.plan import Plan, PlanInput, SegmentScan, input_names
 from pipelines.progress import Progress
@@ -65,7 +69,7 @@ def count_inputs(
     """
     expansion = expand_paths(specs, suffixes)
     problems = [Problem(path, text, text) for path, text in expansion.problems]
-    paths = [os.path.abspath(path) for path in expansion.files]
+    paths = [absolute(path) for path in expansion.files]
     times = Counter(paths)
     problems += [
         Problem(path, "is given twice", "was given twice") for path in times if times[path] > 1
@@ -95,15 +99,15 @@ def _entry(
     list_segments: Callable[[str], list[Segment]],
 ) -> PlanInput:
     """An input as it is now; with the earlier counts when the file has not changed."""
-    facts = os.stat(path)
-    if before and (before.bytes, before.mtime_ns) == (facts.st_size, facts.st_mtime_ns):
+    facts = facts_of(path)
+    if before and (before.bytes, before.version) == (facts.size, facts.version):
         before.name = name
         return before
     return PlanInput(
         path=path,
         name=name,
-        bytes=facts.st_size,
-        mtime_ns=facts.st_mtime_ns,
+        bytes=facts.size,
+        version=facts.version,
         segments=list_segments(path),
         scans=[],
     )
@@ -149,10 +153,20 @@ class _ScanTask:
 def _scan_segments(task: _ScanTask) -> Iterator[tuple[int, SegmentScan | Problem]]:
     """Each segment's number, and its count or what is wrong with it."""
     for index, segment in enumerate(task.segments, start=task.first):
-        try:
-            yield index, task.recipe.scan(segment)
-        except MMDataError as error:
-            yield index, _problem(segment.path, error)
+        yield index, _scan_one(task.recipe, segment)
+
+
+def _scan_at_ray(task: _ScanTask) -> Iterator[tuple[int, SegmentScan | Problem] | Alive]:
+    """The same, with signs of life: a large archive takes longer than a unit may be silent."""
+    for index, segment in enumerate(task.segments, start=task.first):
+        yield index, (yield from alive_while(partial(_scan_one, task.recipe, segment)))
+
+
+def _scan_one(recipe: Counting, segment: Segment) -> SegmentScan | Problem:
+    try:
+        return recipe.scan(segment)
+    except MMDataError as error:
+        return _problem(segment.path, error)
 
 
 def _batches(recipe: Counting, segments: list[Segment], workers: int) -> list[_ScanTask]:
@@ -178,7 +192,13 @@ def _scan(
     tasks = _batches(recipe, segments, workers or os.cpu_count() or 1)
     few = len(segments) < 8
     with Progress("count", total=len(segments), quiet=quiet or few, unit="file") as bar:
-        events = run_units(_scan_segments, tasks, workers=workers, ray_address=options.ray_address)
+        events = run_units(
+            _scan_at_ray if workers or options.ray_address else _scan_segments,
+            tasks,
+            workers=workers,
+            ray_address=options.ray_address,
+            stall_seconds=options.stall_timeout,
+        )
         with closing(events):
             for index, event in events:
                 if isinstance(event, UnitFailure):
@@ -186,6 +206,10 @@ def _scan(
                         if scans[number] is None:
                             problem = Problem(segment.path, event.error, event.error)
                             problems.setdefault(segment.path, problem)
+                elif isinstance(event, UnitAgain):
+                    bar.say(
+                        f"{tasks[index].segments[0].label}: {event.detail}; it is counted again"
+                    )
                 elif not isinstance(event, UnitDone):
                     bar.advance(Tick(1, 0, 0, 0))
                     number, found_there = event

@@ -26,6 +26,7 @@ from mmdata.sources.laion_rows import PairSource, RowFilters, parse_row
 from mmdata.sources.records import Overlong
 from mmdata.storage.lease import holds
 from pipelines.clip import Scored, front_end, open_backend
+from pipelines.events import Alive, Pulse
 from pipelines.laion_held import HeldShard
 from pipelines.laion_options import FetcherName, Layout
 from pipelines.laion_outcomes import KEPT, has_failed, image_drop, outcome_row, write_table
@@ -41,6 +42,7 @@ from pipelines.units import (
     conversion_versions,
     count_outcome,
     overlong_drop,
+    pass_over,
     progress_of,
     reject_lines,
     span_of,
@@ -107,10 +109,10 @@ class Downloads(Protocol):
 
     def fetched(
         self, items: Iterator[Place], url_of: Callable[[Place], str | None]
-    ) -> Iterator[tuple[Place, Fetched | None]]: ...
+    ) -> Iterator[tuple[Place, Fetched | None] | Alive]: ...
 
 
-def laion_unit(task: UnitTask[LaionJob]) -> Iterator[Tick | Scored]:
+def laion_unit(task: UnitTask[LaionJob]) -> Iterator[Tick | Scored | Alive]:
     """Write the task's shards of a unit.
 
     Raises:
@@ -128,8 +130,7 @@ def laion_unit(task: UnitTask[LaionJob]) -> Iterator[Tick | Scored]:
             if downloads is None:
                 downloads = stack.enter_context(_open_downloads(job))
             begin, end = unit.cut(shard - unit.first_shard), unit.cut(shard - unit.first_shard + 1)
-            for _ in islice(rows, begin - position):
-                pass
+            yield from pass_over(rows, begin - position)
             position = end
             work = _ShardWork(task, shard, begin, end - begin, downloads)
             yield from work.write(islice(rows, end - begin))
@@ -189,7 +190,7 @@ class _ShardWork:
         self.outcomes: list[dict[str, object]] = []
         self.asked = False
 
-    def write(self, rows: Iterator[AnyRow]) -> Iterator[Tick | Scored]:
+    def write(self, rows: Iterator[AnyRow]) -> Iterator[Tick | Scored | Alive]:
         """Write and commit it."""
         stands = committed(self.task.output, self.shard, self.task.fingerprint, verify=True)
         with ExitStack() as stack:
@@ -206,14 +207,17 @@ class _ShardWork:
 
     def _fill(
         self, writer: ShardWriter, rows: Iterator[AnyRow], held: HeldShard | None
-    ) -> Iterator[Tick | Scored]:
-        last, count = Tick(0, 0, 0, 0), 0
+    ) -> Iterator[Tick | Scored | Alive]:
+        last, count, pulse = Tick(0, 0, 0, 0), 0, Pulse()
         scoring = _Scoring(self.job.clip, self.task.pool, self.shard) if self.job.clip else None
         drafts = self._drafts(self._parsed(rows, held), scoring)
         for place, scores in scoring.scored(drafts) if scoring else ((p, None) for p in drafts):
+            if isinstance(place, Alive):
+                yield place
+                continue
             count += 1
             self._add(writer, place, scores, held)
-            if count % TICK_RECORDS == 0:
+            if count % TICK_RECORDS == 0 or pulse.due():
                 now = progress_of(writer.tally)
                 yield ticked(last, now)
                 last = now
@@ -256,10 +260,16 @@ class _ShardWork:
                     drop = Outcome(drop=(dropped.reason, dropped.detail))
                     yield Place(number, key, drop=drop)
 
-    def _drafts(self, places: Iterator[Place], scoring: "_Scoring | None") -> Iterator[Place]:
+    def _drafts(
+        self, places: Iterator[Place], scoring: "_Scoring | None"
+    ) -> Iterator[Place | Alive]:
         """Every row with its download and its checked picture."""
         to_pixels = scoring.front.pixels if scoring else None
-        for place, fetched in self.downloads.fetched(places, lambda place: place.url):
+        for event in self.downloads.fetched(places, lambda place: place.url):
+            if isinstance(event, Alive):
+                yield event
+                continue
+            place, fetched = event
             place.fetched = fetched
             self.asked = self.asked or fetched is not None or place.held
             if place.pair is not None:
@@ -357,10 +367,13 @@ class _Scoring:
         self._backend = open_backend(clip, pool, turn)
         self._scorer = DocumentScorer(self._backend, self.front, clip.batch_size)
 
-    def scored(self, places: Iterator[Place]) -> Iterator[tuple[Place, Scores | None]]:
+    def scored(
+        self, places: Iterator[Place | Alive]
+    ) -> Iterator[tuple[Place | Alive, Scores | None]]:
         """Each row with the similarity of its picture, in order."""
         for place, matrix in self._scorer.score(map(_item, places)):
-            yield place, Scores(matrix, self._source) if place.draft is not None else None
+            scored = isinstance(place, Place) and place.draft is not None
+            yield place, Scores(matrix, self._source) if scored else None
 
     def report(self) -> Scored:
         """What was scored."""
@@ -370,8 +383,8 @@ class _Scoring:
         )
 
 
-def _item(place: Place) -> Item[Place]:
-    draft = place.draft
+def _item(place: Place | Alive) -> Item[Place | Alive]:
+    draft = place.draft if isinstance(place, Place) else None
     if draft is None:
         return Item(place, [], [], 0)
     pixels, draft.pixels = draft.pixels, []

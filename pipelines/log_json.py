@@ -16,8 +16,10 @@ from typing import IO, Any
 
 from mmdata.errors import UserError
 from mmdata.shards.naming import REJECTS, TAR, shard_stem
+from mmdata.storage.files import read_bytes
+from mmdata.storage.urls import is_url
 from pipelines.dedupe import standing
-from pipelines.engine import UnitDone, UnitFailure
+from pipelines.engine import UnitAgain, UnitDone, UnitFailure
 from pipelines.plan import Plan
 from pipelines.units import Tick, UnitTask
 from schemas.reasons import DocumentDrop
@@ -51,6 +53,9 @@ class RunLog:
         elif isinstance(event, UnitFailure):
             self._shards(plan, task)
             self.write("failure", unit=task.unit.segment.label, error=event.error)
+        elif isinstance(event, UnitAgain):
+            label = task.unit.segment.label
+            self.write("again", unit=label, why=event.why, detail=event.detail)
         elif isinstance(event, UnitDone):
             self._shards(plan, task)
 
@@ -102,11 +107,10 @@ class RunLog:
 
     def _rejects(self, output: str, shard: int, only: str = "") -> None:
         stem = shard_stem(shard)
-        with open(os.path.join(output, stem + REJECTS), "rb") as rejects:
-            for line in rejects:
-                reject = json.loads(line)
-                if not only or reject["reason"] == only:
-                    self.write("reject", shard=stem + TAR, **reject)
+        for line in read_bytes(os.path.join(output, stem + REJECTS)).splitlines():
+            reject = json.loads(line)
+            if not only or reject["reason"] == only:
+                self.write("reject", shard=stem + TAR, **reject)
 
 
 @contextmanager
@@ -119,6 +123,8 @@ def open_log(path: str | None) -> Iterator[RunLog]:
     if path is None:
         yield RunLog(None)
         return
+    if is_url(path):
+        raise UserError(f"--log-json {path}: lines are appended to a local file only")
     try:
         file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed below
     except OSError as error:

@@ -30,6 +30,8 @@ class Conversion:
     """Ray worker processes; 0: convert in this process. Default: all cores, 0 for small jobs."""
     ray_address: str | None = None
     """Address of a running Ray cluster. Default: a Ray of its own on this machine."""
+    stall_timeout: float = 600.0
+    """Seconds without progress until a unit at Ray is cancelled and run once more; 0: never."""
     verify: Literal["header", "decode", "full"] = "decode"
     """How far each image is decoded to find damage."""
     on_missing: OnMissing = "drop-image"
@@ -108,6 +110,7 @@ class Conversion:
                 at_least(value, 1, "--" + name.replace("_", "-"))
         if self.workers is not None:
             at_least(self.workers, 0, "--workers")
+        check_stall_timeout(self.stall_timeout)
         for name in ("max_pixels", "max_record_bytes", "max_document_bytes"):
             at_least(getattr(self, name), 1, "--" + name.replace("_", "-"))
         for name in ("min_side", "min_bytes", "min_images"):
@@ -145,6 +148,33 @@ class Conversion:
             image_format=self.image_format,
             quality=self.quality,
         )
+
+
+class RunOptions(Protocol):
+    """What a run is told, whatever it works on."""
+
+    @property
+    def workers(self) -> int | None: ...
+    @property
+    def ray_address(self) -> str | None: ...
+    @property
+    def stall_timeout(self) -> float: ...
+    @property
+    def limit(self) -> int | None: ...
+    @property
+    def overwrite(self) -> bool: ...
+    @property
+    def refresh_missing(self) -> bool: ...
+    @property
+    def verify_committed(self) -> bool: ...
+    @property
+    def ignore_free_space(self) -> bool: ...
+    @property
+    def dry_run(self) -> bool: ...
+    @property
+    def log_json(self) -> str | None: ...
+    @property
+    def clip_actors(self) -> int | None: ...
 
 
 class ClipOptions(Protocol):
@@ -223,3 +253,9 @@ def check_paths(paths: Any, flag: str) -> None:
 def at_least(value: float, least: int, flag: str) -> None:
     if not value >= least:  # NaN is not
         raise UserError(f"{flag} {value}: expected at least {least}")
+
+
+def check_stall_timeout(seconds: float) -> None:
+    """Refuse a patience shorter than the time between two signs of life."""
+    if seconds != 0 and not seconds >= 5.0:
+        raise UserError(f"--stall-timeout {seconds:g}: expected 0 (off) or at least 5 seconds")

@@ -4,6 +4,7 @@ A shard is committed when its sidecar is there, has this conversion's fingerprin
 sizes of the files beside it.
 """
 
+import hashlib
 import os
 from collections import Counter
 
@@ -23,23 +24,33 @@ from mmdata.shards.naming import (
 )
 from mmdata.shards.writer import encode_record
 from mmdata.storage.atomic import is_temporary, remove, sha256_of, write_atomically
+from mmdata.storage.files import is_folder, list_folder, list_names
+from mmdata.storage.uploads import abort_uploads, unfinished_uploads
+from mmdata.storage.urls import is_url
+from pipelines.output_files import LiveFiles, OutputFiles, look_at
 from pipelines.plan import Plan
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import Manifest, ManifestInput, ManifestShard, Sidecar, Tally
 from schemas.reasons import ImageDrop
 
 
-def read_sidecar(output: str, shard: int) -> Sidecar | None:
+def read_sidecar(files: OutputFiles, shard: int) -> Sidecar | None:
     """The sidecar of a shard; None when there is none that can be read."""
-    path = os.path.join(output, shard_stem(shard) + SIDECAR)
+    raw = files.read(shard_stem(shard) + SIDECAR)
     try:
-        with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=Sidecar)
-    except (FileNotFoundError, msgspec.DecodeError):
+        return None if raw is None else msgspec.json.decode(raw, type=Sidecar)
+    except msgspec.DecodeError:
         return None
 
 
-def committed(output: str, shard: int, fingerprint: str, *, verify: bool = False) -> Sidecar | None:
+def committed(
+    output: str,
+    shard: int,
+    fingerprint: str,
+    *,
+    verify: bool = False,
+    files: OutputFiles | None = None,
+) -> Sidecar | None:
     """The sidecar of a shard that exists: of this conversion, and its files of the sizes it names.
 
     Args:
@@ -47,22 +58,21 @@ def committed(output: str, shard: int, fingerprint: str, *, verify: bool = False
         shard: its number.
         fingerprint: of this conversion.
         verify: hash the files too.
+        files: of the folder, for a caller that asks about many shards.
     """
-    sidecar = read_sidecar(output, shard)
+    files = files or LiveFiles(output)
+    sidecar = read_sidecar(files, shard)
     if sidecar is None or sidecar.fingerprint != fingerprint:
         return None
-    stem = os.path.join(output, shard_stem(shard))
+    stem = shard_stem(shard)
     for ending, size, sha256 in (
         (TAR, sidecar.bytes, sidecar.sha256),
         (SAMPLES, sidecar.samples_bytes, sidecar.samples_sha256),
         (REJECTS, sidecar.rejects_bytes, sidecar.rejects_sha256),
     ):
-        try:
-            if os.path.getsize(stem + ending) != size:
-                return None
-        except FileNotFoundError:
+        if files.size(stem + ending) != size:
             return None
-        if verify and sha256_of(stem + ending) != sha256:
+        if verify and sha256_of(os.path.join(output, stem + ending)) != sha256:
             return None
     return sidecar
 
@@ -73,12 +83,19 @@ def lacks_images(sidecar: Sidecar) -> bool:
 
 
 def leftovers(output: str) -> list[str]:
-    """Files under temporary names: of killed runs, or of the one that is going on."""
-    return sorted(name for name in os.listdir(output) if is_temporary(name))
+    """What killed runs left, or the one that is going on has not committed yet.
+
+    Files under temporary names; in a store, the objects whose upload was not completed.
+    """
+    if is_url(output):
+        return sorted(key for key, _ in unfinished_uploads(output))
+    return sorted(name for name in list_names(output) if is_temporary(name))
 
 
 def sweep(output: str) -> int:
-    """Remove what killed runs left under temporary names; returns how many files that were."""
+    """Remove what killed runs left; returns how many files or uploads that were."""
+    if is_url(output):
+        return abort_uploads(output)
     left = leftovers(output)
     remove(os.path.join(output, name) for name in left)
     return len(left)
@@ -90,9 +107,9 @@ def check_is_ours(output: str, before: Plan | None) -> None:
     Raises:
         UserError: with what to do.
     """
-    if before is not None or not os.path.isdir(output):
+    if before is not None or not is_folder(output):
         return
-    tars = sorted(name for name in os.listdir(output) if name.endswith(".tar"))
+    tars = sorted(name for name in list_names(output) if name.endswith(".tar"))
     if not tars:
         return
     which = tars[0] if len(tars) == 1 else f"{tars[0]} and {len(tars) - 1} more"
@@ -106,7 +123,7 @@ def check_is_ours(output: str, before: Plan | None) -> None:
 
 def clear(output: str) -> None:
     """Remove an earlier conversion: manifest and sidecars first, then what they vouch for."""
-    names = [name for name in os.listdir(output) if shard_of(name)]
+    names = [name for name in list_names(output) if shard_of(name)]
     first = [name for name in names if name.endswith(SIDECAR)]
     rest = [name for name in names if not name.endswith(SIDECAR)]
     for group in ([MANIFEST_NAME, SIZES_NAME], first, rest, [PLAN_NAME]):
@@ -125,8 +142,7 @@ def forget_shard(output: str, shard: int) -> None:
 
 def clearable_bytes(output: str) -> int:
     """What `clear` would free."""
-    names = [name for name in os.listdir(output) if shard_of(name)]
-    return sum(os.path.getsize(os.path.join(output, name)) for name in names)
+    return sum(facts.size for name, facts in list_folder(output).items() if shard_of(name))
 
 
 def add_tally(total: Tally, part: Tally) -> None:
@@ -150,11 +166,12 @@ def write_manifest(output: str, plan: Plan) -> Manifest:
     """Write `sizes.json`, then `manifest.json`: from here on the dataset is complete."""
     totals = Tally()
     rows: list[ManifestShard] = []
+    files = look_at(output)
     for index in range(plan.num_shards):
         stem = shard_stem(index)
-        path = os.path.join(output, stem + SIDECAR)
-        sidecar = read_sidecar(output, index)
-        if sidecar is None:
+        sidecar, raw = read_sidecar(files, index), files.read(stem + SIDECAR)
+        if sidecar is None or raw is None:
+            path = os.path.join(output, stem + SIDECAR)
             raise UserError(f"{path}: gone while the run was going; run the same command again")
         add_tally(totals, sidecar.tally)
         rows.append(
@@ -164,7 +181,7 @@ def write_manifest(output: str, plan: Plan) -> Manifest:
                 bytes=sidecar.bytes,
                 sha256=sidecar.sha256,
                 sidecar=stem + SIDECAR,
-                sidecar_sha256=sha256_of(path),
+                sidecar_sha256=hashlib.sha256(raw).hexdigest(),
             )
         )
     manifest = Manifest(

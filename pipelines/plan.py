@@ -20,6 +20,8 @@ from mmdata.shards.naming import PLAN_NAME
 from mmdata.shards.writer import encode_record
 from mmdata.sources.records import Segment
 from mmdata.storage.atomic import write_atomically
+from mmdata.storage.files import read_bytes
+from mmdata.storage.urls import absolute
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import ExcludedInput, Kind
 
@@ -49,12 +51,12 @@ class SegmentScan(Struct, kw_only=True):
 
 
 class PlanInput(Struct, kw_only=True):
-    """An input file as it was when it was counted."""
+    """An input file as it was when it was counted; `version` is that of `FileFacts`."""
 
     path: str
     name: str
     bytes: int
-    mtime_ns: int
+    version: str
     segments: list[Segment]
     scans: list[SegmentScan]
 
@@ -233,10 +235,13 @@ def fingerprint_of(
 
 def input_names(paths: Sequence[str]) -> list[str]:
     """The inputs relative to their common folder, so that a mount point does not matter."""
-    if not paths:
-        return []
-    folder = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
-    return [os.path.relpath(os.path.abspath(path), folder) for path in paths]
+    parts = [absolute(path).split("/") for path in paths]
+    shared = 0
+    for names in zip(*(part[:-1] for part in parts), strict=False):
+        if len(set(names)) > 1:
+            break
+        shared += 1
+    return ["/".join(part[shared:]) for part in parts]
 
 
 def save_plan(plan: Plan, output: str) -> None:
@@ -252,12 +257,11 @@ def load_plan(output: str) -> Plan | None:
     """
     path = os.path.join(output, PLAN_NAME)
     try:
-        with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=Plan)
+        return msgspec.json.decode(read_bytes(path), type=Plan)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UserError(f"{output}: cannot be used as output: {error.strerror}") from error
+        raise UserError(f"{output}: cannot be used as output: {error.strerror or error}") from error
     except msgspec.DecodeError as error:
         raise UserError(f"{path}: not a plan of this version ({error}); use --overwrite") from error
 

@@ -25,6 +25,7 @@ class Progress:
     """A progress bar on stderr; silent when asked, or where nobody looks."""
 
     def __init__(self, title: str, *, total: int, quiet: bool, unit: str = "doc") -> None:
+        self._quiet = quiet
         self._bar = tqdm(
             total=total,
             desc=title,
@@ -54,6 +55,11 @@ class Progress:
                 refresh=False,
             )
         self._bar.update(step.records)
+
+    def say(self, text: str) -> None:
+        """A line above the bar, also where nobody looks: a log then has it."""
+        if not self._quiet:
+            self._bar.write(text, file=sys.stderr)
 
     def __enter__(self) -> Self:
         return self

@@ -22,6 +22,7 @@ def print_conversion(result: ConversionResult, console: Console | None = None) -
     _print_counts(result, console)
     _print_dropped(result.tally, console)
     _print_excluded(result, console)
+    _print_again(result, console)
     for label, failure in result.failures:
         console.print(f"failed: {label}: {failure.error}", markup=False)
     _print_scored(result, console)
@@ -30,6 +31,7 @@ def print_conversion(result: ConversionResult, console: Console | None = None) -
 
 def _print_plan(result: ConversionResult, console: Console) -> None:
     plan, estimate = result.plan, result.plan.estimate()
+    free = free_bytes(result.output)
     console.print(f"plan for {result.output}", markup=False)
     table = Table()
     table.add_column("what")
@@ -44,7 +46,7 @@ def _print_plan(result: ConversionResult, console: Console) -> None:
         ("images (estimate)", f"{estimate.images:,}"),
         ("to read (estimate)", human_bytes(estimate.read_bytes)),
         ("to write (estimate)", human_bytes(estimate.write_bytes)),
-        ("free on that disk", human_bytes(free_bytes(result.output))),
+        ("free on that disk", "no limit known" if free is None else human_bytes(free)),
         (f"time on {result.workers or 1} cores (rough)", human_seconds(result.seconds)),
     ):
         table.add_row(what, amount)
@@ -105,6 +107,19 @@ def _print_excluded(result: ConversionResult, console: Console) -> None:
                 f"note: {planned.name} holds {len(members)} .jsonl members; all are read",
                 markup=False,
             )
+
+
+def _print_again(result: ConversionResult, console: Console) -> None:
+    crashed = {label for label, event in result.again if event.why == "crashed"}
+    if crashed:
+        one = len(crashed) == 1
+        console.print(
+            f"{len(crashed):,} {'unit was' if one else 'units were'} run again after a crash of "
+            f"{'its' if one else 'their'} worker or node"
+        )
+    for label, event in result.again:
+        if event.why == "stalled":
+            console.print(f"run again: {label}: {event.detail}", markup=False)
 
 
 def _print_scored(result: ConversionResult, console: Console) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from mmdata.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_INTERRUPTED
 from pipelines.clip import Scored
-from pipelines.engine import UnitFailure
+from pipelines.engine import UnitAgain, UnitFailure
 from pipelines.plan import Plan
 from schemas.manifest import Tally
 
@@ -20,6 +20,7 @@ class ConversionResult:
         shards_kept: committed before, and left as they were.
         shards_left: not there yet (after --limit, failures or an interruption).
         failures: units that failed, with their reason.
+        again: units that were run again after a crash or a stall, each time.
         complete: the manifest is written.
         interrupted: Ctrl-C or SIGTERM.
         limited: stopped at --limit.
@@ -36,6 +37,7 @@ class ConversionResult:
     shards_kept: int = 0
     shards_left: int = 0
     failures: list[tuple[str, UnitFailure]] = field(default_factory=list)
+    again: list[tuple[str, UnitAgain]] = field(default_factory=list)
     complete: bool = False
     interrupted: bool = False
     limited: bool = False

@@ -4,6 +4,7 @@ import os
 import shutil
 
 from mmdata.errors import UserError
+from mmdata.storage.urls import is_url
 from pipelines.plan import Plan
 
 
@@ -28,8 +29,10 @@ def human_seconds(number: float) -> str:
     )
 
 
-def free_bytes(output: str) -> int:
-    """Free on the disk of a folder that need not exist yet."""
+def free_bytes(output: str) -> int | None:
+    """Free on the disk of a folder that need not exist yet; None of a store, which has no end."""
+    if is_url(output):
+        return None
     folder = os.path.abspath(output)
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
@@ -48,9 +51,12 @@ def check_space(plan: Plan, output: str, shards: int, *, freed_bytes: int = 0) -
     Raises:
         UserError: with both figures.
     """
+    free = free_bytes(output)
+    if free is None:
+        return
     share = shards / max(plan.num_shards, 1)
     wanted = plan.estimate().write_bytes * share
-    free = shutil.disk_usage(output).free + freed_bytes
+    free += freed_bytes
     if wanted > free:
         raise UserError(
             f"{output}: about {human_bytes(wanted)} are to be written (estimated from "

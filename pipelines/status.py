@@ -11,10 +11,20 @@ from dataclasses import dataclass, field
 
 from mmdata.errors import EXIT_DONE, EXIT_FINDINGS, UserError
 from mmdata.shards.naming import MANIFEST_NAME, SIDECAR, shard_stem
-from mmdata.storage.lease import LEASE_NAME, Lease, LeaseHolder, is_stale, read_holder
+from mmdata.storage.files import list_folder
+from mmdata.storage.lease import (
+    LEASE_NAME,
+    Lease,
+    LeaseHolder,
+    age_seconds,
+    is_stale,
+    read_holder,
+)
+from mmdata.storage.urls import absolute
 from pipelines.config import Status
 from pipelines.dedupe import standing
 from pipelines.output import add_tally, leftovers, sweep
+from pipelines.output_files import look_at
 from pipelines.plan import Plan, load_plan
 from schemas.manifest import Tally
 
@@ -76,7 +86,7 @@ def status(options: Status) -> RunStatus:
     Raises:
         UserError: there is none, or leftovers are to be removed while a run goes on.
     """
-    output = os.path.abspath(options.output)
+    output = absolute(options.output)
     plan = load_plan(output)
     if plan is None:
         raise UserError(f"{output}: no conversion has been planned there (no plan.json)")
@@ -93,20 +103,21 @@ def _status(plan: Plan, output: str) -> RunStatus:
     found = RunStatus(output, "stopped", shards_total=plan.num_shards)
     found.records_total = plan.num_records
     times: list[tuple[float, int]] = []
+    files, facts = look_at(output), list_folder(output)
     for shard in range(plan.num_shards):
-        sidecar = standing(plan, output, shard)
+        sidecar = standing(plan, output, shard, files=files)
         if sidecar is None:
             continue
         found.shards_done += 1
         found.drafts += sidecar.fingerprint != plan.fingerprint
         found.records_done += sidecar.tally.records
         add_tally(found.tally, sidecar.tally)
-        path = os.path.join(output, shard_stem(shard) + SIDECAR)
-        times.append((_time(path), sidecar.tally.records))
+        written = facts.get(shard_stem(shard) + SIDECAR)
+        times.append((written.seconds if written else time.time(), sidecar.tally.records))
     found.records_per_second = _rate(times)
     found.leftovers = len(leftovers(output))
     _add_holder(found)
-    if found.state == "stopped" and os.path.exists(os.path.join(output, MANIFEST_NAME)):
+    if found.state == "stopped" and MANIFEST_NAME in facts:
         found.state = "complete"
     return found
 
@@ -116,15 +127,8 @@ def _add_holder(found: RunStatus) -> None:
     path = os.path.join(found.output, LEASE_NAME)
     found.holder = read_holder(path)
     if found.holder is not None:
-        found.heartbeat_seconds = max(0.0, time.time() - _time(path))
+        found.heartbeat_seconds = age_seconds(path)
         found.state = "crashed" if is_stale(path, found.holder) else "running"
-
-
-def _time(path: str) -> float:
-    try:
-        return os.stat(path).st_mtime
-    except FileNotFoundError:  # written anew, or released, just now
-        return time.time()
 
 
 def _rate(times: list[tuple[float, int]]) -> float | None:

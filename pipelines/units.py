@@ -4,14 +4,14 @@ The same code runs in the process and in a Ray task. It starts again from what i
 task that Ray retries after a crash of its worker does only what is left.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from mmdata.assemble import Draft, MissingImageError, Outcome, Scores, finish
-from mmdata.errors import MMDataError
+from mmdata.errors import MMDataError, ReadFaultError
 from mmdata.shards.naming import sample_key
 from mmdata.shards.writer import ShardWriter
 from mmdata.similarity import ClipSpec
@@ -19,6 +19,7 @@ from mmdata.sources.records import Overlong, Segment, read_records
 from mmdata.storage.lease import holds
 from mmdata.versions import clip_versions, codec_versions
 from pipelines.clip import Scored, front_end, open_backend
+from pipelines.events import Alive, Pulse
 from pipelines.output import committed, lacks_images
 from pipelines.plan import SegmentScan, Unit
 from pipelines.scoring import DocumentScorer, Item
@@ -29,6 +30,8 @@ Job = TypeVar("Job")
 
 #: Records between two ticks of progress.
 TICK_RECORDS = 50
+#: Records whose images are fetched early from a store; their bytes are held meanwhile.
+AHEAD_RECORDS = 8
 
 
 class Counting(Protocol):
@@ -70,6 +73,15 @@ class RecordConverter(Protocol):
         ...
 
 
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A converter that is faster when it knows the next records early: its images are far away."""
+
+    def ahead(self, record: bytes | Overlong) -> None:
+        """Begin to fetch what a record needs."""
+        ...
+
+
 class UnitError(MMDataError):
     """A record made its unit fail; the text names it."""
 
@@ -105,7 +117,7 @@ class Tick:
     dropped: int
 
 
-def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick | Scored]:
+def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick | Scored | Alive]:
     """Write the task's shards of a unit.
 
     Raises:
@@ -120,11 +132,18 @@ def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick | Scored]:
         if is_done(task, shard):
             continue
         begin, end = unit.cut(shard - unit.first_shard), unit.cut(shard - unit.first_shard + 1)
-        for _ in islice(records, begin - position):
-            pass
+        yield from pass_over(records, begin - position)
         position = end
         part = islice(records, end - begin)
         yield from _write_shard(task, shard, begin, part, end - begin, convert)
+
+
+def pass_over(records: Iterator[Any], number: int) -> Iterator[Alive]:
+    """Read on to where a missing shard begins."""
+    pulse = Pulse()
+    for _ in islice(records, number):
+        if pulse.due():
+            yield Alive()
 
 
 def conversion_versions(clip: ClipSpec | None) -> dict[str, str]:
@@ -160,6 +179,7 @@ def _write_shard(
     writer = ShardWriter(task.output, shard, key_prefix=task.recipe.key_prefix)
     last = Tick(0, 0, 0, 0)
     count = 0
+    pulse = Pulse()
     scoring = _Scoring(task.clip, task.pool, shard) if task.clip else None
     drafts = _drafts(unit, begin, records, convert)
     outcomes = scoring.outcomes(drafts) if scoring else drafts
@@ -167,7 +187,7 @@ def _write_shard(
         for place, outcome in outcomes:
             count += 1
             _add_outcome(writer, unit, place, _finished(outcome), task.recipe.key_prefix)
-            if count % TICK_RECORDS == 0:
+            if count % TICK_RECORDS == 0 or pulse.due():
                 now = progress_of(writer.tally)
                 yield ticked(last, now)
                 last = now
@@ -235,15 +255,31 @@ def _drafts(
     unit: Unit, begin: int, records: Iterator[bytes | Overlong], convert: RecordConverter
 ) -> Iterator[tuple[int, Outcome | Draft]]:
     """Every record's place in the unit, and what the recipe makes of it."""
-    for place, record in enumerate(records, start=begin):
+    for place, record in enumerate(_looked_ahead(records, convert), start=begin):
         where = f"{unit.segment.label}: record {unit.first_record + place}"
         try:
             yield place, convert(record)
-        except MissingImageError as error:
+        except (MissingImageError, ReadFaultError) as error:
             raise UnitError(f"{where}: {error}") from error
         # Whatever a record brings about is told with the record; the unit then fails, others go on.
         except Exception as error:
             raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
+
+
+def _looked_ahead(
+    records: Iterator[bytes | Overlong], convert: RecordConverter
+) -> Iterator[bytes | Overlong]:
+    """The records; a converter that wants to is shown each of them some places early."""
+    if not isinstance(convert, LooksAhead):
+        yield from records
+        return
+    waiting: deque[bytes | Overlong] = deque()
+    for record in records:
+        convert.ahead(record)
+        waiting.append(record)
+        if len(waiting) > AHEAD_RECORDS:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def span_of(unit: Unit, begin: int, count: int) -> SourceSpan:

@@ -8,11 +8,13 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Never
 
 from mmdata.errors import UserError
 from mmdata.shards.naming import MANIFEST_NAME
+from mmdata.storage.atomic import write_atomically
+from mmdata.storage.files import real_path, size_of
 from mmdata.storage.paths import expand_paths
 from mmdata.validation.findings import Findings
 from mmdata.validation.manifest_rules import Folder, check_folder, read_folder
@@ -20,7 +22,8 @@ from mmdata.validation.report import ReportBuilder, ValidationReport
 from mmdata.validation.rules import Level
 from mmdata.validation.shard import ShardResult, ShardTask, check_shard
 from pipelines.config import Validate
-from pipelines.engine import UnitDone, UnitFailure, choose_workers, run_units
+from pipelines.engine import UnitAgain, UnitDone, UnitFailure, choose_workers, run_units
+from pipelines.events import Alive, alive_while
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -37,14 +40,14 @@ def validate(options: Validate) -> ValidationReport:
             was checked.
     """
     paths = find_shards(options.shards)
-    by_folder: dict[Path, list[int]] = defaultdict(list)
+    by_folder: dict[str, list[int]] = defaultdict(list)
     for index, path in enumerate(paths):
-        by_folder[Path(path).parent].append(index)
+        by_folder[os.path.dirname(path) or "."].append(index)
     builder = ReportBuilder(options.max_findings)
     folders: list[tuple[Folder, Findings, list[int]]] = []
     for parent, indices in by_folder.items():
-        findings = Findings(str(parent / MANIFEST_NAME), options.max_findings)
-        names = {Path(paths[index]).name for index in indices}
+        findings = Findings(os.path.join(parent, MANIFEST_NAME), options.max_findings)
+        names = {os.path.basename(paths[index]) for index in indices}
         folders.append((read_folder(parent, names, findings), findings, indices))
     owed = {folder.path for folder, _, _ in folders if folder.ours}
     tasks = [
@@ -52,7 +55,7 @@ def validate(options: Validate) -> ValidationReport:
             path=path,
             level=options.level,
             max_findings=options.max_findings,
-            owed=Path(path).parent in owed,
+            owed=(os.path.dirname(path) or ".") in owed,
         )
         for path in paths
     ]
@@ -83,7 +86,7 @@ def find_shards(specs: Sequence[str]) -> list[str]:
         raise UserError("no shards given: name .tar files, folders, globs or {000..041} ranges")
     unique: dict[str, str] = {}
     for path in expansion.files:
-        unique.setdefault(os.path.realpath(path), path)
+        unique.setdefault(real_path(path), path)
     return list(unique.values())
 
 
@@ -94,12 +97,19 @@ def run_tasks(tasks: Sequence[ShardTask], options: Validate) -> list[ShardResult
     results: list[ShardResult | None] = [None] * len(tasks)
     with _progress(len(tasks)) as bar:
         for index, event in run_units(
-            check_unit, tasks, workers=workers, ray_address=options.ray_address
+            check_at_ray if workers or options.ray_address else check_unit,
+            tasks,
+            workers=workers,
+            ray_address=options.ray_address,
+            stall_seconds=options.stall_timeout,
         ):
             if isinstance(event, ShardResult):
                 results[index] = event
             elif isinstance(event, UnitFailure):
                 results[index] = _failed(tasks[index], event)
+            elif isinstance(event, UnitAgain):
+                text = f"{tasks[index].path}: {event.detail}; it is checked again"
+                bar.write(text, file=sys.stderr)
             if isinstance(event, UnitDone | UnitFailure):
                 bar.update()
     return [
@@ -111,6 +121,11 @@ def run_tasks(tasks: Sequence[ShardTask], options: Validate) -> list[ShardResult
 def check_unit(task: ShardTask) -> Iterator[ShardResult]:
     """One shard, as the engine wants it."""
     yield check_shard(task)
+
+
+def check_at_ray(task: ShardTask) -> Iterator[ShardResult | Alive]:
+    """The same, with signs of life while it goes on."""
+    yield (yield from alive_while(partial(check_shard, task)))
 
 
 def _failed(task: ShardTask, failure: UnitFailure) -> ShardResult:
@@ -132,12 +147,12 @@ def _build(
 
 
 def _total_bytes(tasks: Sequence[ShardTask]) -> int:
-    return sum(os.path.getsize(task.path) for task in tasks)
+    return sum(size_of(task.path) for task in tasks)
 
 
 def _write_json(report: ValidationReport, path: str) -> None:
     try:
-        Path(path).write_text(report.to_json(), encoding="utf-8")
+        write_atomically(path, report.to_json().encode())
     except OSError as error:
         raise UserError(f"--json {path}: {error.strerror or error}") from error
 

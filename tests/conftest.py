@@ -5,10 +5,16 @@ Tests marked `slow` run last, so that what is quick to find out is found out fir
 has no deadline: a busy machine is not a failure.
 """
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.object_store import ObjectStore
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,3 +44,19 @@ def has_gpu() -> bool:
 def sample() -> Path:
     """The MMC4 sample: 47 documents in two shards, with `images/`."""
     return ROOT / "examples" / "mmc4"
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator["ObjectStore"]:
+    """A server that speaks S3, for the whole session; use `bucket` for a place of one's own."""
+    from tests.object_store import running_store
+
+    with running_store() as store:
+        yield store
+
+
+@pytest.fixture
+def bucket(object_store: "ObjectStore", request: pytest.FixtureRequest) -> str:
+    """The URL of an empty folder in the store."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())
+    return f"s3://bucket/{name}"

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from io import BytesIO
+from typing import Any
 
 # Plugins register themselves on import; Image.open would otherwise import every one there is.
 from PIL import (
@@ -22,7 +23,7 @@ from PIL import (
     JpegImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
     TiffImagePlugin,  # noqa: F401
-    WebPImagePlugin,  # noqa: F401
+    WebPImagePlugin,
 )
 
 from mmdata.images.facts import Header, ImageRejected, truncated, unreadable
@@ -109,9 +110,26 @@ def load(
         _check_size(image.size, header)
         if at_least is not None:
             image.draft(None, at_least)
+        if isinstance(image, WebPImagePlugin.WebPImageFile):
+            image._decoder = _FirstFrame(image._decoder)
         image.load()
-        vars(image).pop("_decoder", None)  # WebP's, which would keep two canvases (8 bytes a px)
         return image
+
+
+class _FirstFrame:
+    """Pillow's WebP decoder, let go as it hands out its first frame.
+
+    It holds two canvases (8 bytes a px), for animations and all other files alike. Pillow would
+    keep them while the frame becomes an image, and as long as the image lives.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        self._decoder = decoder
+
+    def get_next(self) -> Any:
+        """(pixels, time in ms) of the first frame; raises OSError where it cannot be decoded."""
+        decoder, self._decoder = self._decoder, None
+        return decoder.get_next()
 
 
 def _check_size(size: tuple[int, int], header: Header) -> None:

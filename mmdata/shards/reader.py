@@ -10,7 +10,6 @@ import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +17,8 @@ from mmdata.errors import BadInputError
 from mmdata.shards.naming import SAMPLES, TAR
 from mmdata.shards.structure import Damage, Fault, walk
 from mmdata.shards.tar import BLOCK_BYTES, member_header
+from mmdata.storage.files import exists, map_file, read_bytes
+from mmdata.storage.urls import is_url
 
 #: Faults that leave every member where it is.
 _HARMLESS = frozenset((Damage.NOT_A_FILE, Damage.TRAILING, Damage.PADDING))
@@ -58,9 +59,7 @@ class ShardReader:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         try:
-            with open(self.path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+            mapped = map_file(self.path)
         except OSError as error:
             raise BadInputError(f"{self.path}: {error.strerror or error}") from error
         self._data: mmap.mmap | bytes = mapped
@@ -123,7 +122,7 @@ class ShardReader:
     def _index_from_table(self) -> dict[str, list[_Entry]] | None:
         """The index that stands beside the tar; None where there is none, or a pairs layout's."""
         beside = samples_path(self.path)
-        if not beside.exists():
+        if not exists(beside):
             return None
         columns = read_samples_table(beside, ["key", "offset", "size"])
         rows = list(zip(columns["key"], columns["offset"], columns["size"], strict=True))
@@ -132,9 +131,9 @@ class ShardReader:
         for key, offset, size in rows:
             if not self._is_at(key, offset, size):
                 raise BadInputError(
-                    f"{beside}: {key} is not at byte {offset} of {Path(self.path).name}: the "
-                    "table belongs to another shard, or one of them is damaged; mmdata validate "
-                    "tells which"
+                    f"{beside}: {key} is not at byte {offset} of "
+                    f"{os.path.basename(self.path)}: the table belongs to another shard, or one of "
+                    "them is damaged; mmdata validate tells which"
                 )
         return {key: [_Entry("json", offset, size)] for key, offset, size in rows}
 
@@ -177,13 +176,12 @@ def split_name(name: str) -> tuple[str, str]:
     return folder + slash + stem, extension.lower()
 
 
-def samples_path(shard: str | os.PathLike[str]) -> Path:
+def samples_path(shard: str | os.PathLike[str]) -> str:
     """Where a shard's samples table stands, if it has one."""
-    path = Path(shard)
-    return path.with_name(path.name.removesuffix(TAR) + SAMPLES)
+    return os.fspath(shard).removesuffix(TAR) + SAMPLES
 
 
-def read_samples_table(path: Path, columns: list[str]) -> dict[str, list[Any]]:
+def read_samples_table(path: str, columns: list[str]) -> dict[str, list[Any]]:
     """Columns of a samples table as lists.
 
     Raises:
@@ -193,7 +191,8 @@ def read_samples_table(path: Path, columns: list[str]) -> dict[str, list[Any]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=columns)
+        source = pa.BufferReader(read_bytes(path)) if is_url(path) else path
+        table = pq.read_table(source, columns=columns)
         return {name: table.column(name).to_pylist() for name in columns}
     except (OSError, KeyError, pa.ArrowException) as error:
         raise BadInputError(f"{path}: not a samples table: {error}") from error

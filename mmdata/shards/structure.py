@@ -7,23 +7,19 @@ whole, so that what other readers lose can be counted. One pass over headers and
 of the data is read: about 2.5 us a member (400,000 members/s) for headers like ours.
 """
 
-import mmap
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from mmdata.shards import dialect
 from mmdata.shards.tar import BLOCK_BYTES, END_MARK, member_header, padding
+from mmdata.storage.files import Buffer
 
 #: Python's tarfile and GNU tar fill their files up to a multiple of this with zeros.
 RECORD_BYTES = 10_240
 _MAX_EXTENDED_BYTES = 2**20
 _SHOWN_BYTES = 16  # of a field that differs
-
-Buffer = mmap.mmap | bytes
 
 
 class Damage(StrEnum):
@@ -59,25 +55,6 @@ class Member(NamedTuple):
     name: str
     offset: int
     size: int
-
-
-@contextmanager
-def open_buffer(path: str | os.PathLike[str]) -> Iterator[Buffer]:
-    """Map a file into memory (an empty file, which cannot be mapped, gives empty bytes).
-
-    Raises:
-        OSError: the file cannot be opened.
-    """
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            yield b""
-            return
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    try:
-        mapped.madvise(mmap.MADV_SEQUENTIAL)
-        yield mapped
-    finally:
-        mapped.close()
 
 
 def walk(data: Buffer, report: Callable[[Fault], None], *, ours: bool = False) -> Iterator[Member]:

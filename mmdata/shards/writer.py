@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 
 from mmdata.errors import MMDataError
+from mmdata.shards.columns import arrow_array
 from mmdata.shards.naming import REJECTS, SAMPLES, SIDECAR, TAR, sample_key, shard_stem
 from mmdata.shards.tar import END_MARK, member_header, padding
-from mmdata.storage.atomic import PendingFile, remove, sync_folder
+from mmdata.storage.atomic import Pending, pending_file, remove, sync_folder, write_atomically
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import SAMPLES_COLUMNS, Kind, Layout, Reject, Sidecar, SourceSpan, Tally
 
@@ -37,8 +38,8 @@ class ShardWriter:
         self._key_prefix = key_prefix
         self._rows: list[dict[str, Any]] = []
         self._rejects: list[Reject] = []
-        self._attached: list[PendingFile] = []
-        self._tar = PendingFile(self._path(TAR))
+        self._attached: list[Pending] = []
+        self._tar = pending_file(self._path(TAR))
 
     def add(self, ordinal: int, span: SourceSpan, parts: list[bytes], row: dict[str, Any]) -> None:
         """Append a sample.
@@ -78,9 +79,9 @@ class ShardWriter:
         place |= {"source_file": span.file, "source_member": span.member}
         self._rows.append(place | {"source_record": span.first_record} | row)
 
-    def attach(self, ending: str) -> PendingFile:
+    def attach(self, ending: str) -> Pending:
         """A further file beside the shard, committed with it; the caller writes it."""
-        pending = PendingFile(self._path(ending))
+        pending = pending_file(self._path(ending))
         self._attached.append(pending)
         return pending
 
@@ -114,8 +115,8 @@ class ShardWriter:
         pending = [self._tar]
         try:
             self._tar.write(END_MARK)
-            pending.append(table := PendingFile(self._path(SAMPLES)))
-            pending.append(rejects := PendingFile(self._path(REJECTS)))
+            pending.append(table := pending_file(self._path(SAMPLES)))
+            pending.append(rejects := pending_file(self._path(REJECTS)))
             table.write(samples_table(self._rows))
             for reject in self._rejects:
                 rejects.write(msgspec.json.encode(reject) + b"\n")
@@ -144,12 +145,10 @@ class ShardWriter:
             tally=self.tally,
             fingerprint=fingerprint,
         )
-        with PendingFile(self._path(SIDECAR)) as file:
-            file.write(encode_record(sidecar))
-        sync_folder(self.folder)
+        write_atomically(self._path(SIDECAR), encode_record(sidecar))
         return sidecar
 
-    def _publish(self, pending: list[PendingFile]) -> None:
+    def _publish(self, pending: list[Pending]) -> None:
         """Rename what the sidecar will vouch for; an old sidecar vouches for nothing any more."""
         remove([self._path(SIDECAR)])
         sync_folder(self.folder)
@@ -176,19 +175,9 @@ def samples_table(rows: list[dict[str, Any]]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {
-        "string": pa.string(),
-        "int32": pa.int32(),
-        "int64": pa.int64(),
-        "double": pa.float64(),
-        "bool": pa.bool_(),
-    }
-    fields = []
-    for name, (kind, _) in SAMPLES_COLUMNS.items():
-        listed = kind.startswith("list<")
-        plain = types[kind.removeprefix("list<").removesuffix(">")]
-        fields.append(pa.field(name, pa.list_(plain) if listed else plain))
-    table = pa.Table.from_pylist(rows, schema=pa.schema(fields))
+    columns = {name: [row[name] for row in rows] for name in SAMPLES_COLUMNS}
+    arrays = {name: arrow_array(SAMPLES_COLUMNS[name][0], columns[name]) for name in columns}
+    table = pa.Table.from_arrays(list(arrays.values()), names=list(arrays))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=max(len(rows), 1))
     return bytes(sink.getvalue())

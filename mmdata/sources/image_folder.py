@@ -11,13 +11,16 @@ import stat
 from dataclasses import dataclass
 from typing import NoReturn
 
+from mmdata.errors import ReadFaultError
 from mmdata.images import ImageRejected
 from schemas.reasons import ImageDrop
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
-#: Trouble of this machine or of a mount, not of the image: the unit fails, nothing is dropped.
-_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
+#: What a file of its own can be: not ours to read, no file. All else (EIO, ESTALE, EMFILE, …) is
+#: trouble of a disk, a mount or this machine: the unit fails, since a dying disk must not thin out
+#: the data without a word.
+_OF_THE_FILE = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.EINVAL, errno.EISDIR)
 _NAME_MAX_BYTES = 255
 
 
@@ -50,6 +53,7 @@ class ImageFolder:
         Raises:
             ImageRejected: missing, unsafe-path, too-large or unreadable. Its text goes into the
                 rejects file beside the shard: it holds no path, which may be another elsewhere.
+            ReadFaultError: the disk or the machine fails, not the image.
         """
         check_name(name)
         nested = bool(self.pattern) or "/" in name  # O_NOFOLLOW guards the last part only
@@ -112,8 +116,8 @@ class ImageFolder:
                 return self._read_link(path, name)
             if error.errno in _NOT_THERE:
                 return None
-            _refuse(name, error)
-        return self._read_descriptor(descriptor, name)
+            _refuse(path, name, error)
+        return self._read_descriptor(descriptor, path, name)
 
     def _read_link(self, path: str, name: str) -> bytes | None:
         """The file behind a path that is, or may go through, a link."""
@@ -129,10 +133,10 @@ class ImageFolder:
         except OSError as error:
             if error.errno in _NOT_THERE:
                 return None
-            _refuse(name, error)
-        return self._read_descriptor(descriptor, name)
+            _refuse(target, name, error)
+        return self._read_descriptor(descriptor, target, name)
 
-    def _read_descriptor(self, descriptor: int, name: str) -> bytes | None:
+    def _read_descriptor(self, descriptor: int, path: str, name: str) -> bytes | None:
         try:
             info = os.fstat(descriptor)
             if stat.S_ISDIR(info.st_mode):
@@ -146,15 +150,15 @@ class ImageFolder:
                 )
             return _read_all(descriptor, info.st_size)
         except OSError as error:
-            _refuse(name, error)
+            _refuse(path, name, error)
         finally:
             os.close(descriptor)
 
 
-def _refuse(name: str, error: OSError) -> NoReturn:
+def _refuse(path: str, name: str, error: OSError) -> NoReturn:
     """Drop a file that cannot be read, but let through what is not the file's fault."""
-    if error.errno in _MACHINE:
-        raise error
+    if error.errno not in _OF_THE_FILE:
+        raise ReadFaultError(path, error) from error
     raise ImageRejected(ImageDrop.UNREADABLE, f"{name}: {error.strerror}") from error
 
 

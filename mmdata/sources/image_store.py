@@ -14,10 +14,13 @@ from typing import Literal, Protocol
 
 from mmdata.errors import BadInputError, UserError
 from mmdata.sources.image_folder import ImageFolder, find_folders
+from mmdata.sources.image_objects import ImageObjects, find_objects
 from mmdata.sources.img2dataset_files import Img2datasetFiles
 from mmdata.sources.parquet_images import ParquetImages
 from mmdata.sources.tar_images import TarImages
+from mmdata.storage.files import is_folder, list_names
 from mmdata.storage.paths import expand_paths
+from mmdata.storage.urls import absolute, check_url, is_url, is_web
 
 StoreKind = Literal["folder", "tars", "img2dataset-files", "parquet"]
 _SHARD_FOLDER = re.compile(r"\d{5,}")
@@ -68,13 +71,17 @@ def find_images(spec: str, allowed: tuple[str, ...]) -> ImageSource:
     Raises:
         UserError: it is nothing, or of no kind that can be used.
     """
-    if os.path.isdir(spec):
-        return _folder(os.path.abspath(spec), allowed)
+    if is_url(spec):
+        check_url(spec)
+        if is_web(spec) and not spec.endswith((".tar", ".parquet")):
+            return ImageSource("folder", absolute(spec))  # a web server cannot be looked into
+    if is_folder(spec):
+        return _folder(absolute(spec), allowed)
     expansion = expand_paths([spec], (".tar", ".parquet"))
     if expansion.problems:
         what = "; ".join(f"{path}: {problem}" for path, problem in expansion.problems[:5])
         raise UserError(f"--images {spec}: no such folder or file ({what})")
-    files = tuple(os.path.abspath(path) for path in expansion.files)
+    files = tuple(absolute(path) for path in expansion.files)
     endings = {os.path.splitext(path)[1].lower() for path in files}
     if endings == {".tar"}:
         return ImageSource("tars", files=files)
@@ -88,7 +95,7 @@ def find_images(spec: str, allowed: tuple[str, ...]) -> ImageSource:
 
 def _folder(root: str, allowed: tuple[str, ...]) -> ImageSource:
     """What a folder holds, by the names at its top."""
-    names = sorted(name for name in os.listdir(root) if not name.startswith("."))
+    names = sorted(name for name in list_names(root) if not name.startswith("."))
     tars = tuple(os.path.join(root, name) for name in names if name.endswith(".tar"))
     if tars:
         return ImageSource("tars", root, tars)
@@ -97,8 +104,7 @@ def _folder(root: str, allowed: tuple[str, ...]) -> ImageSource:
     if shards and (stats or f"{shards[0]}.parquet" in names):
         return ImageSource("img2dataset-files", root, shards, allowed)
     tables = tuple(os.path.join(root, name) for name in names if name.endswith(".parquet"))
-    folders = any(os.path.isdir(os.path.join(root, name)) for name in names)
-    if tables and not folders:
+    if tables and not any(is_folder(os.path.join(root, name)) for name in names):
         return ImageSource("parquet", root, tables)
     return ImageSource("folder", root, (), allowed)
 
@@ -137,16 +143,25 @@ def open_images(source: ImageSource, max_bytes: int) -> ImageStore:
         return ParquetImages(source.files, max_bytes)
     if source.kind != "img2dataset-files":
         raise ValueError(f"{source.kind} is opened for each input")
-    inner = find_folders(
+    inner = find_in_folders(source, "", "", named=True, pattern=None, max_bytes=max_bytes)
+    return Img2datasetFiles(source.root, source.files, inner)
+
+
+def find_in_folders(
+    source: ImageSource, number: str, stem: str, *, named: bool, pattern: str | None, max_bytes: int
+) -> ImageFolder | ImageObjects:
+    """The places of one input's images, in a source that is a folder; see `find_folders`."""
+    if is_url(source.root):
+        return find_objects(source.root, number, stem, pattern=pattern, max_bytes=max_bytes)
+    return find_folders(
         source.root,
-        "",
-        "",
-        named=True,
-        pattern=None,
+        number,
+        stem,
+        named=named,
+        pattern=pattern,
         allow_links_to=source.allowed,
         max_bytes=max_bytes,
     )
-    return Img2datasetFiles(source.root, source.files, inner)
 
 
 __all__ = ["ImageFolder", "ImageSource", "ImageStore", "check_images", "find_images", "open_images"]

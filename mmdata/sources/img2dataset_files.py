@@ -13,8 +13,10 @@ import numpy as np
 from mmdata.errors import BadInputError
 from mmdata.images import ImageRejected
 from mmdata.sources.image_folder import ImageFolder, check_name
+from mmdata.sources.image_objects import ImageObjects
 from mmdata.sources.name_index import NameIndex
 from mmdata.sources.tar_images import IMAGE_SUFFIXES, url_of
+from mmdata.storage.files import exists, list_names, open_file, read_bytes
 from schemas.reasons import ImageDrop
 
 
@@ -30,14 +32,16 @@ class Img2datasetFiles:
         BadInputError: a table of URLs is damaged.
     """
 
-    def __init__(self, root: str, folders: tuple[str, ...], inner: ImageFolder) -> None:
+    def __init__(
+        self, root: str, folders: tuple[str, ...], inner: ImageFolder | ImageObjects
+    ) -> None:
         self._root = root
         self._inner = inner
         self._index = NameIndex()
         names: list[bytes] = []
         for folder in folders:
             urls = dict(_urls(root, folder))
-            for image in sorted(os.listdir(os.path.join(root, folder))):
+            for image in sorted(list_names(os.path.join(root, folder))):
                 stem, suffix = os.path.splitext(image)
                 if suffix.lower() not in IMAGE_SUFFIXES:
                     continue
@@ -87,15 +91,15 @@ class Img2datasetFiles:
 def _urls(root: str, folder: str) -> Iterator[tuple[str, str]]:
     """(key, URL) of a shard's images."""
     table = os.path.join(root, folder + ".parquet")
-    if os.path.exists(table):
+    if exists(table):
         yield from _table_urls(table)
         return
-    for name in os.listdir(os.path.join(root, folder)):
+    for name in list_names(os.path.join(root, folder)):
         stem, suffix = os.path.splitext(name)
-        if suffix == ".json":
-            with open(os.path.join(root, folder, name), "rb") as file:
-                if url := url_of(file.read()):
-                    yield stem, url
+        if suffix != ".json":
+            continue
+        if url := url_of(read_bytes(os.path.join(root, folder, name))):
+            yield stem, url
 
 
 def _table_urls(path: str) -> Iterator[tuple[str, str]]:
@@ -103,7 +107,8 @@ def _table_urls(path: str) -> Iterator[tuple[str, str]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=["key", "url"])
+        with open_file(path) as file:
+            table = pq.read_table(file, columns=["key", "url"])
     except (OSError, KeyError, pa.ArrowException) as error:
         raise BadInputError(f"{path}: damaged table of URLs: {error}; fetch it again") from error
     for key, url in zip(*(table.column(name).to_pylist() for name in ("key", "url")), strict=True):

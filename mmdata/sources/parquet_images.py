@@ -13,6 +13,7 @@ from mmdata.errors import BadInputError
 from mmdata.images import ImageRejected
 from mmdata.sources.image_folder import check_name
 from mmdata.sources.name_index import NameIndex
+from mmdata.storage.files import open_file
 from schemas.reasons import ImageDrop
 
 NAME_COLUMNS = ("image_name", "name", "key")
@@ -80,7 +81,7 @@ class ParquetImages:
         import pyarrow.parquet as pq
 
         try:
-            with pq.ParquetFile(path) as file:
+            with open_file(path) as raw, pq.ParquetFile(raw) as file:
                 names, column = columns_of(file, path)
                 for group in range(file.num_row_groups):
                     _check_size(file.metadata.row_group(group), column, path)
@@ -111,7 +112,7 @@ class ParquetImages:
         if self._kept is None or self._kept[0] != (number, group):
             self._kept = None
             try:
-                with pq.ParquetFile(path) as file:
+                with open_file(path) as raw, pq.ParquetFile(raw) as file:
                     table = file.read_row_group(group, columns=[column])
             except (OSError, pa.ArrowException) as error:
                 raise BadInputError(f"{path}: damaged parquet: {error}; fetch it again") from error

@@ -11,14 +11,13 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-import fsspec
-from fsspec.core import url_to_fs
-
-from mmdata.errors import BadInputError
+from mmdata.errors import BadInputError, StorageError
+from mmdata.storage.files import open_file, size_of
+from mmdata.storage.urls import is_web
 
 SUFFIXES = (".jsonl", ".jsonl.zip", ".jsonl.gz", ".jsonl.zst")
 #: Plain files are cut into ranges of this size, so that a large one is read in parallel.
@@ -57,25 +56,6 @@ class Overlong:
     num_bytes: int
 
 
-def input_size(path: str) -> int:
-    """Bytes of an input file."""
-    if not _is_url(path):
-        return os.path.getsize(path)
-    filesystem, name = url_to_fs(path)
-    return int(filesystem.size(name))
-
-
-def _is_url(path: str) -> bool:
-    return "://" in path
-
-
-def _open_file(path: str) -> AbstractContextManager[BinaryIO]:
-    """A file to read; fsspec takes URLs only, since it reads `::` in a local name as its own."""
-    if _is_url(path):
-        return cast(AbstractContextManager[BinaryIO], fsspec.open(path, "rb"))
-    return open(path, "rb")
-
-
 def list_segments(path: str) -> list[Segment]:
     """The segments of an input, by its ending and first bytes.
 
@@ -85,8 +65,8 @@ def list_segments(path: str) -> list[Segment]:
     """
     suffix = os.path.splitext(path)[1].lower()
     try:
-        size = input_size(path)
-        with _open_file(path) as file:
+        size = size_of(path)
+        with open_file(path) as file:
             head = file.read(4)
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -102,6 +82,8 @@ def list_segments(path: str) -> list[Segment]:
         return [Segment(path)]
     if any(head.startswith(known) for known in _MAGIC.values()):
         raise BadInputError(f"{path}: is compressed: name it .jsonl.zip, .jsonl.gz or .jsonl.zst")
+    if is_web(path):
+        return [Segment(path, "", 0, size)]  # each range would be a download of the whole
     starts = range(0, max(size, 1), RANGE_BYTES)
     return [Segment(path, "", start, min(start + RANGE_BYTES, size)) for start in starts]
 
@@ -109,7 +91,7 @@ def list_segments(path: str) -> list[Segment]:
 def _zip_segments(path: str) -> list[Segment]:
     """The .jsonl members of a zip, without the folders and junk that some systems add."""
     try:
-        with _open_file(path) as file, zipfile.ZipFile(file) as archive:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
             members = [info for info in archive.infolist() if not info.is_dir()]
     except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
         raise BadInputError(f"{path}: damaged zip: {error}; fetch it again") from error
@@ -135,7 +117,7 @@ def _is_jsonl(name: str) -> bool:
 def _open(segment: Segment) -> Iterator[BinaryIO]:
     """The decompressed bytes of a segment, from its start."""
     suffix = os.path.splitext(segment.path)[1].lower()
-    with _open_file(segment.path) as raw:
+    with open_file(segment.path) as raw:
         if segment.member:
             with zipfile.ZipFile(raw) as archive, archive.open(segment.member) as file:
                 yield cast(BinaryIO, file)
@@ -176,6 +158,8 @@ def read_records(segment: Segment, max_record_bytes: int) -> Iterator[bytes | Ov
                     yield line
                 elif line and not line.isspace():
                     yield line[:-1] if line.endswith(b"\r") else line
+    except StorageError:
+        raise
     except (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile) as error:
         raise BadInputError(f"{segment.label}: damaged: {error}; fetch it again") from error
     except (NotImplementedError, RuntimeError) as error:

@@ -1,8 +1,8 @@
 """Files that are either whole or not there: written under a name of the attempt, then renamed.
 
-Temporary names start with a dot and end in `.tmp`, and hold the run and a random part: two
-attempts at one file never write into each other, and the run that holds the lease can sweep what
-a killed one left behind.
+In a store an object appears when its upload is completed (`uploads.py`). On a disk, temporary names
+start with a dot and end in `.tmp`, and hold the run and a random part: two attempts at one file
+never write into each other, and the run that holds the lease can sweep what a killed one left.
 """
 
 import contextlib
@@ -11,8 +11,11 @@ import os
 import re
 import uuid
 from collections.abc import Iterable
-from types import TracebackType
-from typing import IO, Self
+from typing import IO, Protocol
+
+from mmdata.storage.files import open_file
+from mmdata.storage.uploads import PendingUpload, remove_objects
+from mmdata.storage.urls import is_url
 
 TEMPORARY_SUFFIX = ".tmp"
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}(\.stale)?" + re.escape(TEMPORARY_SUFFIX))
@@ -30,7 +33,9 @@ def is_temporary(name: str) -> bool:
 
 
 def sync_folder(folder: str) -> None:
-    """Make renames in a folder durable."""
+    """Make renames in a folder durable; in a store they are."""
+    if is_url(folder):
+        return
     descriptor = os.open(folder or ".", os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -82,33 +87,52 @@ class PendingFile:
             self._file = None
         remove([self._temporary])
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                self.publish()
-        finally:
-            self.discard()  # of what was not published
+class Pending(Protocol):
+    """A file in the making: a `PendingFile` on a disk, a `PendingUpload` in a store."""
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        ...
+
+    def finish(self) -> str:
+        """Write it all out and return its sha256; the file is not visible yet."""
+        ...
+
+    def publish(self) -> None:
+        """Make it appear under its name."""
+        ...
+
+    def discard(self) -> None:
+        """Leave nothing behind of what was not published."""
+        ...
+
+
+def pending_file(path: str) -> Pending:
+    """A file that appears under its name only when it is published."""
+    return PendingUpload(path) if is_url(path) else PendingFile(path)
 
 
 def write_atomically(path: str, data: bytes) -> None:
     """Replace `path` by `data`, whole or not at all, durable on return."""
-    with PendingFile(path) as pending:
+    pending = pending_file(path)
+    try:
         pending.write(data)
+        pending.publish()
+    finally:
+        pending.discard()  # of what was not published
     sync_folder(os.path.dirname(path))
 
 
 def sha256_of(path: str, chunk_bytes: int = 1 << 22) -> str:
     """The sha256 of a file's bytes, lower-case hexadecimal."""
     digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
+    with open_file(path) as file:
         while chunk := file.read(chunk_bytes):
             digest.update(chunk)
     return digest.hexdigest()
@@ -116,8 +140,13 @@ def sha256_of(path: str, chunk_bytes: int = 1 << 22) -> str:
 
 def remove(paths: Iterable[str]) -> None:
     """Remove files that may be gone already."""
+    urls = []
     for path in paths:
+        if is_url(path):
+            urls.append(path)
+            continue
         try:
             os.unlink(path)
         except FileNotFoundError:
             continue
+    remove_objects(urls)

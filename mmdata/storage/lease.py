@@ -1,29 +1,29 @@
 """One run at a time writes to an output folder.
 
 The lease is a file, made whole or not at all, that names its holder and is touched every 10 s. It
-is stale when its process is dead on this host, or when it has not been touched for 60 s. A stale
-lease is taken over by renaming it away first, which only one of several takers can do.
+is stale when its process is dead on this host, or when it has not been touched for 60 s. How it is
+made, touched and taken over differs between a disk (`lease_file.py`) and an object store
+(`lease_object.py`).
 """
 
-import errno
 import os
 import socket
 import threading
-import time
 import uuid
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import msgspec
 
 from mmdata.errors import UserError
-from mmdata.storage.atomic import remove, temporary_path
+from mmdata.storage.files import read_bytes
+from mmdata.storage.lease_file import FileKeeper
+from mmdata.storage.lease_object import ObjectKeeper
+from mmdata.storage.urls import is_url
 
 LEASE_NAME = ".mmdata-lease.json"
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
-#: What a file system without hard links (FAT, some FUSE and SMB mounts) answers to one.
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class LeaseHolder(msgspec.Struct, frozen=True):
@@ -33,6 +33,35 @@ class LeaseHolder(msgspec.Struct, frozen=True):
     host: str
     pid: int
     process_start: str
+
+
+class Keeper(Protocol):
+    """What a disk or store must be able to do with a lease."""
+
+    def create(self, data: bytes) -> bool:
+        """Make the lease, whole, unless there is one; whether it was made."""
+        ...
+
+    def touch(self, data: bytes) -> None:
+        """Show that the holder is alive."""
+        ...
+
+    def take_over(self, seen: bytes, data: bytes) -> None:
+        """Replace the lease if it is still the one that was seen: of several takers, one does."""
+        ...
+
+    def remove(self) -> None:
+        """Remove the holder's own lease."""
+        ...
+
+    def age_seconds(self) -> float:
+        """Since the last touch; raises FileNotFoundError."""
+        ...
+
+
+def keeper_of(path: str) -> Keeper:
+    """The keeper of a lease at this path."""
+    return ObjectKeeper(path) if is_url(path) else FileKeeper(path)
 
 
 def process_start(pid: int) -> str:
@@ -67,22 +96,28 @@ class Lease:
         self.path = os.path.join(folder, LEASE_NAME)
         pid = os.getpid()
         self.holder = LeaseHolder(uuid.uuid4().hex, socket.gethostname(), pid, process_start(pid))
+        self._data = msgspec.json.encode(self.holder)
+        self._keeper = keeper_of(self.path)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def acquire(self) -> None:
         """Take the lease, over a stale one if need be."""
         for _ in range(5):
-            if self._create():
+            if self._keeper.create(self._data) or holds(self.path, self.holder.run):
                 self._thread.start()
                 return
-            current = read_holder(self.path)
+            try:
+                seen = read_bytes(self.path)
+            except FileNotFoundError:
+                continue
+            current = _decode(seen)
             if current is not None and not is_stale(self.path, current):
                 raise UserError(
                     f"{os.path.dirname(self.path)}: another run is writing there (process "
                     f"{current.pid} on {current.host}); wait for it or stop it"
                 )
-            self._remove_stale(current)
+            self._keeper.take_over(seen, self._data)
         raise UserError(f"{self.path}: could not take the lease: other runs keep taking it")
 
     def release(self) -> None:
@@ -91,36 +126,13 @@ class Lease:
         if self._thread.is_alive():
             self._thread.join()
         if holds(self.path, self.holder.run):
-            remove([self.path])
-
-    def _create(self) -> bool:
-        draft = temporary_path(self.path)
-        with open(draft, "wb") as file:
-            file.write(msgspec.json.encode(self.holder))
-        try:
-            return _rename_new(draft, self.path)
-        except FileNotFoundError:
-            return False  # the draft was swept by the run that holds the folder
-        finally:
-            remove([draft])
-
-    def _remove_stale(self, current: LeaseHolder | None) -> None:
-        """Rename the stale lease away: of several takers, one succeeds for each lease."""
-        aside = f"{self.path}.{self.holder.run}.stale.tmp"
-        try:
-            os.rename(self.path, aside)
-        except FileNotFoundError:
-            return
-        moved = read_holder(aside)
-        if moved is not None and moved != current:
-            _rename_new(aside, self.path)  # it was somebody's fresh lease: put it back
-        remove([aside])
+            self._keeper.remove()
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             try:
                 if holds(self.path, self.holder.run):  # never keep another run's lease alive
-                    os.utime(self.path)
+                    self._keeper.touch(self._data)
             except OSError:
                 continue  # a store that is away for a moment; the next beat tries again
 
@@ -137,29 +149,18 @@ class Lease:
         self.release()
 
 
-def _rename_new(source: str, target: str) -> bool:
-    """Rename, unless the target's name is taken; a plain rename would replace it."""
+def _decode(data: bytes) -> LeaseHolder | None:
     try:
-        os.link(source, target)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        if os.path.lexists(target):
-            return False
-        os.rename(source, target)  # two at one moment could both succeed, without links
-        return True
-    remove([source])
-    return True
+        return msgspec.json.decode(data, type=LeaseHolder)
+    except msgspec.DecodeError:
+        return None
 
 
 def read_holder(path: str) -> LeaseHolder | None:
     """Who holds a lease; None when it is gone or not one of ours."""
     try:
-        with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=LeaseHolder)
-    except (FileNotFoundError, msgspec.DecodeError):
+        return _decode(read_bytes(path))
+    except FileNotFoundError:
         return None
 
 
@@ -169,6 +170,14 @@ def holds(path: str, run: str) -> bool:
     return holder is not None and holder.run == run
 
 
+def age_seconds(path: str) -> float:
+    """Since the holder was last heard of; 0 where the lease is gone just now."""
+    try:
+        return max(0.0, keeper_of(path).age_seconds())
+    except FileNotFoundError:
+        return 0.0
+
+
 def is_stale(path: str, holder: LeaseHolder) -> bool:
     """Whether the holder is dead here, or silent for too long anywhere."""
     if holder.host == socket.gethostname():
@@ -176,7 +185,6 @@ def is_stale(path: str, holder: LeaseHolder) -> bool:
         if not start or (holder.process_start and start != holder.process_start):
             return True
     try:
-        age = time.time() - os.stat(path).st_mtime
+        return keeper_of(path).age_seconds() > STALE_SECONDS
     except FileNotFoundError:
         return True
-    return age > STALE_SECONDS

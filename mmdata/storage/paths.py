@@ -1,4 +1,4 @@
-"""From what a person types (files, folders, globs, brace ranges) to a list of paths.
+"""From what a person types (files, folders, globs, brace ranges, URLs) to a list of paths.
 
 `{000..041}` is a range with its zeros kept, `{a,b}` a list, `*`, `?` and `[...]` a glob. A folder
 stands for the files in it that the caller's pattern matches. Results are in the order given;
@@ -10,6 +10,10 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from mmdata.errors import MissingExtraError, UserError
+from mmdata.storage import files as stores
+from mmdata.storage.urls import is_url, is_web
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -76,7 +80,8 @@ def expand_paths(specs: Sequence[str], suffixes: tuple[str, ...]) -> Expansion:
     problems: list[tuple[str, str]] = []
     for spec in specs:
         try:
-            candidates = [spec] if os.path.exists(spec) else expand_braces(spec)
+            there = not is_url(spec) and os.path.exists(spec)
+            candidates = [spec] if there else expand_braces(spec)
         except ValueError as error:
             problems.append((spec, str(error)))
             continue
@@ -101,6 +106,8 @@ def _as_text(path: str) -> str:
 
 def _resolve(path: str, suffixes: tuple[str, ...]) -> tuple[list[str], str]:
     """The files that one brace-free path stands for, or what is wrong with it."""
+    if is_url(path):
+        return _resolve_url(path, suffixes)
     if os.path.isdir(path):
         names = [n for n in os.listdir(path) if n.endswith(suffixes) and not n.startswith(".")]
         found = [os.path.join(path, name) for name in sorted(names, key=natural_key)]
@@ -111,3 +118,22 @@ def _resolve(path: str, suffixes: tuple[str, ...]) -> tuple[list[str], str]:
         found = sorted(glob.glob(path), key=natural_key)
         return found, "" if found else "no file matches"
     return [], "no such file"
+
+
+def _resolve_url(url: str, suffixes: tuple[str, ...]) -> tuple[list[str], str]:
+    """The files of a store that a URL stands for, or why it stands for none."""
+    try:
+        if any(char in url for char in "*?[") and not is_web(url):
+            found = sorted(stores.glob(url), key=natural_key)
+            return found, "" if found else "no file matches"
+        if not stores.exists(url):
+            return [], "no such file"
+        if not stores.is_folder(url):
+            return [url], ""
+        names = [n for n in stores.list_folder(url) if n.endswith(suffixes) and n[0] != "."]
+    except MissingExtraError:
+        raise
+    except (OSError, UserError) as error:
+        return [], str(error).removeprefix(f"{url}: ")
+    found = [os.path.join(url, name) for name in sorted(names, key=natural_key)]
+    return found, "" if found else f"nothing there ends in {' or '.join(suffixes)}"

@@ -7,13 +7,14 @@ missing or added apply when all tars of the folder were given, not when one was 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from os.path import basename, join
 
 import msgspec
 
 from mmdata.shards.naming import MANIFEST_NAME, PLAN_NAME, SIZES_NAME
 from mmdata.shards.reader import split_name
-from mmdata.shards.structure import open_buffer, walk
+from mmdata.shards.structure import walk
+from mmdata.storage.files import exists, list_names, open_buffer, read_bytes
 from mmdata.validation.documents import Problem, schema_problem
 from mmdata.validation.findings import Findings
 from mmdata.validation.shard import ShardResult
@@ -35,7 +36,7 @@ class Folder:
         whole: every tar in it is to be checked.
     """
 
-    path: Path
+    path: str
     manifest: Manifest | None
     started: bool
     whole: bool
@@ -46,7 +47,7 @@ class Folder:
         return self.manifest is not None or self.started
 
 
-def read_folder(path: Path, shards: set[str], findings: Findings) -> Folder:
+def read_folder(path: str, shards: set[str], findings: Findings) -> Folder:
     """MAN001, SIDE014: look at what stands beside the shards of one folder.
 
     Args:
@@ -54,11 +55,11 @@ def read_folder(path: Path, shards: set[str], findings: Findings) -> Folder:
         shards: names of its tars that are to be checked.
         findings: take what is wrong with the manifest.
     """
-    there = {entry.name for entry in path.iterdir() if entry.name.endswith(".tar")}
+    there = {name for name in list_names(path) if name.endswith(".tar")}
     whole = {name for name in there if not name.startswith(".")} <= shards
     manifest, claimed = None, False
     try:
-        raw = (path / MANIFEST_NAME).read_bytes()
+        raw = read_bytes(join(path, MANIFEST_NAME))
         claimed = b'"fingerprint"' in raw or b'"format_version"' in raw
         manifest = _MANIFEST_DECODER.decode(raw) if claimed else None
     except FileNotFoundError:
@@ -71,7 +72,7 @@ def read_folder(path: Path, shards: set[str], findings: Findings) -> Folder:
     if manifest is not None and manifest.format_version != FORMAT_VERSION:
         got = repr(manifest.format_version)
         findings.add("SIDE014", repr(FORMAT_VERSION), got, path="$.format_version")
-    started = claimed or (path / PLAN_NAME).exists()
+    started = claimed or exists(join(path, PLAN_NAME))
     return Folder(path, manifest, started, whole)
 
 
@@ -94,7 +95,7 @@ def check_folder(folder: Folder, results: Sequence[ShardResult], findings: Findi
         return
     listed = {row.shard: row for row in folder.manifest.shards}
     for result in results:
-        name = Path(result.path).name
+        name = basename(result.path)
         if name not in listed:
             findings.add("MAN003", "a shard of the manifest", f"{name}, which it does not list")
             continue
@@ -109,8 +110,9 @@ def check_folder(folder: Folder, results: Sequence[ShardResult], findings: Findi
 
 def missing_shards(folder: Folder, findings: Findings) -> None:
     """MAN002."""
+    there = set(list_names(folder.path))
     for row in folder.manifest.shards if folder.manifest else ():
-        if not (folder.path / row.shard).is_file():
+        if row.shard not in there:
             findings.add("MAN002", row.shard, "no such file", path=f"$.shards[{row.shard}]")
 
 
@@ -140,7 +142,7 @@ def totals_add_up(manifest: Manifest, results: Sequence[ShardResult], findings: 
     sidecars = [
         result.sidecar
         for result in results
-        if result.sidecar is not None and Path(result.path).name in names
+        if result.sidecar is not None and basename(result.path) in names
     ]
     if len(sidecars) != len(names):
         return
@@ -174,7 +176,7 @@ def sizes_agree(folder: Folder, findings: Findings) -> None:
         return
     expected = {row.shard: row.samples for row in folder.manifest.shards}
     try:
-        got = _SIZES_DECODER.decode((folder.path / SIZES_NAME).read_bytes())
+        got = _SIZES_DECODER.decode(read_bytes(join(folder.path, SIZES_NAME)))
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         findings.add("MAN009", "sizes.json, {file: count}", str(error))
         return
@@ -194,8 +196,8 @@ def foreign_sidecars(results: Sequence[ShardResult], findings: Findings) -> None
         digest = sidecar.sha256 if result.sha256 is not None else None
         owner = by_content.get((sidecar.bytes, digest))
         if owner is not None and owner != result.path:
-            name = Path(result.path).name
-            got = f"size and sha256 of {Path(owner).name}"
+            name = basename(result.path)
+            got = f"size and sha256 of {basename(owner)}"
             findings.add("SIDE003", f"size and sha256 of {name}", got, key=name, path="$.sha256")
 
 
@@ -230,5 +232,5 @@ def _compare_keys(paths: list[str], findings: Findings) -> None:
         for key in sorted(keys - {""}):
             first = owner.setdefault(key, path)
             if first != path:
-                got = f"in {Path(first).name} and in {Path(path).name}"
+                got = f"in {basename(first)} and in {basename(path)}"
                 findings.add("KEY003", "a key in one shard only", got, key=key)

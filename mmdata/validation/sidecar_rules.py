@@ -9,13 +9,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from os.path import basename
 from typing import Any
 
 import msgspec
 
 from mmdata.shards.naming import REJECTS, SAMPLES, SIDECAR, TAR
-from mmdata.shards.structure import Buffer
+from mmdata.storage.files import Buffer, exists, read_bytes
 from mmdata.validation.documents import Problem, schema_problem
 from mmdata.validation.findings import Findings
 from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, Contents
@@ -24,7 +24,6 @@ from schemas.manifest import SAMPLES_COLUMNS, Reject, Sidecar, Tally
 
 _SIDECAR_DECODER = msgspec.json.Decoder(Sidecar)
 _REJECT_DECODER = msgspec.json.Decoder(Reject)
-_HASH_BYTES = 8 * 2**20
 
 #: Columns that the tar's headers and the tally are checked against.
 STRUCTURE_COLUMNS = ("key", "offset", "size", "sentences", "matched", "image_bytes", "reencoded")
@@ -37,16 +36,15 @@ Table = dict[str, list[Any]]
 class Beside:
     """Paths of the files beside a shard."""
 
-    sidecar: Path
-    samples: Path
-    rejects: Path
+    sidecar: str
+    samples: str
+    rejects: str
 
     @classmethod
     def of(cls, shard: str) -> "Beside":
         """Those of one shard, whether they exist or not."""
-        path = Path(shard)
-        stem = path.name.removesuffix(TAR)
-        return cls(*(path.with_name(stem + ending) for ending in (SIDECAR, SAMPLES, REJECTS)))
+        stem = shard.removesuffix(TAR)
+        return cls(*(stem + ending for ending in (SIDECAR, SAMPLES, REJECTS)))
 
 
 def read_sidecar(beside: Beside, findings: Findings, *, owed: bool) -> Sidecar | None:
@@ -57,12 +55,12 @@ def read_sidecar(beside: Beside, findings: Findings, *, owed: bool) -> Sidecar |
         findings: take what is wrong.
         owed: the shard is known to be ours; otherwise a file of that name may be somebody's.
     """
-    owed = owed or beside.samples.exists() or beside.rejects.exists()
+    owed = owed or exists(beside.samples) or exists(beside.rejects)
     try:
-        raw = beside.sidecar.read_bytes()
+        raw = read_bytes(beside.sidecar)
     except FileNotFoundError:
         if owed:
-            findings.add("SIDE001", beside.sidecar.name, "no such file")
+            findings.add("SIDE001", basename(beside.sidecar), "no such file")
         return None
     except OSError as error:
         findings.add("SIDE002", "a readable file", str(error))
@@ -86,7 +84,7 @@ def read_sidecar(beside: Beside, findings: Findings, *, owed: bool) -> Sidecar |
 
 def names_this_shard(sidecar: Sidecar, shard: str, findings: Findings) -> None:
     """SIDE003, by name; by its numbers it is found where all shards are known."""
-    name = Path(shard).name
+    name = basename(shard)
     if sidecar.shard != name:
         findings.add("SIDE003", repr(name), repr(sidecar.shard), path="$.shard")
 
@@ -103,16 +101,6 @@ def hash_fits(sidecar: Sidecar, digest: str, findings: Findings) -> None:
         findings.add("SIDE005", sidecar.sha256, digest, path="$.sha256")
 
 
-def hash_buffer(data: Buffer) -> str:
-    """sha256 of a tar, in pieces that leave the page cache to others."""
-    digest = hashlib.sha256()
-    with memoryview(data) as view:
-        for start in range(0, len(view), _HASH_BYTES):
-            with view[start : start + _HASH_BYTES] as piece:
-                digest.update(piece)
-    return digest.hexdigest()
-
-
 def read_samples(
     sidecar: Sidecar, beside: Beside, columns: Iterable[str], findings: Findings
 ) -> Table | None:
@@ -121,10 +109,10 @@ def read_samples(
     import pyarrow.parquet as pq
 
     try:
-        raw = beside.samples.read_bytes()
+        raw = read_bytes(beside.samples)
         table = pq.read_table(pa.BufferReader(raw))
     except (OSError, pa.ArrowException) as error:
-        findings.add("SIDE006", f"{beside.samples.name}, a parquet file", str(error))
+        findings.add("SIDE006", f"{basename(beside.samples)}, a parquet file", str(error))
         return None
     _same_file("SIDE007", raw, sidecar.samples_bytes, sidecar.samples_sha256, findings)
     missing = [name for name in SAMPLES_COLUMNS if name not in table.column_names]
@@ -160,9 +148,9 @@ def rows_fit_members(
 def check_rejects(sidecar: Sidecar, beside: Beside, findings: Findings) -> None:
     """SIDE010, SIDE011: the rejects are the sidecar's, and account for its drops."""
     try:
-        raw = beside.rejects.read_bytes()
+        raw = read_bytes(beside.rejects)
     except OSError as error:
-        findings.add("SIDE010", beside.rejects.name, error.strerror or str(error))
+        findings.add("SIDE010", basename(beside.rejects), error.strerror or str(error))
         return
     if not _same_file("SIDE010", raw, sidecar.rejects_bytes, sidecar.rejects_sha256, findings):
         return
@@ -183,7 +171,7 @@ def check_rejects(sidecar: Sidecar, beside: Beside, findings: Findings) -> None:
         for reason in sorted(tallied.keys() | listed.keys()):
             if tallied.get(reason, 0) != listed.get(reason, 0):
                 path = f"$.tally.{field}.{reason}"
-                expected = f"{listed.get(reason, 0)}, the lines in {beside.rejects.name}"
+                expected = f"{listed.get(reason, 0)}, the lines in {basename(beside.rejects)}"
                 findings.add("SIDE011", expected, f"{tallied.get(reason, 0)}", path=path)
 
 

@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass, field
 
 from mmdata.shards.reader import split_name
-from mmdata.shards.structure import Buffer, Damage, Fault, Member, walk
+from mmdata.shards.structure import Damage, Fault, Member, walk
+from mmdata.storage.files import Buffer
 from mmdata.validation.findings import Findings
 from schemas.manifest import Layout
 

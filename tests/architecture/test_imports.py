@@ -41,7 +41,7 @@ def test_every_contract_is_kept() -> None:
         ("mmdata/__init__.py", "import mmdata.cli", "Importing mmdata loads no command"),
         ("schemas/document.py", "import numpy", "The contract needs only msgspec"),
         ("mmdata/alignment.py", "import torch", "The core knows no Ray, and but for"),
-        ("pipelines/convert.py", "import ray", "Ray is the engine's and its actors' alone"),
+        ("pipelines/convert.py", "import ray", "Ray is the session's and its actors' alone"),
         ("flamingo/__init__.py", "import ray", "The trainer knows no Ray"),
         ("pipelines/config.py", "import numpy", "Configuration needs the standard library"),
     ],

@@ -4,7 +4,6 @@ Real processes and real signals. Every test ends with the same command run again
 that it wrote to the byte with a conversion that nothing happened to.
 """
 
-import contextlib
 import json
 import os
 import signal
@@ -28,6 +27,14 @@ from tests.corpus import (
     make_corpus,
     run_cli,
     snapshot,
+)
+from tests.processes import (
+    committed,
+    descendants,
+    heed_interrupts,
+    starter,
+    wait_for_shards,
+    wait_until_gone,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
@@ -54,48 +61,11 @@ def reference(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict[
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
-def heed_interrupts() -> None:
-    """In a child: a test run in the background has SIGINT ignored, and hands that down."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.fixture
 def start(corpus: Corpus, tmp_path: Path) -> Iterator[Start]:
     """Start a conversion into `tmp_path / "out"` in a process group of its own."""
-    started: list[subprocess.Popen[str]] = []
-
-    def begin(*more: str) -> "subprocess.Popen[str]":
-        command = corpus.command(tmp_path / "out", *MORE, *more)
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(),
-            start_new_session=True,
-            preexec_fn=heed_interrupts,
-        )
-        started.append(process)
-        return process
-
-    yield begin
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
-def committed(output: Path) -> int:
-    return len(list(output.glob("[0-9]*.json")))
-
-
-def wait_for_shards(process: "subprocess.Popen[str]", output: Path, least: int = 5) -> None:
-    """Until some shards are committed, and not all."""
-    deadline = time.monotonic() + 60
-    while committed(output) < least:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    with starter() as begin:
+        yield lambda *more: begin(corpus.command(tmp_path / "out", *MORE, *more))
 
 
 def run_again(corpus: Corpus, output: Path, reference: dict[str, str], *more: str) -> None:
@@ -108,41 +78,6 @@ def run_again(corpus: Corpus, output: Path, reference: dict[str, str], *more: st
         assert f"{kept} shards were there already and were kept" in done.stdout
     assert snapshot(output) == reference
     assert leftovers(output) == []
-
-
-def descendants(pid: int) -> list[tuple[int, str]]:
-    """(pid, command) of all processes below one."""
-    parents, commands = {}, {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            stat = (entry / "stat").read_text()
-            commands[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
-        except OSError:
-            continue
-        parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-    found, level = [], {pid}
-    while level:
-        level = {child for child, parent in parents.items() if parent in level}
-        found += [(child, commands[child].decode("utf-8", "replace")) for child in sorted(level)]
-    return found
-
-
-def wait_until_gone(processes: list[tuple[int, str]]) -> None:
-    """The workers that a driver leaves end by themselves; agents of Ray that linger are ended."""
-    deadline = time.monotonic() + 30
-    workers = [pid for pid, command in processes if command.startswith("ray::_attempt")]
-    while any(Path(f"/proc/{pid}/cwd").exists() for pid in workers):
-        assert time.monotonic() < deadline, "the workers of a run that has ended go on"
-        time.sleep(0.1)
-    for pid, command in processes:
-        with contextlib.suppress(OSError):
-            if (
-                command.startswith("ray::")
-                and b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes()
-            ):
-                os.kill(pid, signal.SIGKILL)
 
 
 def test_a_driver_killed_half_way_is_resumed_to_equal_bytes(

@@ -13,6 +13,7 @@ import pytest
 from mmdata.errors import BadInputError, UserError
 from pipelines.engine import (
     MAX_RETRIES,
+    UnitAgain,
     UnitDone,
     UnitFailure,
     choose_workers,
@@ -77,6 +78,7 @@ def test_a_unit_whose_worker_died_is_run_again_and_loses_no_ending(tmp_path: Pat
     units = [(str(tmp_path / "a"), 2), (str(tmp_path / "b"), 20)]
     found = by_unit(run_units(crash_once, units, workers=1))
     for index, results in ((0, 2), (1, 20)):
+        assert sum(isinstance(event, UnitAgain) for event in found[index]) == 1
         assert found[index][-results - 1 :] == [
             *(f"second {k}" for k in range(results)),
             UnitDone(index),
@@ -88,7 +90,8 @@ def test_a_unit_whose_worker_died_is_run_again_and_loses_no_ending(tmp_path: Pat
 def test_a_unit_that_always_kills_its_worker_is_given_up_and_others_go_on(tmp_path: Path) -> None:
     marker = tmp_path / "attempts"
     found = by_unit(run_units(crash_always, [str(marker)], workers=1))
-    (failure,) = found[0]
+    *again, failure = found[0]
+    assert [event.why for event in again] == ["crashed"] * MAX_RETRIES
     assert isinstance(failure, UnitFailure)
     assert failure.error.startswith(f"the worker died {MAX_RETRIES + 1} times: ")
     assert marker.read_text() == "x" * (MAX_RETRIES + 1)

@@ -27,7 +27,7 @@ def entry(name: str, counts: list[int], *, crc: int = 1, members: bool = False) 
         path=f"/mnt/{name}",
         name=name,
         bytes=100,
-        mtime_ns=5,
+        version="5",
         segments=[Segment(f"/mnt/{name}", f"m{k}" if members else "") for k in range(len(counts))],
         scans=[SegmentScan(records=count, crc32=crc) for count in counts],
     )
@@ -116,7 +116,7 @@ def test_mount_paths_and_times_do_not_change_the_fingerprint() -> None:
     moved = [entry("a", [3]), entry("b", [4])]
     for one in moved:
         one.path = "/elsewhere/" + one.name
-        one.mtime_ns = 77
+        one.version = "77"
         one.segments = [Segment(one.path)]
     assert plan_for(moved).fingerprint == plan_for(BASE).fingerprint
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmdata.shards.structure import Damage, Fault, Member, open_buffer, walk
+from mmdata.shards.structure import Damage, Fault, Member, walk
 from mmdata.shards.tar import END_MARK, member_header, padding
+from mmdata.storage.files import open_buffer
 from tests.shard_factory import make_tar
 
 MEMBERS = [("a.json", b"x" * 700), ("b.json", b"y" * 512), ("c.json", b""), ("d.json", b"z")]
@@ -240,7 +241,7 @@ class TestEnds:
 class TestNotTars:
     def test_an_empty_file(self, tmp_path: Path) -> None:
         (tmp_path / "e.tar").touch()
-        with open_buffer(tmp_path / "e.tar") as data:
+        with open_buffer(str(tmp_path / "e.tar")) as data:
             assert kinds(bytes(data)) == [Damage.EMPTY_FILE]
 
     @pytest.mark.parametrize("data", [b"hello" * 300, b"x", b"\xff" * 512])

@@ -1,6 +1,7 @@
 """A shard appears whole and last by its sidecar, is the same every time, and tells of itself."""
 
 import hashlib
+import io
 import json
 import os
 import tarfile
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -89,6 +91,20 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
         commit(fill(tmp_path / name, SAMPLES))
         contents.append({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()})
     assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 5])
+def test_the_table_is_the_one_that_arrow_writes_of_the_rows(num_rows: int) -> None:
+    place = {"key": "k", "offset": 512, "source_file": "f", "source_member": "", "source_record": 7}
+    rows = [place | row(b"x" * n) | {"margin": [0.5, None][: n % 3]} for n in range(num_rows)]
+    types = {"int32": pa.int32(), "int64": pa.int64(), "double": pa.float64()}
+    types |= {"string": pa.string(), "bool": pa.bool_()}
+    types |= {f"list<{name}>": pa.list_(plain) for name, plain in types.items()}
+    schema = pa.schema([(name, types[kind]) for name, (kind, _) in SAMPLES_COLUMNS.items()])
+    expected = pa.Table.from_pylist(rows, schema=schema)
+    sink = io.BytesIO()
+    pq.write_table(expected, sink, compression="zstd", row_group_size=max(num_rows, 1))
+    assert samples_table(rows) == sink.getvalue()
 
 
 def test_a_run_that_lost_its_lease_commits_nothing(tmp_path: Path) -> None:

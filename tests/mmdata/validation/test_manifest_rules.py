@@ -23,7 +23,7 @@ def dataset(tmp_path: Path) -> Dataset:
 def found(dataset: Dataset, names: set[str] | None = None) -> list[tuple[str, str, str, str]]:
     names = names or {path.name for path in dataset.folder.glob("*.tar")}
     findings = Findings("manifest.json", 100)
-    folder = read_folder(dataset.folder, names, findings)
+    folder = read_folder(str(dataset.folder), names, findings)
     tasks = [
         ShardTask(path=str(dataset.folder / n), level="content", max_findings=9, owed=folder.ours)
         for n in sorted(names)
@@ -111,7 +111,7 @@ def test_an_unfinished_conversion(dataset: Dataset) -> None:
 def test_somebody_elses_manifest_is_none_of_ours(dataset: Dataset) -> None:
     (dataset.folder / "manifest.json").write_text('{"name": "app"}')
     findings = Findings("manifest.json", 100)
-    assert not read_folder(dataset.folder, set(), findings).ours
+    assert not read_folder(str(dataset.folder), set(), findings).ours
     assert findings.kept == []
 
 

@@ -1,0 +1,191 @@
+"""A conversion on a cluster of three nodes, all on this machine, that loses one node or its head.
+
+Real processes: Ray's own head and raylets, killed with SIGKILL. What is written in the end is equal
+to the byte to what one process writes that nothing happens to.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import dedupe
+from pipelines.convert_mmc4 import convert_mmc4
+from pipelines.dedupe_shards import FinishTask, finish_shards
+from tests.corpus import (
+    Corpus,
+    check_nothing_half_written,
+    leftovers,
+    make_corpus,
+    run_cli,
+    snapshot,
+)
+from tests.processes import (
+    SLOW,
+    Start,
+    committed,
+    descendants,
+    hooked,
+    starter,
+    wait_for_shards,
+)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.ray,
+    pytest.mark.skipif(sys.platform != "linux", reason="a cluster on one machine needs Linux"),
+]
+
+#: Three units of 20 shards, one a node.
+RECORDS = 60
+MORE = ("--docs-per-shard", "1")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return make_corpus(tmp_path_factory.mktemp("corpus"), records=RECORDS, files=3)
+
+
+@pytest.fixture(scope="module")
+def reference(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    output = tmp_path_factory.mktemp("reference") / "out"
+    convert_mmc4(corpus.options(output, docs_per_shard=1), quiet=True)
+    return snapshot(output)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head and two nodes, one core each."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    made = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+    try:
+        for _ in range(2):
+            made.add_node(**node)
+        yield made
+    finally:
+        made.shutdown()
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    with starter() as begin:
+        yield begin
+
+
+def kill(node: Any, *kinds: str) -> None:
+    for kind in kinds:
+        os.kill(node.all_processes[kind][0].process.pid, signal.SIGKILL)
+
+
+def wait_until_at_work(node: Any) -> list[int]:
+    """The processes of a node that do units, as soon as there are any."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    deadline = time.monotonic() + 60
+    while True:
+        below = descendants(raylet)
+        busy = [pid for pid, name in below if name.startswith("ray::_attempt")]
+        if busy:
+            return busy
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_lost_node_costs_its_units_another_run_and_nothing_else(
+    cluster: Any, start: Start, corpus: Corpus, reference: dict[str, str], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    more = ("--ray-address", cluster.address, "--log-json", str(tmp_path / "log"))
+    process = start(hooked(corpus.command(output, *MORE, *more), SLOW))
+    wait_for_shards(process, output, 1)
+    (node, *_) = cluster.worker_nodes
+    workers = wait_until_at_work(node)
+    kill(node, "raylet")
+    for pid in workers:  # which may outlive their raylet for as long as their unit takes
+        os.kill(pid, signal.SIGKILL)
+    stdout, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stdout + stderr
+    assert snapshot(output) == reference
+    assert leftovers(output) == []
+    assert "1 unit was run again after a crash of its worker or node" in " ".join(stdout.split())
+    assert "it is run again" in stderr
+    assert '"event": "again"' in (tmp_path / "log").read_text()
+    assert "raylet" not in stdout  # what Ray has to say of it is 20 lines of its log
+    assert "Traceback" not in stdout + stderr
+
+
+def test_an_interruption_leaves_the_cluster_soon_and_says_how_to_go_on(
+    cluster: Any, start: Start, corpus: Corpus, reference: dict[str, str], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    more = ("--ray-address", cluster.address)
+    process = start(hooked(corpus.command(output, *MORE, *more), SLOW))
+    wait_for_shards(process, output, 4)
+    sent = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 5
+    assert process.returncode == 3, stdout + stderr
+    assert "run the same command again to go on" in " ".join(stdout.split())
+    assert "Traceback" not in stdout + stderr
+    check_nothing_half_written(output)
+    time.sleep(2)  # workers of the cluster outlive their driver a little
+    assert committed(output) < RECORDS
+    done = run_cli(corpus.command(output, *MORE, *more))  # the cluster is as good as before
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert snapshot(output) == reference
+
+
+def test_a_lost_head_ends_the_run_in_one_line_and_the_same_command_goes_on(
+    cluster: Any, start: Start, corpus: Corpus, reference: dict[str, str], tmp_path: Path
+) -> None:
+    """Ray by itself ends the process after 60 s, without a word to whom it runs for."""
+    output = tmp_path / "out"
+    more = ("--ray-address", cluster.address)
+    slower = SLOW.replace("0.3", "3")
+    process = start(hooked(corpus.command(output, *MORE, *more), slower))
+    wait_for_shards(process, output, 3)
+    kill(cluster.head_node, "gcs_server", "raylet")
+    killed = time.monotonic()
+    stdout, stderr = process.communicate(timeout=90)
+    assert time.monotonic() - killed < 45
+    assert process.returncode == 3, stdout + stderr
+    (line,) = stderr.splitlines()
+    assert line.startswith(f"mmdata: Ray {cluster.address}: its head at ")
+    assert line.endswith("run the same command again when the cluster is up")
+    check_nothing_half_written(output)
+    assert 0 < committed(output) < RECORDS
+    done = run_cli(corpus.command(output, *MORE, "--workers", "0"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert snapshot(output) == reference
+
+
+def finish_and_note(task: FinishTask) -> Iterator[int]:
+    import ray
+
+    Path(f"{task.output}.address").write_text(str(ray.get_runtime_context().gcs_address))
+    yield from finish_shards(task)
+
+
+def test_duplicates_are_dropped_on_the_cluster_too(
+    cluster: Any, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = corpus.options(tmp_path / "here", docs_per_shard=40, dedupe="exact")
+    convert_mmc4(here, quiet=True)
+    monkeypatch.setattr(dedupe, "_WORKERS_FROM", 0)
+    monkeypatch.setattr(dedupe, "finish_shards", finish_and_note)
+    address = cluster.address
+    there = corpus.options(
+        tmp_path / "there", docs_per_shard=40, dedupe="exact", ray_address=address, workers=2
+    )
+    assert convert_mmc4(there, quiet=True).complete
+    assert snapshot(tmp_path / "there") == snapshot(tmp_path / "here")
+    assert (tmp_path / "there.address").read_text() == address
