@@ -1,8 +1,8 @@
 """The fetcher against a web that misbehaves in every way that its issue lists, over loopback.
 
 Nothing here asks anything but loopback, even where a check fails: 127.0.0.2 and on are other hosts
-of the same server. `public` makes 127.0.0.1 pass for a public
-address, so that a redirect from it to a private one can be seen to be refused.
+of the same server. `public` makes 127.0.0.1 pass for a public address, so that a redirect from it
+to a private one can be seen to be refused.
 """
 
 import socket
