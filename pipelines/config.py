@@ -51,7 +51,7 @@ class Align:
     shards: tuple[str, ...] = field(metadata={"positional": True})
     """Shards (.tar) of one conversion from the first on: its folder, globs or {000..041} ranges."""
     output: str
-    """Folder that the new shards are written to."""
+    """Folder, or s3:// or gs:// URL, that the new shards are written to."""
     clip_model: str | None = None
     """CLIP that computes similarities: of open_clip (ViT-L-14), local-dir:PATH or hf-hub:NAME."""
     clip_pretrained: str | None = None
@@ -138,7 +138,7 @@ class Status:
     """Tell how far a conversion is, while it runs and after a crash, from any machine."""
 
     output: str = field(metadata={"positional": True})
-    """Folder that the shards are written to."""
+    """Folder, or s3:// or gs:// URL, that the shards are written to."""
     clean: bool = False
     """Remove what killed runs left under temporary names; refused while a run goes on."""
 

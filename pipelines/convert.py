@@ -49,7 +49,7 @@ from pipelines.output import (
     sweep,
     write_manifest,
 )
-from pipelines.output_files import look_at
+from pipelines.output_files import OutputFiles, look_at
 from pipelines.plan import Plan, differences, load_plan, make_plan, save_plan
 from pipelines.progress import Progress
 from pipelines.result import ConversionResult as ConversionResult
@@ -227,7 +227,8 @@ def _run(
         if not options.ignore_free_space:
             check_space(plan, output, plan.num_shards, freed_bytes=clearable_bytes(output))
         clear(output)
-    tasks = _tasks(options, work, plan, output, lease, result)
+    files = look_at(output)
+    tasks = _tasks(options, work, lease, result, files)
     if not options.overwrite and not options.ignore_free_space:
         check_space(plan, output, sum(len(task.shards) for task in tasks))
     save_plan(plan, output)
@@ -240,11 +241,13 @@ def _run(
         if not undone:
             log.tell_duplicates(plan, output)
     sweep(output)  # what a worker that was killed left; its unit was done again
-    _sum_up(result, tasks)
+    if tasks or draft_fingerprint(plan) != plan.fingerprint:
+        files = look_at(output)
+    _sum_up(result, tasks, files)
     if not result.shards_left and not result.interrupted and not undone:
         if not holds(lease.path, lease.holder.run):
             raise LeaseLostError(f"{output}: another run has taken over; nothing is lost")
-        write_manifest(output, plan)
+        write_manifest(output, plan, files)
         result.complete = True
     return result
 
@@ -321,11 +324,10 @@ def _do(
     result.scored = total_scored(scored, pool)
 
 
-def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]]) -> None:
+def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]], files: OutputFiles) -> None:
     """What is committed now, by the sidecars on disk: they alone say what exists."""
     plan, output = result.plan, result.output
     planned = {shard for task in tasks for shard in task.shards}
-    files = look_at(output)
     for shard in range(plan.num_shards):
         sidecar = standing(plan, output, shard, files=files)
         if sidecar is None:
@@ -346,14 +348,13 @@ def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]]) -> None:
 def _tasks(
     options: RunOptions,
     work: Work[Job],
-    plan: Plan,
-    output: str,
     lease: Lease,
     result: ConversionResult,
+    files: OutputFiles,
 ) -> list[UnitTask[Job]]:
     """The units that still lack shards."""
+    plan, output = result.plan, result.output
     tasks = []
-    files = look_at(output)
     for unit in plan.units:
         missing = []
         for shard in range(unit.first_shard, unit.first_shard + unit.num_shards):

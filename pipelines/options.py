@@ -21,7 +21,7 @@ class Conversion:
     """What every converter can be told."""
 
     output: str
-    """Folder that the shards are written to."""
+    """Folder, or s3:// or gs:// URL, that the shards are written to."""
     docs_per_shard: int = 1000
     """Most records in one shard."""
     num_shards: int | None = None

@@ -27,7 +27,7 @@ from mmdata.storage.atomic import is_temporary, remove, sha256_of, write_atomica
 from mmdata.storage.files import is_folder, list_folder, list_names
 from mmdata.storage.uploads import abort_uploads, unfinished_uploads
 from mmdata.storage.urls import is_url
-from pipelines.output_files import LiveFiles, OutputFiles, look_at
+from pipelines.output_files import LiveFiles, OutputFiles
 from pipelines.plan import Plan
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import Manifest, ManifestInput, ManifestShard, Sidecar, Tally
@@ -162,11 +162,10 @@ def add_tally(total: Tally, part: Tally) -> None:
         setattr(total, name, dict(sorted(counts.items())))
 
 
-def write_manifest(output: str, plan: Plan) -> Manifest:
+def write_manifest(output: str, plan: Plan, files: OutputFiles) -> Manifest:
     """Write `sizes.json`, then `manifest.json`: from here on the dataset is complete."""
     totals = Tally()
     rows: list[ManifestShard] = []
-    files = look_at(output)
     for index in range(plan.num_shards):
         stem = shard_stem(index)
         sidecar, raw = read_sidecar(files, index), files.read(stem + SIDECAR)
