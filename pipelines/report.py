@@ -8,6 +8,7 @@ from pipelines.fetch_images import FetchResult
 from pipelines.space import free_bytes, human_bytes, human_seconds
 from pipelines.status import RunStatus
 from schemas.manifest import Tally
+from schemas.reasons import ImageDrop
 
 #: A trainer wants at least one shard for each rank and worker.
 _FEW_SHARDS = 8
@@ -95,6 +96,11 @@ def _print_dropped(tally: Tally, console: Console) -> None:
         console.print(table)
     if tally.documents_dropped or tally.images_dropped:
         console.print("each of them: *.rejects.jsonl beside its shard (file, record, reason)")
+    if left := tally.images_dropped.get(ImageDrop.NOT_FETCHED):
+        console.print(
+            f"{left:,} images were not fetched: *.outcomes.parquet says why, --retry-failed asks "
+            "again"
+        )
 
 
 def _print_excluded(result: ConversionResult, console: Console) -> None:
