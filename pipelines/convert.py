@@ -5,7 +5,7 @@ written before the plan stands and every input was read through; what was commit
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from math import inf
@@ -34,6 +34,7 @@ from pipelines.engine import (
     run_units,
     terminate_as_interrupt,
 )
+from pipelines.events import Alive
 from pipelines.hide import hide_inputs, hide_units, public_plan
 from pipelines.inputs import count_inputs
 from pipelines.log_json import RunLog, open_log
@@ -55,7 +56,7 @@ from pipelines.progress import Progress
 from pipelines.result import ConversionResult as ConversionResult
 from pipelines.space import check_space
 from pipelines.split import Part, add_up, part_options, parts_of, recipe_of
-from pipelines.units import Recipe, Tick, UnitTask, conversion_versions, convert_unit
+from pipelines.units import Counting, Tick, UnitTask, conversion_versions, convert_unit
 from pipelines.work import Job
 from pipelines.work import Work as Work
 from schemas.manifest import ExcludedInput
@@ -66,7 +67,7 @@ _IMAGES_PER_SECOND = 1200.0
 
 def run_conversion(
     options: Conversion,
-    recipe: Recipe,
+    recipe: Counting,
     specs: Sequence[str],
     *,
     suffixes: tuple[str, ...],
@@ -76,6 +77,9 @@ def run_conversion(
     clip: ClipSpec | None = None,
     excluded: Sequence[ExcludedInput] = (),
     names: Pseudonyms | None = None,
+    run: Callable[[UnitTask[Any]], Iterator[Tick | Scored | Alive]] = convert_unit,
+    rate: float = _IMAGES_PER_SECOND,
+    is_stale: Callable[[str, int], bool] | None = None,
 ) -> ConversionResult:
     """Plan and run a conversion.
 
@@ -90,6 +94,7 @@ def run_conversion(
         clip: computes the similarities; the recipe then leaves documents unaligned.
         excluded: inputs that were left out before.
         names: put pseudonyms in place of the names of inputs in all that is written.
+        run, is_stale: see `Work`; rate: its `images_per_second` without CLIP.
     """
     _check_named(options, specs)
     output = absolute(options.output)
@@ -120,7 +125,8 @@ def run_conversion(
         if names:
             for plan in plans:
                 hide_units(plan, names)
-        works = [_work(recipe, part, clip) for part in parts]
+        rate = images_per_second(clip, rate)
+        works = [_work(recipe, part, clip, run, rate, is_stale) for part in parts]
         results = _run_parts(options, works, plans, befores, parts, quiet=quiet)
     return add_up(parts, results, output)
 
@@ -133,7 +139,7 @@ def _check_named(options: Conversion, specs: Sequence[str]) -> None:
 
 def _run_parts(
     options: Conversion,
-    works: Sequence[Work[Recipe]],
+    works: Sequence[Work[Any]],
     plans: Sequence[Plan],
     befores: Sequence[Plan | None],
     parts: Sequence[Part],
@@ -151,16 +157,16 @@ def _run_parts(
     return results
 
 
-def _work(recipe: Recipe, part: Part, clip: ClipSpec | None) -> Work[Recipe]:
-    return Work(
-        recipe_of(recipe, part),
-        convert_unit,
-        f"convert {part.name}".strip(),
-        images_per_second(clip, _IMAGES_PER_SECOND),
-        clip,
-        recipe.key_prefix,
-        part.is_first,
-    )
+def _work(
+    recipe: Any,
+    part: Part,
+    clip: ClipSpec | None,
+    run: Callable[[UnitTask[Any]], Iterator[Tick | Scored | Alive]],
+    rate: float,
+    is_stale: Callable[[str, int], bool] | None,
+) -> Work[Any]:
+    title, job = f"convert {part.name}".strip(), recipe_of(recipe, part)
+    return Work(job, run, title, rate, clip, recipe.key_prefix, part.is_first, is_stale)
 
 
 def _estimated(options: RunOptions, work: Work[Job], plan: Plan, output: str) -> ConversionResult:
@@ -359,7 +365,8 @@ def _tasks(
             sidecar = standing(plan, output, shard, verify=options.verify_committed, files=files)
             if sidecar is None and options.verify_committed:
                 forget_shard(output, shard)  # damaged: it must not look committed to a worker
-            if sidecar and not (options.refresh_missing and must_refresh(sidecar)):
+            stale = work.is_stale is not None and work.is_stale(output, shard)
+            if sidecar and not stale and not (options.refresh_missing and must_refresh(sidecar)):
                 result.shards_kept += 1
             elif options.limit is not None and begin >= options.limit:
                 result.limited = True
@@ -385,11 +392,9 @@ def _tasks(
 
 
 def _records(task: UnitTask[Job]) -> int:
-    unit = task.unit
-    places = [shard - unit.first_shard for shard in task.shards]
-    return sum(unit.cut(place + 1) - unit.cut(place) for place in places)
+    cut, places = task.unit.cut, (shard - task.unit.first_shard for shard in task.shards)
+    return sum(cut(place + 1) - cut(place) for place in places)
 
 
 def _work_seconds(plan: Plan, shards: int, images_per_second: float) -> float:
-    share = shards / max(plan.num_shards, 1)
-    return plan.estimate().images * share / images_per_second
+    return plan.estimate().images * shards / max(plan.num_shards, 1) / images_per_second

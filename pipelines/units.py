@@ -35,8 +35,8 @@ TICK_RECORDS = 50
 AHEAD_RECORDS = 8
 
 
-class Recipe(Protocol):
-    """How one kind of input becomes samples; picklable."""
+class Counting(Protocol):
+    """What the plan asks of a recipe; picklable."""
 
     @property
     def kind(self) -> Kind:
@@ -61,6 +61,10 @@ class Recipe(Protocol):
     def scan(self, segment: Segment) -> SegmentScan:
         """Count a segment's records and look for its first images."""
         ...
+
+
+class Recipe(Counting, Protocol):
+    """How one kind of input becomes samples; picklable."""
 
     def open(self, segment: Segment) -> "RecordConverter":
         """Get ready to convert a segment's records."""
@@ -145,13 +149,13 @@ def _convert(task: UnitTask[Recipe]) -> Iterator[Tick | Scored | Alive]:
         if is_done(task, shard):
             continue
         begin, end = unit.cut(shard - unit.first_shard), unit.cut(shard - unit.first_shard + 1)
-        yield from _pass_over(records, begin - position)
+        yield from pass_over(records, begin - position)
         position = end
         part = islice(records, end - begin)
         yield from _write_shard(task, shard, begin, part, end - begin, convert)
 
 
-def _pass_over(records: Iterator[bytes | Overlong], number: int) -> Iterator[Alive]:
+def pass_over(records: Iterator[Any], number: int) -> Iterator[Alive]:
     """Read on to where a missing shard begins."""
     pulse = Pulse()
     for _ in islice(records, number):
@@ -217,7 +221,7 @@ def _write_shard(
             kind=task.recipe.kind,
             fingerprint=task.fingerprint,
             first_ordinal=unit.first_ordinal + begin,
-            source=[_span(unit, begin, count)],
+            source=[span_of(unit, begin, count)],
             may_commit=lambda: holds(task.lease_path, task.run),
         )
     except BaseException:
@@ -303,7 +307,8 @@ def _looked_ahead(
     yield from waiting
 
 
-def _span(unit: Unit, begin: int, count: int) -> SourceSpan:
+def span_of(unit: Unit, begin: int, count: int) -> SourceSpan:
+    """Records of a unit, counted from its first, as a span of their file."""
     return SourceSpan(
         file=unit.file,
         member=unit.segment.member if unit.member is None else unit.member,
@@ -316,7 +321,7 @@ def _add_outcome(
     writer: ShardWriter, unit: Unit, place: int, outcome: Outcome, key_prefix: str
 ) -> None:
     """Write what became of one record, and count it."""
-    span = _span(unit, place, 1)
+    span = span_of(unit, place, 1)
     ordinal = unit.first_ordinal + place
     if outcome.parts:
         writer.add(ordinal, span, outcome.parts, outcome.row)
@@ -329,7 +334,7 @@ def count_outcome(tally: Tally, outcome: Outcome) -> None:
     """Add what became of one record."""
     tally.records += 1
     if outcome.drop:
-        _increment(tally.documents_dropped, outcome.drop[0].value)
+        increment(tally.documents_dropped, outcome.drop[0].value)
     else:
         tally.documents += 1
         tally.images += len(outcome.row["matched"])
@@ -339,12 +344,13 @@ def count_outcome(tally: Tally, outcome: Outcome) -> None:
         tally.images_listed += len(outcome.row["matched"])
     tally.images_listed += len(outcome.dropped_images)
     for reason, _ in outcome.dropped_images.values():
-        _increment(tally.images_dropped, reason.value)
+        increment(tally.images_dropped, reason.value)
     for note, number in Counter(note for _, note, _ in outcome.notes).items():
-        _increment(tally.notes, note, number)
+        increment(tally.notes, note, number)
 
 
-def _increment(counts: dict[str, int], name: str, number: int = 1) -> None:
+def increment(counts: dict[str, int], name: str, number: int = 1) -> None:
+    """Count something by its name."""
     counts[name] = counts.get(name, 0) + number
 
 
@@ -375,8 +381,7 @@ def reject_lines(outcome: Outcome, span: SourceSpan, key: str) -> Iterator[Rejec
 def progress_of(tally: Tally) -> Tick:
     """A tally as progress."""
     dropped = sum(tally.documents_dropped.values())
-    records = tally.records + tally.other_splits
-    return Tick(records, tally.images, tally.image_bytes, dropped)
+    return Tick(tally.records + tally.other_splits, tally.images, tally.image_bytes, dropped)
 
 
 def ticked(before: Tick, now: Tick) -> Tick:

@@ -24,6 +24,7 @@ class Work(Generic[Job]):
         clip: the model that scores, or None.
         key_prefix: of the samples.
         counts_unplaced: records that no split can be told of are counted here.
+        is_stale: whether a committed shard (folder, number) is to be written again.
     """
 
     recipe: Job
@@ -33,3 +34,4 @@ class Work(Generic[Job]):
     clip: ClipSpec | None = None
     key_prefix: str = ""
     counts_unplaced: bool = True
+    is_stale: Callable[[str, int], bool] | None = None

@@ -7,7 +7,7 @@ a test fails when the two differ.
 import json
 from pathlib import Path
 
-from schemas import conversation, document, manifest
+from schemas import conversation, document, laion, manifest
 
 FOLDER = Path(__file__).parent / "json"
 
@@ -16,6 +16,7 @@ def schema_files() -> dict[str, str]:
     """What each file of `schemas/json/` holds, by name."""
     schemas = {
         "document": document.json_schema(),
+        "pair": laion.json_schema(),
         **manifest.json_schemas(),
         **conversation.json_schemas(),
     }

@@ -24,6 +24,9 @@ class ImageDrop(StrEnum):
     LOW_SIMILARITY = "low-similarity"
     SURPLUS = "surplus"
     DOCUMENT_DROPPED = "document-dropped"
+    NOT_FETCHED = "not-fetched"
+    UNSAFE_URL = "unsafe-url"
+    NOAI = "noai"
 
 
 class ImageNote(StrEnum):
@@ -62,6 +65,13 @@ class DocumentDrop(StrEnum):
     DUPLICATE_DOCUMENT = "duplicate-document"
     UNKNOWN_FORMAT = "unknown-format"
     TAG_MISMATCH = "tag-mismatch"
+    NO_URL = "no-url"
+    LOW_CAPTION_SIMILARITY = "low-caption-similarity"
+    UNSAFE = "unsafe"
+    WATERMARK = "watermark"
+    NSFW = "nsfw"
+    LISTED_TOO_SMALL = "listed-too-small"
+    LISTED_BAD_ASPECT = "listed-bad-aspect"
 
 
 class DocumentNote(StrEnum):
@@ -73,3 +83,4 @@ class DocumentNote(StrEnum):
     NO_TAGS = "no-tags"
     TAG_IN_ANSWER = "tag-in-answer"
     NAMES_IN_TEXT = "names-in-text"
+    BAD_SIMILARITY = "bad-similarity"

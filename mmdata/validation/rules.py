@@ -76,6 +76,7 @@ RULES: tuple[Rule, ...] = (
     Rule("SIDE012", _E, _S, "the sidecar's tally is not what the shard holds", _CONVERT_AGAIN),
     Rule("SIDE013", _E, _C, "a row of the samples table is not what the document says", _MIXED),
     Rule("SIDE014", _E, _S, "the format version is not known here", "use a newer mmdata"),
+    Rule("SIDE015", _E, _S, "the outcomes table is not of the shard's records", _MIXED),
     Rule("MAN001", _E, _S, "the manifest cannot be read", _COPY_AGAIN),
     Rule("MAN002", _E, _S, "a shard of the manifest is missing", _COPY_AGAIN),
     Rule("MAN003", _E, _S, "a tar that the manifest does not list", "move it elsewhere"),

@@ -17,6 +17,7 @@ from mmdata.validation.document_rules import check_document
 from mmdata.validation.documents import Unreadable, check_json, decode_json, parse_document
 from mmdata.validation.findings import Finding, Findings
 from mmdata.validation.image_rules import SHARD_POLICY, PictureCounts, check_images
+from mmdata.validation.outcome_rules import outcomes_fit
 from mmdata.validation.rules import Level
 from mmdata.validation.samples_rules import row_fits_document
 from mmdata.validation.sidecar_rules import Beside, Table
@@ -141,6 +142,7 @@ class _Check:
             sidecar_rules.rows_fit_members(sidecar, self.table, contents, findings)
             self.rows = {key: row for row, key in enumerate(self.table["key"])}
         sidecar_rules.check_rejects(sidecar, self.beside, findings)
+        outcomes_fit(sidecar, self.task.path, self.table, findings)
         sidecar_rules.check_tally(sidecar, self.table, contents, findings)
 
     def check_members(self, data: Buffer, contents: Contents) -> None:
