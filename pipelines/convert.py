@@ -107,9 +107,7 @@ def run_conversion(
         inputs, left_out = count_inputs(
             options, recipe, specs, suffixes, list_segments, known, quiet=quiet
         )
-        left_out = [*excluded, *left_out]
-        if names:
-            left_out = hide_inputs(inputs, left_out, names)
+        left_out = hide_inputs(inputs, [*excluded, *left_out], names)
         plans = [
             make_plan(
                 recipe.kind,
@@ -122,10 +120,8 @@ def run_conversion(
             )
             for part in parts
         ]
-        if names:
-            for plan in plans:
-                hide_units(plan, names)
-        rate = images_per_second(clip, rate)
+        for plan in plans:
+            hide_units(plan, names)
         works = [_work(recipe, part, clip, run, rate, is_stale) for part in parts]
         results = _run_parts(options, works, plans, befores, parts, quiet=quiet)
     return add_up(parts, results, output)
@@ -165,6 +161,7 @@ def _work(
     rate: float,
     is_stale: Callable[[str, int], bool] | None,
 ) -> Work[Any]:
+    rate = images_per_second(clip, rate)
     title, job = f"convert {part.name}".strip(), recipe_of(recipe, part)
     return Work(job, run, title, rate, clip, recipe.key_prefix, part.is_first, is_stale)
 

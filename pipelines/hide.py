@@ -16,9 +16,11 @@ from schemas.manifest import ExcludedInput
 
 
 def hide_inputs(
-    inputs: Sequence[PlanInput], excluded: Sequence[ExcludedInput], names: Pseudonyms
+    inputs: Sequence[PlanInput], excluded: Sequence[ExcludedInput], names: Pseudonyms | None
 ) -> list[ExcludedInput]:
     """Give inputs their pseudonyms, before the plan is made of them; returns the excluded ones'."""
+    if names is None:
+        return list(excluded)
     for entry in inputs:
         entry.name = names.of(entry.name)
     return [
@@ -27,8 +29,10 @@ def hide_inputs(
     ]
 
 
-def hide_units(plan: Plan, names: Pseudonyms) -> None:
+def hide_units(plan: Plan, names: Pseudonyms | None) -> None:
     """Give the members of a plan's units their pseudonyms, and mark it as hidden."""
+    if names is None:
+        return
     plan.units = [
         msgspec.structs.replace(unit, member=_hidden(unit.segment.member, names))
         for unit in plan.units
