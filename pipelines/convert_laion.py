@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from mmdata.assemble import AssemblyPolicy
-from mmdata.errors import BadInputError, UserError
+from mmdata.errors import BadInputError
 from mmdata.fetch.policy import FetchPolicy
 from mmdata.similarity import ClipSpec
 from mmdata.sources.laion import (
@@ -55,8 +55,6 @@ def convert_laion(options: ConvertLaion, *, quiet: bool = False) -> ConversionRe
         BadInputError: inputs are missing or damaged; all of them are named.
         MissingExtraError: what the fetcher needs is not installed.
     """
-    if options.split is not None:
-        raise UserError("--split: convert-laion does not split yet; every other converter does")
     _check_fetcher(options.fetcher, quiet=quiet)
     clip = describe_clip(options, options.ray_address) if options.clip_model else None
     recipe = LaionRecipe(

@@ -24,7 +24,7 @@ from mmdata.fetch.outcome import Fetched, FetchError, FetchStatus
 from mmdata.fetch.policy import FetchPolicy
 from mmdata.shards.reader import ShardReader
 from pipelines.events import PULSE_SECONDS, Alive
-from pipelines.laion_unit import Place
+from pipelines.laion_places import Place
 
 NO_GUARANTEES = (
     "note: --fetcher img2dataset has none of our fetcher's guarantees: redirects to private "

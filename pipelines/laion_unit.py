@@ -7,11 +7,10 @@ ahead. A shard whose failed rows are fetched again starts from what it holds (`l
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, cast
 
-from mmdata.assemble import AssemblyPolicy, Draft, MissingImageError, Outcome, Scores, check, finish
+from mmdata.assemble import AssemblyPolicy, MissingImageError, Outcome, Scores, check, finish
 from mmdata.fetch.outcome import Fetched, FetchStatus
 from mmdata.fetch.policy import FetchPolicy
 from mmdata.images import ImageRejected
@@ -19,10 +18,9 @@ from mmdata.pairs import drop_below, finish_pair
 from mmdata.shards.naming import OUTCOMES, sample_key
 from mmdata.shards.writer import ShardWriter
 from mmdata.similarity import ClipSpec
-from mmdata.sources.base import RecordDropped
 from mmdata.sources.laion import AnyRow, read_rows
 from mmdata.sources.laion_columns import ColumnNames
-from mmdata.sources.laion_rows import PairSource, RowFilters, parse_row
+from mmdata.sources.laion_rows import PairSource, RowFilters
 from mmdata.sources.records import Overlong
 from mmdata.storage.lease import holds
 from pipelines.clip import Scored, front_end, open_backend
@@ -30,6 +28,7 @@ from pipelines.events import Alive, Pulse
 from pipelines.laion_held import HeldShard
 from pipelines.laion_options import FetcherName, Layout
 from pipelines.laion_outcomes import KEPT, has_failed, image_drop, outcome_row, write_table
+from pipelines.laion_places import Place, parsed
 from pipelines.output import committed
 from pipelines.plan import Unit
 from pipelines.scoring import DocumentScorer, Item
@@ -74,34 +73,6 @@ class LaionJob(Protocol):
     def retry_failed(self) -> bool: ...
     @property
     def clip(self) -> ClipSpec | None: ...
-
-
-@dataclass(slots=True)
-class Place:
-    """A row on its way.
-
-    Attributes:
-        place: in the unit.
-        key: of its sample.
-        pair: None where the row was dropped, or its sample is held already.
-        drop: why it was dropped before anything was asked.
-        held: what became of it stands.
-        fetched: how its download ended; None where nothing was asked.
-        draft: its checked picture.
-    """
-
-    place: int
-    key: str
-    pair: PairSource | None = None
-    drop: Outcome | None = None
-    held: bool = False
-    fetched: Fetched | None = None
-    draft: Draft | None = None
-
-    @property
-    def url(self) -> str | None:
-        """What is to be fetched; None where nothing is."""
-        return self.pair.url if self.pair is not None and not self.pair.row.has_image else None
 
 
 class Downloads(Protocol):
@@ -245,20 +216,15 @@ class _ShardWork:
 
     def _parsed(self, rows: Iterator[AnyRow], held: HeldShard | None) -> Iterator[Place]:
         """Every row as a pair, or why it is none."""
+        job = self.job
         for number, row in enumerate(rows, start=self.begin):
-            key = sample_key(self.unit.first_ordinal + number, self.job.key_prefix)
+            key = sample_key(self.unit.first_ordinal + number, job.key_prefix)
             if held is not None and held.keeps(key):
                 yield Place(number, key, held=True)
             elif isinstance(row, Overlong):
-                yield Place(number, key, drop=overlong_drop(row, self.job.max_record_bytes))
+                yield Place(number, key, drop=overlong_drop(row, job.max_record_bytes))
             else:
-                try:
-                    if isinstance(row, RecordDropped):
-                        raise row
-                    yield Place(number, key, parse_row(row, self.job.filters))
-                except RecordDropped as dropped:
-                    drop = Outcome(drop=(dropped.reason, dropped.detail))
-                    yield Place(number, key, drop=drop)
+                yield parsed(number, key, row, job.filters, job.policy.split)
 
     def _drafts(
         self, places: Iterator[Place], scoring: "_Scoring | None"
@@ -293,10 +259,13 @@ class _ShardWork:
         if place.held and held is not None:
             self.outcomes.append(held.copy(place.key, writer))
             return
+        outcome = self._finished(writer, place, scores)
+        if outcome.elsewhere or not (outcome.placed or self.task.counts_unplaced):
+            writer.tally.other_splits += 1
+            return
         fetched, sha256 = place.fetched, ""
         if fetched is not None and fetched.status == FetchStatus.OK:
             sha256 = _body_sha256(place, fetched)
-        outcome = self._finished(writer, place, scores)
         count_outcome(writer.tally, outcome)
         span = span_of(self.unit, place.place, 1)
         for reject in reject_lines(outcome, span, place.key):

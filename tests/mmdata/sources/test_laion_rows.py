@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mmdata.sources.base import RecordDropped
 from mmdata.sources.laion_columns import Columns
-from mmdata.sources.laion_rows import Row, RowFilters, number_of, parse_row
+from mmdata.sources.laion_rows import Row, RowFilters, check_filters, number_of, parse_row
 
 COLUMNS = Columns(url="URL", caption="TEXT", similarity="similarity", width="W", height="H")
 GOOD = {"URL": "http://example.org/a%20b.jpg?x=1", "TEXT": "a text", "similarity": 0.5}
@@ -23,7 +23,7 @@ VALUES = st.recursive(
 
 
 def parse(**values: Any) -> Any:
-    return parse_row(Row(GOOD | values, COLUMNS), RowFilters())
+    return parse_row(Row(GOOD | values, COLUMNS))
 
 
 def test_a_row_is_a_document_of_one_text_and_one_image() -> None:
@@ -47,7 +47,9 @@ def test_whatever_stands_in_a_row_it_is_a_pair_or_dropped_with_a_reason(
 ) -> None:
     filters = RowFilters(min_caption_similarity=0.1, min_size=4, max_aspect=3.0)
     try:
-        document = parse_row(Row(values, COLUMNS), filters).document
+        row = Row(values, COLUMNS)
+        document = parse_row(row).document
+        check_filters(row, filters)
     except RecordDropped:
         return
     encoded = msgspec.json.encode(document.extras)
@@ -83,6 +85,6 @@ def test_other_columns_become_json(value: Any, shown: Any) -> None:
 @pytest.mark.parametrize("url", ["http://[::1", "http://x/" + "y" * 500, "http://x/%00%ff", ""])
 def test_names_are_for_people(url: str) -> None:
     row = Row(GOOD | {"URL": url}, COLUMNS, b"image", has_image=True)
-    name = parse_row(row, RowFilters()).document.images[0].name
+    name = parse_row(row).document.images[0].name
     assert len(name) <= 200
     assert "\0" not in name
