@@ -38,8 +38,7 @@ def summarise(
         thresholds: counts to take the table over thresholds from.
         unread: shards that could not be read, and why.
     """
-    policy = question.policy
-    coin_drops = tally.single_image * (1 - policy.keep_single_image)
+    coin_drops = tally.single_image * (1 - question.policy.keep_single_image)
     coin_drops = 0.0 if question.rule == "caption" else coin_drops
     share = (tally.used - coin_drops) / tally.looked_at if tally.looked_at else 0.0
     samples = share * documents
@@ -51,17 +50,7 @@ def summarise(
         looked_at=tally.looked_at,
         seed=seed,
         unsettled=tally.unsettled,
-        settings=ForecastSettings(
-            min_similarity=policy.min_similarity,
-            min_image_bytes=policy.min_image_bytes,
-            max_images=policy.max_images,
-            min_images=policy.min_images,
-            keep_single_image=policy.keep_single_image,
-            surplus=policy.surplus,
-            tokenizer=question.tokenizer,
-            max_tokens=question.max_tokens if question.tokenizer else None,
-            batch_size=batch_size,
-        ),
+        settings=_settings(question, batch_size),
         used=tally.used,
         dropped=_sorted(tally.dropped),
         single_image=tally.single_image,
@@ -75,17 +64,33 @@ def summarise(
         samples_per_epoch=samples,
         uncertainty=_TWO_SIDED_95 * error * documents if tally.looked_at < documents else 0.0,
         steps_per_epoch=math.ceil(samples / batch_size),
-        thresholds=[
-            ThresholdForecast(
-                min_similarity=threshold,
-                documents=kept,
-                images=images,
-                share=kept / thresholds.looked_at,
-            )
-            for threshold, (kept, images) in sorted(thresholds.by_threshold.items())
-        ],
+        thresholds=_thresholds(thresholds),
         unread=unread,
     )
+
+
+def _settings(question: Question, batch_size: int) -> ForecastSettings:
+    policy = question.policy
+    return ForecastSettings(
+        min_similarity=policy.min_similarity,
+        min_image_bytes=policy.min_image_bytes,
+        max_images=policy.max_images,
+        min_images=policy.min_images,
+        keep_single_image=policy.keep_single_image,
+        surplus=policy.surplus,
+        tokenizer=question.tokenizer,
+        max_tokens=question.max_tokens if question.tokenizer else None,
+        batch_size=batch_size,
+    )
+
+
+def _thresholds(tally: UsageTally) -> list[ThresholdForecast]:
+    return [
+        ThresholdForecast(
+            min_similarity=threshold, documents=kept, images=images, share=kept / tally.looked_at
+        )
+        for threshold, (kept, images) in sorted(tally.by_threshold.items())
+    ]
 
 
 def _tokens(tally: UsageTally, max_tokens: int, batch_size: int) -> TokenForecast:

@@ -139,13 +139,14 @@ class _Check:
         sidecar_rules.size_fits(sidecar, data, findings)
         structure = self.task.level == "structure"
         columns = sidecar_rules.STRUCTURE_COLUMNS if structure else tuple(SAMPLES_COLUMNS)
-        self.table = sidecar_rules.read_samples(sidecar, self.beside, columns, findings)
-        if self.table is not None:
+        samples = sidecar_rules.read_samples(sidecar, self.beside, columns, findings)
+        if samples is not None:
+            self.table = samples.columns
             sidecar_rules.rows_fit_members(sidecar, self.table, contents, findings)
             self.rows = {key: row for row, key in enumerate(self.table["key"])}
         sidecar_rules.check_rejects(sidecar, self.beside, findings)
         outcomes_fit(sidecar, self.task.path, self.table, findings)
-        sidecar_rules.check_tally(sidecar, self.table, contents, findings)
+        sidecar_rules.check_tally(sidecar, samples, contents, findings)
 
     def check_members(self, data: Buffer, contents: Contents) -> None:
         """The data of every member that belongs to a sample."""
