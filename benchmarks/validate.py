@@ -7,7 +7,7 @@
 * checksum: bytes a second of `--level structure --checksum`, against hashlib's own speed on the
   same files, by turns.
 * content: bytes a second and core over converted documents (JSON, schema, base64, sha256 of images,
-  alignment, samples table), the sha256 of the tar among it.
+  alignment, samples table); the gate is without the sha256 of the tar, which has its own.
 * full: seconds against a floor that takes the base64 apart and decodes every image as strictly.
 * workers: CPU seconds of the whole family of processes with two Ray workers against one, Ray's own
   start and end included in both.
@@ -163,6 +163,8 @@ def bench_bytes(paths: list[str], runs: int) -> list[Gate]:
         for name, work in works.items():
             seconds[name].append(cpu_seconds(work))
     rates = {name: size / median(times) / 1e6 for name, times in seconds.items()}
+    pairs = zip(seconds["content"], seconds["hashlib"], strict=True)
+    content = size / median(whole - hashing for whole, hashing in pairs) / 1e6
     print("MB a second and core: " + ", ".join(f"{n} {rate:,.0f}" for n, rate in rates.items()))
     return [
         Gate(
@@ -170,7 +172,7 @@ def bench_bytes(paths: list[str], runs: int) -> list[Gate]:
             median_ratio(seconds["hashlib"], seconds["checksum"]),
             AIM_CHECKSUM,
         ),
-        Gate("content, MB a second and core", rates["content"], AIM_CONTENT_MB),
+        Gate("content but the tar's sha256, MB a second and core", content, AIM_CONTENT_MB),
         Gate(
             "full, in the speed of strict decoding alone",
             median_ratio(seconds["floor"], seconds["full"]),

@@ -10,8 +10,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from mmdata.errors import BadInputError
 from mmdata.images import ImageRejected, verify_image
-from mmdata.storage.files import Buffer, local_file, mapped, read_bytes
+from mmdata.shards.reader import read_samples_table, samples_path
+from mmdata.shards.tar import BLOCK_BYTES, END_MARK
+from mmdata.storage.files import exists, local_file, mapped, read_bytes, size_of
+from mmdata.storage.ranges import RangeBuffer, Slices
+from mmdata.storage.urls import is_url
 from mmdata.validation import sidecar_rules
 from mmdata.validation.document_rules import check_document
 from mmdata.validation.documents import Unreadable, check_json, decode_json, parse_document
@@ -87,6 +92,10 @@ def check_shard(task: ShardTask) -> ShardResult:
     findings = Findings(task.path, task.max_findings)
     result = ShardResult(path=task.path, counts=findings.counts, findings=findings.kept)
     try:
+        headers = _headers_alone(task)
+        if headers is not None:
+            _Check(task, findings, result).run(headers)
+            return result
         with local_file(task.path) as file:
             if task.level != "structure" or task.checksum:
                 # By plain reads: a disk that fails shows here or nowhere, for the pages of a file
@@ -97,6 +106,26 @@ def check_shard(task: ShardTask) -> ShardResult:
     except OSError as error:
         findings.add("TAR012", "a file that can be read", str(error))
     return result
+
+
+def _headers_alone(task: ShardTask) -> RangeBuffer | None:
+    """The headers and padding of a tar in a store, where the samples table says where they are.
+
+    None where the whole tar is read in any case, or nothing says where its headers are: asking for
+    one header after the other takes longer than to copy all.
+    """
+    table = samples_path(task.path)
+    if task.level != "structure" or task.checksum or not is_url(task.path) or not exists(table):
+        return None
+    try:
+        places = read_samples_table(table, ["offset", "size"])
+    except BadInputError:
+        return None  # SIDE006 says so
+    ends = [offset + size for offset, size in zip(*places.values(), strict=True)]
+    longest = 2 * BLOCK_BYTES  # padding and the next header, or padding and the end mark
+    spans = [(0, BLOCK_BYTES), *((end, end + longest) for end in ends)]
+    size = size_of(task.path)
+    return RangeBuffer(task.path, size, [*spans, (size - len(END_MARK), size)])
 
 
 class _Check:
@@ -111,7 +140,7 @@ class _Check:
         self.rows: dict[str, int] = {}
         self.pictures = PictureCounts()
 
-    def run(self, data: Buffer) -> None:
+    def run(self, data: Slices) -> None:
         result, findings = self.result, self.findings
         sidecar = sidecar_rules.read_sidecar(self.beside, findings, owed=self.task.owed)
         contents = check_structure(data, findings, sidecar.layout if sidecar else None)
@@ -132,7 +161,7 @@ class _Check:
             if problem := self.pictures.one_for_most():
                 findings.add("IMG005", *problem)
 
-    def check_beside(self, sidecar: Sidecar, data: Buffer, contents: Contents) -> None:
+    def check_beside(self, sidecar: Sidecar, data: Slices, contents: Contents) -> None:
         """Sidecar, samples table and rejects against the tar and each other."""
         findings = self.findings
         sidecar_rules.names_this_shard(sidecar, self.task.path, findings)
@@ -148,7 +177,7 @@ class _Check:
         outcomes_fit(sidecar, self.task.path, self.table, findings)
         sidecar_rules.check_tally(sidecar, samples, contents, findings)
 
-    def check_members(self, data: Buffer, contents: Contents) -> None:
+    def check_members(self, data: Slices, contents: Contents) -> None:
         """The data of every member that belongs to a sample."""
         paired = {
             key

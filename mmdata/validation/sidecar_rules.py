@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from mmdata.shards.naming import REJECTS, SAMPLES, SIDECAR, TAR
-from mmdata.storage.files import Buffer, exists, read_bytes
+from mmdata.storage.files import exists, read_bytes
+from mmdata.storage.ranges import Slices
 from mmdata.validation.documents import Problem, schema_problem
 from mmdata.validation.findings import Findings
 from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, Contents
@@ -104,7 +105,7 @@ def names_this_shard(sidecar: Sidecar, shard: str, findings: Findings) -> None:
         findings.add("SIDE003", repr(name), repr(sidecar.shard), path="$.shard")
 
 
-def size_fits(sidecar: Sidecar, data: Buffer, findings: Findings) -> None:
+def size_fits(sidecar: Sidecar, data: Slices, findings: Findings) -> None:
     """SIDE004."""
     if len(data) != sidecar.bytes:
         findings.add("SIDE004", f"{sidecar.bytes} bytes", f"{len(data)}", path="$.bytes")
