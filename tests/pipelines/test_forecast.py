@@ -9,6 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flamingo.data.config import StreamConfig
@@ -16,11 +18,19 @@ from flamingo.data.stream import Stream
 from mmdata.errors import UserError
 from mmdata.usage.tokens import MediaTokenizer
 from pipelines.config import ConvertMmc4, Validate
+from pipelines.convert_laion import convert_laion
 from pipelines.convert_mmc4 import convert_mmc4
+from pipelines.laion_options import ConvertLaion
 from pipelines.validate import validate
 from schemas.forecast import Forecast
 from tests.conftest import ROOT
-from tests.flamingo.data.conftest import hf_tokenizer, make_page, tokenizer, write_pages
+from tests.flamingo.data.conftest import (
+    hf_tokenizer,
+    make_page,
+    make_picture,
+    tokenizer,
+    write_pages,
+)
 from tests.shard_factory import (
     Dataset,
     encode,
@@ -299,3 +309,35 @@ class TestPeer:
         make_pairs(tmp_path)
         with pytest.raises(UserError, match="judges documents"):
             validate(Validate(shards=(str(tmp_path),), peer="openflamingo", workers=0))
+
+
+@pytest.mark.parametrize("layout", ["interleaved", "pairs"])
+def test_captions_of_a_laion_conversion(
+    tmp_path: Path, tokenizer: MediaTokenizer, layout: Any
+) -> None:
+    """From the tables, from a sample by offset, and from all samples: as the stream has them."""
+    table = pa.table(
+        {
+            "jpg": [make_picture(n, 0) for n in range(6)],
+            "caption": [f"Picture {n} of a page with a caption." for n in range(6)],
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    options = ConvertLaion(
+        inputs=(str(tmp_path / "a.parquet"),),
+        output=str(tmp_path / "out"),
+        layout=layout,
+        fetcher="none",
+        workers=0,
+        docs_per_shard=2,
+    )
+    assert convert_laion(options, quiet=True).tally.images == 6
+    trained = Trained(tmp_path / "out", tokenizer)
+    assert trained.documents == 6
+    found = ask(tmp_path / "out", exact=True, tokenizer=TOKENIZER)
+    assert (found.rule, found.used, found.images_used) == ("caption", 6, 6)
+    assert found.tokens is not None
+    assert found.tokens.total == trained.tokens
+    assert ask(tmp_path / "out").used == 6
+    few = ask(tmp_path / "out", tokenizer=TOKENIZER, sample_documents=4)
+    assert (few.basis, few.used, few.unread) == ("sample", 4, [])
