@@ -53,5 +53,5 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing mmdata, torch and the tools into $(VENV) (once; minutes)"
-	@$(PIP) -e '.[dev,train]'
+	@$(PIP) -e '.[dev,download,train]'
 	@touch $(VENV)/.installed-demo $@

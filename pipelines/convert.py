@@ -54,7 +54,7 @@ from pipelines.plan import Plan, differences, load_plan, make_plan, save_plan
 from pipelines.progress import Progress
 from pipelines.result import ConversionResult as ConversionResult
 from pipelines.space import check_space
-from pipelines.units import Recipe, Tick, UnitTask, conversion_versions, convert_unit
+from pipelines.units import Counting, Tick, UnitTask, conversion_versions, convert_unit
 from schemas.manifest import ExcludedInput
 
 Job = TypeVar("Job")
@@ -74,6 +74,7 @@ class Work(Generic[Job]):
         images_per_second: rough rate of one core.
         clip: the model that scores, or None.
         key_prefix: of the samples.
+        is_stale: whether a committed shard (folder, number) is to be written again.
     """
 
     recipe: Job
@@ -82,11 +83,12 @@ class Work(Generic[Job]):
     images_per_second: float
     clip: ClipSpec | None = None
     key_prefix: str = ""
+    is_stale: Callable[[str, int], bool] | None = None
 
 
 def run_conversion(
     options: Conversion,
-    recipe: Recipe,
+    recipe: Counting,
     specs: Sequence[str],
     *,
     suffixes: tuple[str, ...],
@@ -95,6 +97,9 @@ def run_conversion(
     quiet: bool,
     clip: ClipSpec | None = None,
     excluded: Sequence[ExcludedInput] = (),
+    run: Callable[[UnitTask[Any]], Iterator[Tick | Scored | Alive]] = convert_unit,
+    rate: float = _IMAGES_PER_SECOND,
+    is_stale: Callable[[str, int], bool] | None = None,
 ) -> ConversionResult:
     """Plan and run a conversion.
 
@@ -108,6 +113,7 @@ def run_conversion(
         quiet: no progress bar.
         clip: computes the similarities; the recipe then leaves documents unaligned.
         excluded: inputs that were left out before.
+        run, is_stale: see `Work`; rate: its `images_per_second` without CLIP.
     """
     if not specs:
         raise UserError("no input was named: give files, folders, globs or {0..9} ranges")
@@ -129,8 +135,8 @@ def run_conversion(
             options=byte_options | (clip_byte_options(clip) if clip else {}),
             versions=conversion_versions(clip),
         )
-        rate = images_per_second(clip, _IMAGES_PER_SECOND)
-        work = Work(recipe, convert_unit, "convert", rate, clip, recipe.key_prefix)
+        rate = images_per_second(clip, rate)
+        work = Work(recipe, run, "convert", rate, clip, recipe.key_prefix, is_stale)
         return run_plan(options, work, plan, before, output, quiet=quiet)
 
 
@@ -355,7 +361,8 @@ def _tasks(
             sidecar = standing(plan, output, shard, verify=options.verify_committed, files=files)
             if sidecar is None and options.verify_committed:
                 forget_shard(output, shard)  # damaged: it must not look committed to a worker
-            if sidecar and not (options.refresh_missing and must_refresh(sidecar)):
+            stale = work.is_stale is not None and work.is_stale(output, shard)
+            if sidecar and not stale and not (options.refresh_missing and must_refresh(sidecar)):
                 result.shards_kept += 1
             elif options.limit is not None and begin >= options.limit:
                 result.limited = True

@@ -187,7 +187,7 @@ def write_manifest(output: str, plan: Plan) -> Manifest:
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         kind=plan.kind,
-        layout="interleaved",
+        layout=plan.options.get("layout", "interleaved"),
         totals=totals,
         options=plan.options,
         versions=plan.versions,

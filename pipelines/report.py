@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.convert import ConversionResult
+from pipelines.fetch_images import FetchResult
 from pipelines.space import free_bytes, human_bytes, human_seconds
 from pipelines.status import RunStatus
 from schemas.manifest import Tally
@@ -165,6 +166,35 @@ def _print_ending(result: ConversionResult, console: Console) -> None:
         rate = result.tally.images / result.seconds if not result.shards_kept else None
         speed = f", {rate:,.0f} images/s" if rate else ""
         console.print(f"wrote {result.shards_written:,} shards in {result.seconds:.1f} s{speed}")
+
+
+def print_fetched(result: FetchResult, console: Console | None = None) -> None:
+    """Print what became of the images that were to be fetched."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    console.print(f"images -> {result.output}", markup=False)
+    table = Table()
+    table.add_column("how it ended")
+    table.add_column("images", justify="right")
+    for how, count in sorted(result.counts.items()):
+        table.add_row(how, f"{count:,}")
+    console.print(table)
+    for label, failure in result.failures:
+        console.print(f"failed: {label}: {failure.error}", markup=False)
+    if result.files_kept:
+        console.print(
+            f"{result.files_kept:,} files of documents were through before (--retry-failed asks "
+            "again for what failed)"
+        )
+    if result.interrupted:
+        console.print("interrupted: run the same command again to go on")
+    elif set(result.counts) - {"ok", "there"}:
+        console.print("each of them: *.outcomes.parquet (status, http_status, detail)")
+    fetched = result.counts["ok"]
+    if fetched and result.seconds:
+        console.print(
+            f"fetched {fetched:,} images, {human_bytes(result.image_bytes)}, in "
+            f"{result.seconds:.1f} s, {fetched / result.seconds:,.0f} images/s"
+        )
 
 
 def print_status(found: RunStatus, console: Console | None = None) -> None:

@@ -34,8 +34,8 @@ TICK_RECORDS = 50
 AHEAD_RECORDS = 8
 
 
-class Recipe(Protocol):
-    """How one kind of input becomes samples; picklable."""
+class Counting(Protocol):
+    """What the plan asks of a recipe; picklable."""
 
     @property
     def kind(self) -> Kind:
@@ -55,6 +55,10 @@ class Recipe(Protocol):
     def scan(self, segment: Segment) -> SegmentScan:
         """Count a segment's records and look for its first images."""
         ...
+
+
+class Recipe(Counting, Protocol):
+    """How one kind of input becomes samples; picklable."""
 
     def open(self, segment: Segment) -> "RecordConverter":
         """Get ready to convert a segment's records."""
@@ -196,7 +200,7 @@ def _write_shard(
             kind=task.recipe.kind,
             fingerprint=task.fingerprint,
             first_ordinal=unit.first_ordinal + begin,
-            source=[_span(unit, begin, count)],
+            source=[span_of(unit, begin, count)],
             may_commit=lambda: holds(task.lease_path, task.run),
         )
     except BaseException:
@@ -278,7 +282,8 @@ def _looked_ahead(
     yield from waiting
 
 
-def _span(unit: Unit, begin: int, count: int) -> SourceSpan:
+def span_of(unit: Unit, begin: int, count: int) -> SourceSpan:
+    """Records of a unit, counted from its first, as a span of their file."""
     return SourceSpan(
         file=unit.file,
         member=unit.segment.member,
@@ -291,7 +296,7 @@ def _add_outcome(
     writer: ShardWriter, unit: Unit, place: int, outcome: Outcome, key_prefix: str
 ) -> None:
     """Write what became of one record, and count it."""
-    span = _span(unit, place, 1)
+    span = span_of(unit, place, 1)
     ordinal = unit.first_ordinal + place
     if outcome.parts:
         writer.add(ordinal, span, outcome.parts, outcome.row)
@@ -304,7 +309,7 @@ def count_outcome(tally: Tally, outcome: Outcome) -> None:
     """Add what became of one record."""
     tally.records += 1
     if outcome.drop:
-        _increment(tally.documents_dropped, outcome.drop[0].value)
+        increment(tally.documents_dropped, outcome.drop[0].value)
     else:
         tally.documents += 1
         tally.images += len(outcome.row["matched"])
@@ -314,12 +319,13 @@ def count_outcome(tally: Tally, outcome: Outcome) -> None:
         tally.images_listed += len(outcome.row["matched"])
     tally.images_listed += len(outcome.dropped_images)
     for reason, _ in outcome.dropped_images.values():
-        _increment(tally.images_dropped, reason.value)
+        increment(tally.images_dropped, reason.value)
     for note, number in Counter(note for _, note, _ in outcome.notes).items():
-        _increment(tally.notes, note, number)
+        increment(tally.notes, note, number)
 
 
-def _increment(counts: dict[str, int], name: str, number: int = 1) -> None:
+def increment(counts: dict[str, int], name: str, number: int = 1) -> None:
+    """Count something by its name."""
     counts[name] = counts.get(name, 0) + number
 
 

@@ -24,6 +24,9 @@ class ImageDrop(StrEnum):
     LOW_SIMILARITY = "low-similarity"
     SURPLUS = "surplus"
     DOCUMENT_DROPPED = "document-dropped"
+    NOT_FETCHED = "not-fetched"
+    UNSAFE_URL = "unsafe-url"
+    NOAI = "noai"
 
 
 class ImageNote(StrEnum):
@@ -59,9 +62,17 @@ class DocumentDrop(StrEnum):
     TOO_FEW_IMAGES = "too-few-images"
     URL_DUPLICATE = "url-duplicate"
     DUPLICATE_DOCUMENT = "duplicate-document"
+    NO_URL = "no-url"
+    LOW_CAPTION_SIMILARITY = "low-caption-similarity"
+    UNSAFE = "unsafe"
+    WATERMARK = "watermark"
+    NSFW = "nsfw"
+    LISTED_TOO_SMALL = "listed-too-small"
+    LISTED_BAD_ASPECT = "listed-bad-aspect"
 
 
 class DocumentNote(StrEnum):
     """What was remarkable about a document that was kept."""
 
     BAD_MATCHED_INDEX = "bad-matched-index"
+    BAD_SIMILARITY = "bad-similarity"
