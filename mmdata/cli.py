@@ -25,6 +25,7 @@ from mmdata.errors import (
 )
 from pipelines.config import Align, ConvertMmc4, Show, Status, Validate
 from pipelines.laion_options import ConvertLaion, FetchImages
+from pipelines.repair_options import Index, Repair
 
 
 def _run_convert_mmc4(options: ConvertMmc4) -> int:
@@ -75,6 +76,25 @@ def _run_validate(options: Validate) -> int:
     report = validate(options)
     render(report)
     return report.exit_code
+
+
+def _run_repair(options: Repair) -> int:
+    from pipelines.repair import repair
+    from pipelines.report import print_conversion
+
+    result = repair(options)
+    print_conversion(result)
+    return result.exit_code
+
+
+def _run_index(options: Index) -> int:
+    from pipelines.index import index
+
+    from pipelines.report import print_indexed
+
+    result = index(options)
+    print_indexed(result)
+    return result.exit_code
 
 
 def _run_status(options: Status) -> int:
@@ -139,6 +159,8 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "fetch-images": (FetchImages, _run_fetch_images),
     "align": (Align, _run_align),
     "validate": (Validate, _run_validate),
+    "repair": (Repair, _run_repair),
+    "index": (Index, _run_index),
     "status": (Status, _run_status),
     "show": (Show, _run_show),
     "train": (Train, _run_train),

@@ -80,6 +80,8 @@ class Align:
     """Start even if the estimate says that the disk cannot hold the output."""
     log_json: str | None = None
     """Append progress, shards, drops and failures to this file, as JSON lines."""
+    energon: bool = False
+    """Also write what Megatron-Energon reads by: `.tar.idx` beside each shard, and `.nv-meta`."""
     dry_run: bool = False
     """Make the plan, print it, and stop."""
 

@@ -47,6 +47,7 @@ from pipelines.output import (
     forget_manifest,
     forget_shard,
     sweep,
+    write_energon,
     write_manifest,
 )
 from pipelines.output_files import look_at
@@ -244,6 +245,8 @@ def _run(
     if not result.shards_left and not result.interrupted and not undone:
         if not holds(lease.path, lease.holder.run):
             raise LeaseLostError(f"{output}: another run has taken over; nothing is lost")
+        if options.energon:
+            write_energon(output, plan.num_shards)
         write_manifest(output, plan)
         result.complete = True
     return result
@@ -381,6 +384,7 @@ def _tasks(
                     shards=tuple(missing),
                     refresh_missing=options.refresh_missing,
                     clip=work.clip,
+                    energon=options.energon,
                 )
             )
     return tasks

@@ -11,6 +11,7 @@ from collections import Counter
 import msgspec
 
 from mmdata.errors import UserError
+from mmdata.shards.energon import META_FILES, META_FOLDER, write_meta, write_tar_index
 from mmdata.shards.naming import (
     MANIFEST_NAME,
     PLAN_NAME,
@@ -19,6 +20,7 @@ from mmdata.shards.naming import (
     SIDECAR,
     SIZES_NAME,
     TAR,
+    TAR_INDEX,
     shard_of,
     shard_stem,
 )
@@ -97,6 +99,9 @@ def sweep(output: str) -> int:
     if is_url(output):
         return abort_uploads(output)
     left = leftovers(output)
+    meta = os.path.join(output, META_FOLDER)
+    if os.path.isdir(meta):
+        left += [os.path.join(META_FOLDER, name) for name in leftovers(meta)]
     remove(os.path.join(output, name) for name in left)
     return len(left)
 
@@ -126,13 +131,13 @@ def clear(output: str) -> None:
     names = [name for name in list_names(output) if shard_of(name)]
     first = [name for name in names if name.endswith(SIDECAR)]
     rest = [name for name in names if not name.endswith(SIDECAR)]
-    for group in ([MANIFEST_NAME, SIZES_NAME], first, rest, [PLAN_NAME]):
+    for group in ([MANIFEST_NAME, SIZES_NAME, *META_FILES], first, rest, [PLAN_NAME]):
         remove(os.path.join(output, name) for name in group)
 
 
 def forget_manifest(output: str) -> None:
     """Take back the word that the dataset is complete, before a shard is written anew."""
-    remove(os.path.join(output, name) for name in (MANIFEST_NAME, SIZES_NAME))
+    remove(os.path.join(output, name) for name in (MANIFEST_NAME, SIZES_NAME, *META_FILES))
 
 
 def forget_shard(output: str, shard: int) -> None:
@@ -160,6 +165,19 @@ def add_tally(total: Tally, part: Tally) -> None:
     for name in ("documents_dropped", "images_dropped", "notes"):
         counts = Counter(getattr(total, name)) + Counter(getattr(part, name))
         setattr(total, name, dict(sorted(counts.items())))
+
+
+def write_energon(output: str, num_shards: int) -> None:
+    """Write Energon's `.nv-meta`, and the index of each shard that was written without."""
+    files = look_at(output)
+    counts: dict[str, int] = {}
+    for shard in range(num_shards):
+        stem = shard_stem(shard)
+        if files.size(stem + TAR_INDEX) is None:
+            write_tar_index(os.path.join(output, stem + TAR))
+        sidecar = read_sidecar(files, shard)
+        counts[stem + TAR] = 0 if sidecar is None else sidecar.tally.documents
+    write_meta(output, counts)
 
 
 def write_manifest(output: str, plan: Plan) -> Manifest:

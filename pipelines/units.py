@@ -105,6 +105,8 @@ class UnitTask(Generic[Job]):
     """What computes the similarities; None: the source has them."""
     pool: tuple[str, ...] = ()
     """Names of the actors that score; empty where the task does."""
+    energon: bool = False
+    """Whether Energon's index is written with each shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,9 @@ def _write_shard(
     convert: RecordConverter,
 ) -> Iterator[Tick | Scored]:
     unit = task.unit
-    writer = ShardWriter(task.output, shard, key_prefix=task.recipe.key_prefix)
+    writer = ShardWriter(
+        task.output, shard, key_prefix=task.recipe.key_prefix, energon=task.energon
+    )
     last = Tick(0, 0, 0, 0)
     count = 0
     pulse = Pulse()

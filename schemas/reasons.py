@@ -24,6 +24,9 @@ class ImageDrop(StrEnum):
     LOW_SIMILARITY = "low-similarity"
     SURPLUS = "surplus"
     DOCUMENT_DROPPED = "document-dropped"
+    BAD_ROW = "bad-row"
+    NO_SENTENCE = "no-sentence"
+    HASH_MISMATCH = "hash-mismatch"
     NOT_FETCHED = "not-fetched"
     UNSAFE_URL = "unsafe-url"
     NOAI = "noai"
@@ -62,6 +65,8 @@ class DocumentDrop(StrEnum):
     TOO_FEW_IMAGES = "too-few-images"
     URL_DUPLICATE = "url-duplicate"
     DUPLICATE_DOCUMENT = "duplicate-document"
+    LOST = "lost"
+    NOT_A_SAMPLE = "not-a-sample"
     NO_URL = "no-url"
     LOW_CAPTION_SIMILARITY = "low-caption-similarity"
     UNSAFE = "unsafe"
@@ -76,3 +81,21 @@ class DocumentNote(StrEnum):
 
     BAD_MATCHED_INDEX = "bad-matched-index"
     BAD_SIMILARITY = "bad-similarity"
+
+
+class RepairNote(StrEnum):
+    """What was set right in a sample that was saved."""
+
+    HEADER_MENDED = "header-mended"
+    BEHIND_END = "behind-end"
+    REGROUPED = "regrouped"
+    RENAMED = "renamed"
+    JSON_MENDED = "json-mended"
+    BASE64_MENDED = "base64-mended"
+    REALIGNED = "realigned"
+    REORDERED = "reordered"
+    SIMILARITY_CORRECTED = "similarity-corrected"
+    FACTS_CORRECTED = "facts-corrected"
+    TEXT_DIFFERS = "text-differs"
+    MEMBER_LOST = "member-lost"
+    CAPTION_RESTORED = "caption-restored"
