@@ -44,7 +44,7 @@ class Tally(Struct, kw_only=True):
     notes: dict[str, int] = {}
 
 
-class Sidecar(Struct, kw_only=True, frozen=True):
+class Sidecar(Struct, kw_only=True, frozen=True, omit_defaults=True):
     """`000000000.json`, committed after everything else of its shard."""
 
     format_version: str
@@ -61,6 +61,9 @@ class Sidecar(Struct, kw_only=True, frozen=True):
     source: list[SourceSpan]
     tally: Tally
     fingerprint: Annotated[str, Meta(description="of inputs, options and versions")]
+    indexed: Annotated[
+        bool, Meta(description="the tar was made by others, and only what is beside it by us")
+    ] = False
 
 
 class Reject(Struct, kw_only=True, omit_defaults=True):

@@ -227,7 +227,7 @@ DROPPED: dict[str, tuple[Change | bytes, str]] = {
     "a row too few": (lambda d: d["similarity_matrix"].pop(), "bad-matrix"),
     "no matrix": (lambda d: d.pop("similarity_matrix"), "no-matrix"),
     "no sentences": (lambda d: d.update(text_list=[]), "no-text"),
-    "sentences that are none": (b'{"text_list":[1],"image_info":[]}', "bad-schema"),
+    "sentences that are none": (b'{"text_list":"a","image_info":[]}', "bad-schema"),
     "no images listed": (lambda d: d.pop("image_info"), "bad-schema"),
     "every image gone": (
         lambda d: [image(d, n).pop("image_base64") for n in (0, 1)],
