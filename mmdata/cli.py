@@ -23,7 +23,7 @@ from mmdata.errors import (
     MMDataError,
     UserError,
 )
-from pipelines.config import Align, ConvertMmc4, Show, Status, Validate
+from pipelines.config import Align, ConvertCustom, ConvertMmc4, Show, Status, Validate
 from pipelines.laion_options import ConvertLaion, FetchImages
 from pipelines.repair_options import Index, Repair
 
@@ -35,6 +35,17 @@ def _run_convert_mmc4(options: ConvertMmc4) -> int:
     from pipelines.report import print_conversion
 
     result = convert_mmc4(options)
+    print_conversion(result)
+    return result.exit_code
+
+
+def _run_convert_custom(options: ConvertCustom) -> int:
+    if options.clip_model is not None:
+        _need("clip", "convert-custom --clip-model")
+    from pipelines.convert_custom import convert_custom
+    from pipelines.report import print_conversion
+
+    result = convert_custom(options)
     print_conversion(result)
     return result.exit_code
 
@@ -89,7 +100,6 @@ def _run_repair(options: Repair) -> int:
 
 def _run_index(options: Index) -> int:
     from pipelines.index import index
-
     from pipelines.report import print_indexed
 
     result = index(options)
@@ -155,6 +165,7 @@ EXTRAS = {
 #: Every subcommand: its options, and what runs it.
 COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "convert-mmc4": (ConvertMmc4, _run_convert_mmc4),
+    "convert-custom": (ConvertCustom, _run_convert_custom),
     "convert-laion": (ConvertLaion, _run_convert_laion),
     "fetch-images": (FetchImages, _run_fetch_images),
     "align": (Align, _run_align),

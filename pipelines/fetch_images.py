@@ -32,10 +32,13 @@ from mmdata.sources.base import RecordDropped, SourceImage
 from mmdata.sources.image_folder import check_name, is_inside
 from mmdata.sources.records import SUFFIXES, Overlong, Segment, list_segments, read_records
 from mmdata.storage.atomic import is_temporary, remove, temporary_path, write_atomically
+from mmdata.storage.files import facts_of
 from mmdata.storage.lease import Lease, holds
 from mmdata.storage.paths import expand_paths
+from mmdata.storage.urls import absolute, is_url
 from pipelines.convert_mmc4 import shard_name
 from pipelines.engine import UnitFailure, choose_workers, run_units, terminate_as_interrupt
+from pipelines.events import Pulse
 from pipelines.laion_options import FetchImages, fetch_policy
 from pipelines.laion_outcomes import KEPT, is_failed, outcome_row, read_table, write_table
 from pipelines.progress import Progress
@@ -124,6 +127,8 @@ def fetch_images(options: FetchImages, *, quiet: bool = False) -> FetchResult:
         MissingExtraError: aiohttp is not installed.
     """
     check_installed()
+    if is_url(options.output):
+        raise UserError(f"--output {options.output}: images go to a folder on a disk")
     paths = _inputs(options)
     output = os.path.abspath(options.output)
     result = FetchResult(output)
@@ -173,7 +178,7 @@ def _inputs(options: FetchImages) -> dict[str, str]:
     found = expand_paths(options.docs, SUFFIXES)
     problems = [f"{path}: {problem}" for path, problem in found.problems]
     names: dict[str, str] = {}
-    for path in dict.fromkeys(map(os.path.abspath, found.files)):
+    for path in dict.fromkeys(map(absolute, found.files)):
         name = os.path.basename(path).split(".jsonl")[0]
         try:
             list_segments(path)
@@ -188,8 +193,8 @@ def _inputs(options: FetchImages) -> dict[str, str]:
 
 
 def _identity(path: str) -> bytes:
-    facts = os.stat(path)
-    return f"{facts.st_size}-{facts.st_mtime_ns}".encode()
+    facts = facts_of(path)
+    return f"{facts.size}-{facts.version}".encode()
 
 
 def _is_through(task: _FileTask) -> bool:
@@ -209,7 +214,7 @@ def _fetch_file(task: _FileTask) -> Iterator[_Counts]:
     before = {row["key"]: row for row in read_table(task.table)}
     rows: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
-    num_bytes = 0
+    num_bytes, pulse = 0, Pulse()
     with Fetcher(task.policy) as fetcher:
         targets = _targets(task, before)
         for target, fetched in fetcher.fetched(targets, lambda target: target.wanted):
@@ -218,7 +223,7 @@ def _fetch_file(task: _FileTask) -> Iterator[_Counts]:
             ok = row["result"] == KEPT and fetched is not None
             counts["ok" if ok else row["status"] if row["status"] != "ok" else row["result"]] += 1
             num_bytes += row["bytes"] if ok else 0
-            if len(rows) % _TICK_IMAGES == 0:
+            if len(rows) % _TICK_IMAGES == 0 or pulse.due():
                 yield _Counts(dict(counts), num_bytes)
                 counts, num_bytes = Counter(), 0
     if not holds(task.lease_path, task.run):

@@ -5,8 +5,8 @@ row of the samples table, rejects and counts are copied. So a server that has go
 now sends something else, takes nothing away.
 """
 
+import os
 from collections.abc import Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ import msgspec
 from mmdata.shards.naming import REJECTS, SAMPLES, TAR, shard_stem
 from mmdata.shards.reader import ShardReader, read_samples_table
 from mmdata.shards.writer import ShardWriter
+from mmdata.storage.files import read_bytes
 from pipelines.dedupe_shards import copy_sample
 from pipelines.laion_outcomes import is_failed, outcomes_path, read_table
 from pipelines.units import increment
@@ -32,7 +33,7 @@ class HeldShard:
     """
 
     def __init__(self, output: str, shard: int) -> None:
-        stem = str(Path(output) / shard_stem(shard))
+        stem = os.path.join(output, shard_stem(shard))
         self._outcomes = {row["key"]: row for row in read_table(outcomes_path(output, shard))}
         columns = read_samples_table(stem + SAMPLES, list(SAMPLES_COLUMNS))
         rows = (
@@ -41,10 +42,9 @@ class HeldShard:
         )
         self._rows = {row["key"]: row for row in rows}
         self._rejects: dict[str, list[Reject]] = {}
-        with open(stem + REJECTS, "rb") as file:
-            for line in file:
-                reject = _REJECT.decode(line)
-                self._rejects.setdefault(reject.key, []).append(reject)
+        for line in read_bytes(stem + REJECTS).splitlines():
+            reject = _REJECT.decode(line)
+            self._rejects.setdefault(reject.key, []).append(reject)
         self._reader = ShardReader(stem + TAR)
 
     def __enter__(self) -> Self:

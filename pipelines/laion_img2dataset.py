@@ -8,9 +8,11 @@ bytes, and does not heed `Retry-After`.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
@@ -21,7 +23,8 @@ from mmdata.errors import MissingExtraError, MMDataError
 from mmdata.fetch.outcome import Fetched, FetchError, FetchStatus
 from mmdata.fetch.policy import FetchPolicy
 from mmdata.shards.reader import ShardReader
-from pipelines.laion_unit import Place
+from pipelines.events import PULSE_SECONDS, Alive
+from pipelines.laion_places import Place
 
 NO_GUARANTEES = (
     "note: --fetcher img2dataset has none of our fetcher's guarantees: redirects to private "
@@ -61,7 +64,7 @@ class Img2dataset(AbstractContextManager["Img2dataset"]):
 
     def fetched(
         self, items: Iterator[Place], url_of: Callable[[Place], str | None]
-    ) -> Iterator[tuple[Place, Fetched | None]]:
+    ) -> Iterator[tuple[Place, Fetched | None] | Alive]:
         """Every item with what came of its URL, in order; all are asked before the first comes."""
         places = list(items)
         refused: dict[int, Fetched] = {}
@@ -75,7 +78,10 @@ class Img2dataset(AbstractContextManager["Img2dataset"]):
                 else:
                     refused[number] = problem
         with tempfile.TemporaryDirectory(prefix="mmdata-img2dataset-") as folder:
-            results = self._results(Path(folder), wanted) if wanted else iter(())
+            results: Iterator[tuple[int, Fetched]] = iter(())
+            if wanted:
+                yield from self._download(Path(folder), wanted)
+                results = _read(Path(folder) / "out")
             found = next(results, None)
             for number, place in enumerate(places):
                 result = refused.get(number)
@@ -95,15 +101,15 @@ class Img2dataset(AbstractContextManager["Img2dataset"]):
             return Fetched(error.status, detail=error.detail)
         return None
 
-    def _results(self, folder: Path, wanted: dict[int, str]) -> Iterator[tuple[int, Fetched]]:
-        """(number, result) in the order of numbers."""
+    def _download(self, folder: Path, wanted: dict[int, str]) -> Iterator[Alive]:
+        """Have it download all of them."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         table = pa.table({"url": list(wanted.values()), "number": list(wanted)})
         pq.write_table(table, folder / "urls.parquet")
-        _run(_arguments(folder, self._policy, len(wanted)), self._seconds(len(wanted)))
-        yield from _read(folder / "out")
+        arguments = _arguments(folder, self._policy, len(wanted))
+        yield from _run(arguments, self._seconds(len(wanted)))
 
     def _seconds(self, urls: int) -> float:
         tries = self._policy.timeout * (self._policy.retries + 1)
@@ -134,28 +140,43 @@ def _arguments(folder: Path, policy: FetchPolicy, urls: int) -> dict[str, Any]:
     }
 
 
-def _run(arguments: dict[str, Any], seconds: float) -> None:
+def _run(arguments: dict[str, Any], seconds: float) -> Iterator[Alive]:
     """img2dataset in a process of its own, which is ended where it hangs."""
     command = [sys.executable, "-W", "ignore", "-m", "pipelines.laion_img2dataset"]
     environment = os.environ | {
         "NO_ALBUMENTATIONS_UPDATE": "1",
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        command,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        env=environment,
+        start_new_session=True,  # so that its own processes end with it
+    )
+    deadline = time.monotonic() + seconds
+    given: str | None = json.dumps(arguments)
     try:
-        done = subprocess.run(
-            command,
-            input=json.dumps(arguments),
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise Img2datasetError(f"img2dataset hangs: not done after {seconds:.0f} s") from error
-    if done.returncode:
-        tail = " ".join((done.stderr or done.stdout).split())[-_TAIL_CHARACTERS:]
-        raise Img2datasetError(f"img2dataset failed ({done.returncode}): {tail}")
+        while True:
+            try:
+                told, wrong = process.communicate(given, timeout=PULSE_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                given = None
+                if time.monotonic() > deadline:
+                    detail = f"img2dataset hangs: not done after {seconds:.0f} s"
+                    raise Img2datasetError(detail) from None
+                yield Alive()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    if process.returncode:
+        tail = " ".join((wrong or told).split())[-_TAIL_CHARACTERS:]
+        raise Img2datasetError(f"img2dataset failed ({process.returncode}): {tail}")
 
 
 def _read(folder: Path) -> Iterator[tuple[int, Fetched]]:

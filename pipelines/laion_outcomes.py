@@ -10,6 +10,7 @@ from typing import Any
 from mmdata.errors import BadInputError
 from mmdata.fetch.outcome import Fetched, FetchStatus
 from mmdata.shards.naming import OUTCOMES, shard_stem
+from mmdata.storage.files import read_bytes
 from schemas.laion import OUTCOME_COLUMNS
 from schemas.reasons import ImageDrop
 
@@ -117,7 +118,7 @@ def read_table(path: str) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=list(OUTCOME_COLUMNS))
+        table = pq.read_table(pa.BufferReader(read_bytes(path)), columns=list(OUTCOME_COLUMNS))
     except FileNotFoundError:
         return []
     except (OSError, KeyError, pa.ArrowException) as error:

@@ -7,11 +7,10 @@ ahead. A shard whose failed rows are fetched again starts from what it holds (`l
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, cast
 
-from mmdata.assemble import AssemblyPolicy, Draft, MissingImageError, Outcome, Scores, check, finish
+from mmdata.assemble import AssemblyPolicy, MissingImageError, Outcome, Scores, check, finish
 from mmdata.fetch.outcome import Fetched, FetchStatus
 from mmdata.fetch.policy import FetchPolicy
 from mmdata.images import ImageRejected
@@ -19,16 +18,17 @@ from mmdata.pairs import drop_below, finish_pair
 from mmdata.shards.naming import OUTCOMES, sample_key
 from mmdata.shards.writer import ShardWriter
 from mmdata.similarity import ClipSpec
-from mmdata.sources.base import RecordDropped
 from mmdata.sources.laion import AnyRow, read_rows
 from mmdata.sources.laion_columns import ColumnNames
-from mmdata.sources.laion_rows import PairSource, RowFilters, parse_row
+from mmdata.sources.laion_rows import PairSource, RowFilters
 from mmdata.sources.records import Overlong
 from mmdata.storage.lease import holds
 from pipelines.clip import Scored, front_end, open_backend
+from pipelines.events import Alive, Pulse
 from pipelines.laion_held import HeldShard
 from pipelines.laion_options import FetcherName, Layout
 from pipelines.laion_outcomes import KEPT, has_failed, image_drop, outcome_row, write_table
+from pipelines.laion_places import Place, parsed
 from pipelines.output import committed
 from pipelines.plan import Unit
 from pipelines.scoring import DocumentScorer, Item
@@ -41,6 +41,7 @@ from pipelines.units import (
     conversion_versions,
     count_outcome,
     overlong_drop,
+    pass_over,
     progress_of,
     reject_lines,
     span_of,
@@ -74,43 +75,15 @@ class LaionJob(Protocol):
     def clip(self) -> ClipSpec | None: ...
 
 
-@dataclass(slots=True)
-class Place:
-    """A row on its way.
-
-    Attributes:
-        place: in the unit.
-        key: of its sample.
-        pair: None where the row was dropped, or its sample is held already.
-        drop: why it was dropped before anything was asked.
-        held: what became of it stands.
-        fetched: how its download ended; None where nothing was asked.
-        draft: its checked picture.
-    """
-
-    place: int
-    key: str
-    pair: PairSource | None = None
-    drop: Outcome | None = None
-    held: bool = False
-    fetched: Fetched | None = None
-    draft: Draft | None = None
-
-    @property
-    def url(self) -> str | None:
-        """What is to be fetched; None where nothing is."""
-        return self.pair.url if self.pair is not None and not self.pair.row.has_image else None
-
-
 class Downloads(Protocol):
     """Fetches URLs ahead, and hands them out in order."""
 
     def fetched(
         self, items: Iterator[Place], url_of: Callable[[Place], str | None]
-    ) -> Iterator[tuple[Place, Fetched | None]]: ...
+    ) -> Iterator[tuple[Place, Fetched | None] | Alive]: ...
 
 
-def laion_unit(task: UnitTask[LaionJob]) -> Iterator[Tick | Scored]:
+def laion_unit(task: UnitTask[LaionJob]) -> Iterator[Tick | Scored | Alive]:
     """Write the task's shards of a unit.
 
     Raises:
@@ -128,8 +101,7 @@ def laion_unit(task: UnitTask[LaionJob]) -> Iterator[Tick | Scored]:
             if downloads is None:
                 downloads = stack.enter_context(_open_downloads(job))
             begin, end = unit.cut(shard - unit.first_shard), unit.cut(shard - unit.first_shard + 1)
-            for _ in islice(rows, begin - position):
-                pass
+            yield from pass_over(rows, begin - position)
             position = end
             work = _ShardWork(task, shard, begin, end - begin, downloads)
             yield from work.write(islice(rows, end - begin))
@@ -189,7 +161,7 @@ class _ShardWork:
         self.outcomes: list[dict[str, object]] = []
         self.asked = False
 
-    def write(self, rows: Iterator[AnyRow]) -> Iterator[Tick | Scored]:
+    def write(self, rows: Iterator[AnyRow]) -> Iterator[Tick | Scored | Alive]:
         """Write and commit it."""
         stands = committed(self.task.output, self.shard, self.task.fingerprint, verify=True)
         with ExitStack() as stack:
@@ -211,14 +183,17 @@ class _ShardWork:
 
     def _fill(
         self, writer: ShardWriter, rows: Iterator[AnyRow], held: HeldShard | None
-    ) -> Iterator[Tick | Scored]:
-        last, count = Tick(0, 0, 0, 0), 0
+    ) -> Iterator[Tick | Scored | Alive]:
+        last, count, pulse = Tick(0, 0, 0, 0), 0, Pulse()
         scoring = _Scoring(self.job.clip, self.task.pool, self.shard) if self.job.clip else None
         drafts = self._drafts(self._parsed(rows, held), scoring)
         for place, scores in scoring.scored(drafts) if scoring else ((p, None) for p in drafts):
+            if isinstance(place, Alive):
+                yield place
+                continue
             count += 1
             self._add(writer, place, scores, held)
-            if count % TICK_RECORDS == 0:
+            if count % TICK_RECORDS == 0 or pulse.due():
                 now = progress_of(writer.tally)
                 yield ticked(last, now)
                 last = now
@@ -246,25 +221,26 @@ class _ShardWork:
 
     def _parsed(self, rows: Iterator[AnyRow], held: HeldShard | None) -> Iterator[Place]:
         """Every row as a pair, or why it is none."""
+        job = self.job
         for number, row in enumerate(rows, start=self.begin):
-            key = sample_key(self.unit.first_ordinal + number, self.job.key_prefix)
+            key = sample_key(self.unit.first_ordinal + number, job.key_prefix)
             if held is not None and held.keeps(key):
                 yield Place(number, key, held=True)
             elif isinstance(row, Overlong):
-                yield Place(number, key, drop=overlong_drop(row, self.job.max_record_bytes))
+                yield Place(number, key, drop=overlong_drop(row, job.max_record_bytes))
             else:
-                try:
-                    if isinstance(row, RecordDropped):
-                        raise row
-                    yield Place(number, key, parse_row(row, self.job.filters))
-                except RecordDropped as dropped:
-                    drop = Outcome(drop=(dropped.reason, dropped.detail))
-                    yield Place(number, key, drop=drop)
+                yield parsed(number, key, row, job.filters, job.policy.split)
 
-    def _drafts(self, places: Iterator[Place], scoring: "_Scoring | None") -> Iterator[Place]:
+    def _drafts(
+        self, places: Iterator[Place], scoring: "_Scoring | None"
+    ) -> Iterator[Place | Alive]:
         """Every row with its download and its checked picture."""
         to_pixels = scoring.front.pixels if scoring else None
-        for place, fetched in self.downloads.fetched(places, lambda place: place.url):
+        for event in self.downloads.fetched(places, lambda place: place.url):
+            if isinstance(event, Alive):
+                yield event
+                continue
+            place, fetched = event
             place.fetched = fetched
             self.asked = self.asked or fetched is not None or place.held
             if place.pair is not None:
@@ -288,10 +264,13 @@ class _ShardWork:
         if place.held and held is not None:
             self.outcomes.append(held.copy(place.key, writer))
             return
+        outcome = self._finished(writer, place, scores)
+        if outcome.elsewhere or not (outcome.placed or self.task.counts_unplaced):
+            writer.tally.other_splits += 1
+            return
         fetched, sha256 = place.fetched, ""
         if fetched is not None and fetched.status == FetchStatus.OK:
             sha256 = _body_sha256(place, fetched)
-        outcome = self._finished(writer, place, scores)
         count_outcome(writer.tally, outcome)
         span = span_of(self.unit, place.place, 1)
         for reject in reject_lines(outcome, span, place.key):
@@ -362,10 +341,13 @@ class _Scoring:
         self._backend = open_backend(clip, pool, turn)
         self._scorer = DocumentScorer(self._backend, self.front, clip.batch_size)
 
-    def scored(self, places: Iterator[Place]) -> Iterator[tuple[Place, Scores | None]]:
+    def scored(
+        self, places: Iterator[Place | Alive]
+    ) -> Iterator[tuple[Place | Alive, Scores | None]]:
         """Each row with the similarity of its picture, in order."""
         for place, matrix in self._scorer.score(map(_item, places)):
-            yield place, Scores(matrix, self._source) if place.draft is not None else None
+            scored = isinstance(place, Place) and place.draft is not None
+            yield place, Scores(matrix, self._source) if scored else None
 
     def report(self) -> Scored:
         """What was scored."""
@@ -375,8 +357,8 @@ class _Scoring:
         )
 
 
-def _item(place: Place) -> Item[Place]:
-    draft = place.draft
+def _item(place: Place | Alive) -> Item[Place | Alive]:
+    draft = place.draft if isinstance(place, Place) else None
     if draft is None:
         return Item(place, [], [], 0)
     pixels, draft.pixels = draft.pixels, []

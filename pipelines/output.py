@@ -29,8 +29,8 @@ from mmdata.storage.atomic import is_temporary, remove, sha256_of, write_atomica
 from mmdata.storage.files import is_folder, list_folder, list_names
 from mmdata.storage.uploads import abort_uploads, unfinished_uploads
 from mmdata.storage.urls import is_url
-from pipelines.output_files import LiveFiles, OutputFiles, look_at
-from pipelines.plan import Plan
+from pipelines.output_files import LiveFiles, OutputFiles
+from pipelines.plan import Plan, load_plan
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import Manifest, ManifestInput, ManifestShard, Sidecar, Tally
 from schemas.reasons import ImageDrop
@@ -126,6 +126,23 @@ def check_is_ours(output: str, before: Plan | None) -> None:
     )
 
 
+def earlier_plan(output: str, *, overwrite: bool) -> Plan | None:
+    """The plan of an earlier run into a folder, which must hold nothing of anybody else."""
+    if overwrite:
+        return None
+    before = load_plan(output)
+    check_is_ours(output, before)
+    return before
+
+
+def check_unchanged(plan: Plan, output: str) -> None:
+    """Look again under the lease: another run may have come between the plan and now."""
+    before = load_plan(output)
+    check_is_ours(output, before)
+    if before is not None and before.fingerprint != plan.fingerprint:
+        raise UserError(f"{output}: another conversion was written there just now")
+
+
 def clear(output: str) -> None:
     """Remove an earlier conversion: manifest and sidecars first, then what they vouch for."""
     names = [name for name in list_names(output) if shard_of(name)]
@@ -160,6 +177,7 @@ def add_tally(total: Tally, part: Tally) -> None:
         "sentences",
         "image_bytes",
         "images_reencoded",
+        "other_splits",
     ):
         setattr(total, name, getattr(total, name) + getattr(part, name))
     for name in ("documents_dropped", "images_dropped", "notes"):
@@ -167,24 +185,20 @@ def add_tally(total: Tally, part: Tally) -> None:
         setattr(total, name, dict(sorted(counts.items())))
 
 
-def write_energon(output: str, num_shards: int) -> None:
+def _write_energon(output: str, sizes: dict[str, int], files: OutputFiles) -> None:
     """Write Energon's `.nv-meta`, and the index of each shard that was written without."""
-    files = look_at(output)
-    counts: dict[str, int] = {}
-    for shard in range(num_shards):
-        stem = shard_stem(shard)
-        if files.size(stem + TAR_INDEX) is None:
-            write_tar_index(os.path.join(output, stem + TAR))
-        sidecar = read_sidecar(files, shard)
-        counts[stem + TAR] = 0 if sidecar is None else sidecar.tally.documents
-    write_meta(output, counts)
+    for shard in sizes:
+        if files.size(shard.removesuffix(TAR) + TAR_INDEX) is None:
+            write_tar_index(os.path.join(output, shard))
+    write_meta(output, sizes)
 
 
-def write_manifest(output: str, plan: Plan) -> Manifest:
+def write_manifest(
+    output: str, plan: Plan, files: OutputFiles, *, energon: bool = False
+) -> Manifest:
     """Write `sizes.json`, then `manifest.json`: from here on the dataset is complete."""
     totals = Tally()
     rows: list[ManifestShard] = []
-    files = look_at(output)
     for index in range(plan.num_shards):
         stem = shard_stem(index)
         sidecar, raw = read_sidecar(files, index), files.read(stem + SIDECAR)
@@ -220,6 +234,8 @@ def write_manifest(output: str, plan: Plan) -> Manifest:
         shards=rows,
     )
     sizes = {row.shard: row.samples for row in rows}
+    if energon:
+        _write_energon(output, sizes, files)
     write_atomically(os.path.join(output, SIZES_NAME), msgspec.json.encode(sizes) + b"\n")
     write_atomically(os.path.join(output, MANIFEST_NAME), encode_record(manifest))
     return manifest

@@ -77,6 +77,11 @@ class ShardCount:
     max_record_bytes: int = 0
     key_prefix: str = ""
 
+    @property
+    def policy(self) -> AssemblyPolicy:
+        """Nothing is left out by it."""
+        return AssemblyPolicy(images=ImagePolicy())
+
     def scan(self, segment: Segment) -> SegmentScan:
         """Walk a tar, and read it to its end.
 

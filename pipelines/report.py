@@ -5,10 +5,12 @@ from rich.table import Table
 
 from pipelines.convert import ConversionResult
 from pipelines.fetch_images import FetchResult
+from pipelines.hide import public_plan
 from pipelines.index import IndexResult
 from pipelines.space import free_bytes, human_bytes, human_seconds
 from pipelines.status import RunStatus
 from schemas.manifest import Tally
+from schemas.reasons import ImageDrop
 
 #: A trainer wants at least one shard for each rank and worker.
 _FEW_SHARDS = 8
@@ -17,6 +19,11 @@ _FEW_SHARDS = 8
 def print_conversion(result: ConversionResult, console: Console | None = None) -> None:
     """Print the table of a run and what the user may want to do next."""
     console = console or Console(highlight=False, soft_wrap=True)
+    for name, part in result.splits:
+        console.print(f"split {name}")
+        print_conversion(part, console)
+    if result.splits:
+        return
     if result.dry_run:
         _print_plan(result, console)
         return
@@ -31,7 +38,7 @@ def print_conversion(result: ConversionResult, console: Console | None = None) -
 
 
 def _print_plan(result: ConversionResult, console: Console) -> None:
-    plan, estimate = result.plan, result.plan.estimate()
+    plan, estimate = public_plan(result.plan), result.plan.estimate()
     free = free_bytes(result.output)
     console.print(f"plan for {result.output}", markup=False)
     table = Table()
@@ -69,6 +76,8 @@ def _print_counts(result: ConversionResult, console: Console) -> None:
     for name, justify in (("", "left"), ("in", "right"), ("out", "right"), ("dropped", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     dropped = sum(tally.documents_dropped.values())
+    if tally.other_splits:
+        table.add_row("of other splits", f"{tally.other_splits:,}", "", "")
     table.add_row("documents", f"{tally.records:,}", f"{tally.documents:,}", f"{dropped:,}")
     dropped = sum(tally.images_dropped.values())
     table.add_row("images", f"{tally.images_listed:,}", f"{tally.images:,}", f"{dropped:,}")
@@ -96,6 +105,11 @@ def _print_dropped(tally: Tally, console: Console) -> None:
         console.print(table)
     if tally.documents_dropped or tally.images_dropped:
         console.print("each of them: *.rejects.jsonl beside its shard (file, record, reason)")
+    if left := tally.images_dropped.get(ImageDrop.NOT_FETCHED):
+        console.print(
+            f"{left:,} images were not fetched: *.outcomes.parquet says why, --retry-failed asks "
+            "again"
+        )
 
 
 def _print_excluded(result: ConversionResult, console: Console) -> None:

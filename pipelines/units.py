@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from mmdata.assemble import Draft, MissingImageError, Outcome, Scores, finish
-from mmdata.errors import MMDataError, ReadFaultError
+from mmdata.assemble import AssemblyPolicy, Draft, MissingImageError, Outcome, Scores, finish
+from mmdata.errors import BadInputError, MMDataError, ReadFaultError, StorageError
 from mmdata.shards.naming import sample_key
 from mmdata.shards.writer import ShardWriter
 from mmdata.similarity import ClipSpec
+from mmdata.sources.base import RecordError
 from mmdata.sources.records import Overlong, Segment, read_records
 from mmdata.storage.lease import holds
 from mmdata.versions import clip_versions, codec_versions
@@ -52,6 +53,11 @@ class Counting(Protocol):
         """Put before every sample key."""
         ...
 
+    @property
+    def policy(self) -> AssemblyPolicy:
+        """What is kept of a document."""
+        ...
+
     def scan(self, segment: Segment) -> SegmentScan:
         """Count a segment's records and look for its first images."""
         ...
@@ -62,7 +68,6 @@ class Recipe(Counting, Protocol):
 
     def open(self, segment: Segment) -> "RecordConverter":
         """Get ready to convert a segment's records."""
-        ...
 
 
 class RecordConverter(Protocol):
@@ -70,7 +75,6 @@ class RecordConverter(Protocol):
 
     def __call__(self, record: bytes | Overlong) -> Outcome | Draft:
         """One record as a sample, or why not."""
-        ...
 
 
 @runtime_checkable
@@ -79,7 +83,6 @@ class LooksAhead(Protocol):
 
     def ahead(self, record: bytes | Overlong) -> None:
         """Begin to fetch what a record needs."""
-        ...
 
 
 class UnitError(MMDataError):
@@ -107,6 +110,8 @@ class UnitTask(Generic[Job]):
     """Names of the actors that score; empty where the task does."""
     energon: bool = False
     """Whether Energon's index is written with each shard."""
+    counts_unplaced: bool = True
+    """Whether records that no split can be told of are counted here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,15 @@ def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick | Scored | Alive]:
         UnitError: a record that cannot be got over, by name.
     """
     check_versions(task, conversion_versions(task.clip))
+    try:
+        yield from _convert(task)
+    except (BadInputError, StorageError) as error:  # they name the file
+        if task.unit.member is None:
+            raise
+        raise UnitError(f"{task.unit.label}: is damaged, gone, or cannot be read") from error
+
+
+def _convert(task: UnitTask[Recipe]) -> Iterator[Tick | Scored | Alive]:
     unit = task.unit
     records = read_records(unit.segment, task.recipe.max_record_bytes)
     convert = task.recipe.open(unit.segment)
@@ -134,13 +148,13 @@ def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick | Scored | Alive]:
         if is_done(task, shard):
             continue
         begin, end = unit.cut(shard - unit.first_shard), unit.cut(shard - unit.first_shard + 1)
-        yield from _pass_over(records, begin - position)
+        yield from pass_over(records, begin - position)
         position = end
         part = islice(records, end - begin)
         yield from _write_shard(task, shard, begin, part, end - begin, convert)
 
 
-def _pass_over(records: Iterator[bytes | Overlong], number: int) -> Iterator[Alive]:
+def pass_over(records: Iterator[Any], number: int) -> Iterator[Alive]:
     """Read on to where a missing shard begins."""
     pulse = Pulse()
     for _ in islice(records, number):
@@ -178,9 +192,8 @@ def _write_shard(
     convert: RecordConverter,
 ) -> Iterator[Tick | Scored]:
     unit = task.unit
-    writer = ShardWriter(
-        task.output, shard, key_prefix=task.recipe.key_prefix, energon=task.energon
-    )
+    prefix = task.recipe.key_prefix
+    writer = ShardWriter(task.output, shard, key_prefix=prefix, energon=task.energon)
     last = Tick(0, 0, 0, 0)
     count = 0
     pulse = Pulse()
@@ -190,14 +203,18 @@ def _write_shard(
     try:
         for place, outcome in outcomes:
             count += 1
-            _add_outcome(writer, unit, place, _finished(outcome), task.recipe.key_prefix)
+            outcome = _finished(outcome)
+            if outcome.elsewhere or not (outcome.placed or task.counts_unplaced):
+                writer.tally.other_splits += 1
+            else:
+                _add_outcome(writer, unit, place, outcome, prefix)
             if count % TICK_RECORDS == 0 or pulse.due():
                 now = progress_of(writer.tally)
                 yield ticked(last, now)
                 last = now
         if count != expected:
             raise UnitError(
-                f"{unit.segment.label}: {begin + count} records, {unit.num_records} were counted; "
+                f"{unit.label}: {begin + count} records, {unit.num_records} were counted; "
                 "it changed while the run was going: start again with --overwrite"
             )
         writer.commit(
@@ -260,14 +277,18 @@ def _drafts(
 ) -> Iterator[tuple[int, Outcome | Draft]]:
     """Every record's place in the unit, and what the recipe makes of it."""
     for place, record in enumerate(_looked_ahead(records, convert), start=begin):
-        where = f"{unit.segment.label}: record {unit.first_record + place}"
+        where = f"{unit.label}: record {unit.first_record + place}"
         try:
             yield place, convert(record)
-        except (MissingImageError, ReadFaultError) as error:
+        except (MissingImageError, RecordError) as error:
             raise UnitError(f"{where}: {error}") from error
+        except ReadFaultError as error:
+            what = error if unit.member is None else "an image of it cannot be read"
+            raise UnitError(f"{where}: {what}") from error
         # Whatever a record brings about is told with the record; the unit then fails, others go on.
         except Exception as error:
-            raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
+            detail = f": {error}" if unit.member is None else ""
+            raise RuntimeError(f"{where}: {type(error).__name__}{detail}") from error
 
 
 def _looked_ahead(
@@ -290,7 +311,7 @@ def span_of(unit: Unit, begin: int, count: int) -> SourceSpan:
     """Records of a unit, counted from its first, as a span of their file."""
     return SourceSpan(
         file=unit.file,
-        member=unit.segment.member,
+        member=unit.segment.member if unit.member is None else unit.member,
         first_record=unit.first_record + begin,
         num_records=count,
     )
@@ -360,7 +381,7 @@ def reject_lines(outcome: Outcome, span: SourceSpan, key: str) -> Iterator[Rejec
 def progress_of(tally: Tally) -> Tick:
     """A tally as progress."""
     dropped = sum(tally.documents_dropped.values())
-    return Tick(tally.records, tally.images, tally.image_bytes, dropped)
+    return Tick(tally.records + tally.other_splits, tally.images, tally.image_bytes, dropped)
 
 
 def ticked(before: Tick, now: Tick) -> Tick:

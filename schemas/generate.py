@@ -7,7 +7,7 @@ a test fails when the two differ.
 import json
 from pathlib import Path
 
-from schemas import document, laion, manifest
+from schemas import conversation, document, laion, manifest
 
 FOLDER = Path(__file__).parent / "json"
 
@@ -18,6 +18,7 @@ def schema_files() -> dict[str, str]:
         "document": document.json_schema(),
         "pair": laion.json_schema(),
         **manifest.json_schemas(),
+        **conversation.json_schemas(),
     }
     return {
         f"{name}.schema.json": json.dumps(_titled(name, schema), indent=2, ensure_ascii=False)

@@ -39,6 +39,7 @@ class ImageNote(StrEnum):
     TRAILING_BYTES = "trailing-bytes"
     FIRST_FRAME = "first-frame"
     WRONG_EXTENSION = "wrong-extension"
+    WINDOWED = "windowed"
     REENCODED = "reencoded"
 
 
@@ -67,6 +68,8 @@ class DocumentDrop(StrEnum):
     DUPLICATE_DOCUMENT = "duplicate-document"
     LOST = "lost"
     NOT_A_SAMPLE = "not-a-sample"
+    UNKNOWN_FORMAT = "unknown-format"
+    TAG_MISMATCH = "tag-mismatch"
     NO_URL = "no-url"
     LOW_CAPTION_SIMILARITY = "low-caption-similarity"
     UNSAFE = "unsafe"
@@ -80,6 +83,11 @@ class DocumentNote(StrEnum):
     """What was remarkable about a document that was kept."""
 
     BAD_MATCHED_INDEX = "bad-matched-index"
+    MORE_TAGS_THAN_IMAGES = "more-tags-than-images"
+    FEWER_TAGS_THAN_IMAGES = "fewer-tags-than-images"
+    NO_TAGS = "no-tags"
+    TAG_IN_ANSWER = "tag-in-answer"
+    NAMES_IN_TEXT = "names-in-text"
     BAD_SIMILARITY = "bad-similarity"
 
 

@@ -129,10 +129,7 @@ class ShardWriter:
         """
         pending = [self._tar]
         try:
-            if self._energon:
-                index = self.attach(TAR_INDEX)
-                index.write(encode_offsets([*self._starts, self._tar.size]))
-            self._tar.write(END_MARK)
+            self._finish_tar()
             pending.append(table := pending_file(self._path(SAMPLES)))
             pending.append(rejects := pending_file(self._path(REJECTS)))
             table.write(samples_table(self._rows))
@@ -165,6 +162,12 @@ class ShardWriter:
         )
         write_atomically(self._path(SIDECAR), encode_record(sidecar))
         return sidecar
+
+    def _finish_tar(self) -> None:
+        if self._energon:
+            index = self.attach(TAR_INDEX)
+            index.write(encode_offsets([*self._starts, self._tar.size]))
+        self._tar.write(END_MARK)
 
     def _publish(self, pending: list[Pending]) -> None:
         """Rename what the sidecar will vouch for; an old sidecar vouches for nothing any more."""

@@ -31,6 +31,8 @@ from mmdata.sources.laion_text import (
 from mmdata.sources.records import SUFFIXES as JSON_SUFFIXES
 from mmdata.sources.records import Overlong, Segment, read_records
 from mmdata.sources.records import list_segments as json_segments
+from mmdata.storage.files import is_folder, list_names, open_file
+from mmdata.storage.urls import is_web
 
 #: Endings of the files that a folder stands for; where it holds tars, only these.
 SUFFIXES = (".parquet", *TABLE_SUFFIXES, *JSON_SUFFIXES)
@@ -53,7 +55,9 @@ def expand_folders(specs: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _holds_tars(spec: str) -> bool:
-    return os.path.isdir(spec) and any(name.endswith(".tar") for name in os.listdir(spec))
+    if is_web(spec) or any(char in spec for char in "*?{"):
+        return False
+    return is_folder(spec) and any(name.endswith(".tar") for name in list_names(spec))
 
 
 def _kind(path: str) -> str:
@@ -146,7 +150,7 @@ def count_rows(segment: Segment, max_record_bytes: int) -> tuple[int, int]:
 
 def _file_crc(path: str) -> int:
     crc = 0
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
             crc = zlib.crc32(chunk, crc)
     return crc

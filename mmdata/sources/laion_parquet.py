@@ -11,7 +11,7 @@ images are then in that folder.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from mmdata.errors import BadInputError
@@ -19,6 +19,8 @@ from mmdata.sources.laion_columns import IMAGE_NAMES, ColumnNames, Columns, find
 from mmdata.sources.laion_rows import Row
 from mmdata.sources.records import Segment
 from mmdata.sources.tar_images import IMAGE_SUFFIXES
+from mmdata.storage.files import is_folder, list_names, open_file, read_bytes
+from mmdata.storage.urls import is_url
 
 #: Row groups are put together up to so many rows or bytes, and longer ones are cut.
 SEGMENT_ROWS = 10_000
@@ -36,8 +38,10 @@ def _open(path: str) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file:
-            yield file
+        with ExitStack() as stack:
+            source = stack.enter_context(open_file(path)) if is_url(path) else path
+            file = pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+            yield stack.enter_context(file)
     except (OSError, pa.ArrowException) as error:
         text = " ".join(str(error).split())
         raise BadInputError(f"{path}: damaged or no parquet: {text}; fetch it again") from error
@@ -101,7 +105,7 @@ def _folder_of(path: str) -> str:
 
 
 def _images_beside(path: str, there: list[str]) -> bool:
-    return {"key", "status"} <= set(there) and os.path.isdir(_folder_of(path))
+    return {"key", "status"} <= set(there) and is_folder(_folder_of(path))
 
 
 def parquet_rows(segment: Segment, columns: Columns) -> Iterator[Row]:
@@ -208,14 +212,13 @@ class _Beside:
 
     def __init__(self, folder: str) -> None:
         self._files: dict[str, str] = {}
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            stem, suffix = os.path.splitext(entry.name)
-            if suffix.lower() in IMAGE_SUFFIXES and entry.is_file(follow_symlinks=False):
-                self._files.setdefault(stem, entry.path)
+        for name in sorted(list_names(folder)):
+            stem, suffix = os.path.splitext(name)
+            path = os.path.join(folder, name)
+            plain = is_url(folder) or (os.path.isfile(path) and not os.path.islink(path))
+            if suffix.lower() in IMAGE_SUFFIXES and plain:
+                self._files.setdefault(stem, path)
 
     def read(self, key: Any) -> bytes | None:
         path = self._files.get(key) if isinstance(key, str) else None
-        if path is None:
-            return None
-        with open(path, "rb") as file:
-            return file.read()
+        return None if path is None else read_bytes(path)

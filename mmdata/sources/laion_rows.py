@@ -95,11 +95,11 @@ class PairSource:
     row: Row = field(repr=False)
 
 
-def parse_row(row: Row, filters: RowFilters) -> PairSource:
+def parse_row(row: Row) -> PairSource:
     """A row as a document.
 
     Raises:
-        RecordDropped: it lacks what a pair needs, or does not pass a filter.
+        RecordDropped: it lacks what a pair needs.
     """
     values, columns = row.values, row.columns
     caption = _text(values.get(columns.caption), columns.caption)
@@ -108,7 +108,6 @@ def parse_row(row: Row, filters: RowFilters) -> PairSource:
     url = _url(values.get(columns.url), columns.url) if columns.url else ""
     if not url and not row.has_image:
         raise RecordDropped(DocumentDrop.NO_URL, f"{columns.url}: expected a URL, got nothing")
-    check_filters(row, filters)
     similarity, notes = _similarity(row)
     known = similarity is not None
     image = SourceImage(_name(url), {"raw_url": msgspec.Raw(msgspec.json.encode(url))})

@@ -10,6 +10,7 @@ import io
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import IO, cast
 
 import msgspec
@@ -20,6 +21,7 @@ from mmdata.sources.laion_columns import ColumnNames, Columns, find_columns
 from mmdata.sources.laion_rows import Row
 from mmdata.sources.records import Overlong, Segment, read_records
 from mmdata.sources.strict_json import decode_object
+from mmdata.storage.files import open_file
 from schemas.reasons import DocumentDrop
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -33,7 +35,7 @@ def table_segments(path: str) -> list[Segment]:
     Raises:
         BadInputError: it is empty, or not what its name says.
     """
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         head = file.read(4)
     if not head:
         raise BadInputError(f"{path}: the file is empty; fetch it again")
@@ -43,13 +45,15 @@ def table_segments(path: str) -> list[Segment]:
     return [Segment(path)]
 
 
-def _open(path: str) -> IO[str]:
-    packed = path.lower().endswith(".gz")
-    raw = gzip.open(path, "rb") if packed else open(path, "rb")  # noqa: SIM115 - the caller closes
-    text = io.TextIOWrapper(
-        cast(IO[bytes], raw), encoding="utf-8-sig", errors="surrogateescape", newline=""
-    )
-    return text
+@contextmanager
+def _open(path: str) -> Iterator[IO[str]]:
+    with ExitStack() as stack:
+        raw = cast(IO[bytes], stack.enter_context(open_file(path)))
+        if path.lower().endswith(".gz"):
+            raw = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=raw)))
+        yield stack.enter_context(
+            io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        )
 
 
 def table_columns(path: str, names: ColumnNames) -> Columns:

@@ -15,7 +15,16 @@ from pipelines.config import Validate
 from pipelines.convert_laion import convert_laion
 from pipelines.result import ConversionResult
 from pipelines.validate import validate
-from tests.corpus import documents_of, image_bytes, manifest_of, picture, rejects_of, snapshot
+from tests.corpus import (
+    cli,
+    documents_of,
+    image_bytes,
+    manifest_of,
+    picture,
+    rejects_of,
+    run_cli,
+    snapshot,
+)
 from tests.laion_factory import options, outcomes, pairs, rows, write
 from tests.web import Web, serve
 
@@ -286,6 +295,15 @@ class TestHostileWeb:
         assert result.tally.documents_dropped == {"no-images-left": 12}
         counts = Counter(reason for _, reason in expected if reason != "kept")
         assert result.tally.images_dropped == dict(sorted(counts.items()))
+
+    def test_a_person_is_told_what_to_do(self, web: Web, tmp_path: Path) -> None:
+        source = write(tmp_path / "a.parquet", rows(web, 2, path="/404?{}"))
+        done = run_cli(
+            [*cli("convert-laion"), str(source), "--output", str(tmp_path / "out"),
+             "--allow-private-hosts"]
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "2 images were not fetched: *.outcomes.parquet says why, --retry-" in done.stdout
 
     def test_private_addresses_are_refused_unless_allowed(self, web: Web, tmp_path: Path) -> None:
         before = sum(web.asked().values())

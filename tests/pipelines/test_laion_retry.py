@@ -219,3 +219,33 @@ def test_img2dataset_fetches_the_same_images(web: Web, tmp_path: Path) -> None:
     assert pairs(tmp_path / "theirs") == pairs(tmp_path / "ours")
     statuses = [row["status"] for row in outcomes(tmp_path / "theirs")]
     assert statuses == ["ok"] * 6 + ["http-error", "bad-url", "bad-url"]
+
+
+@pytest.mark.parametrize("layout", ["interleaved", "pairs"])
+def test_a_split_asks_for_its_own_rows_and_is_retried_alone(
+    web: Web, tmp_path: Path, layout: str
+) -> None:
+    table = [{**row, "SITE": f"s{k % 5}"} for k, row in enumerate(mixed(web, 40))]
+    table += [{"URL": "", "TEXT": "no URL", "similarity": 0.3, "SITE": "s0"}]
+    table += [{"URL": web.url("/ok/x.jpg"), "TEXT": "low", "similarity": 0.0, "SITE": "s1"}]
+    source = write(tmp_path / "a.parquet", table)
+    given: dict[str, Any] = {"layout": layout, "split": "train=0.5,val=0.5", "split_by": "SITE"}
+    given |= {"docs_per_shard": 10, "min_caption_similarity": 0.1}
+    result = convert_laion(options(source, tmp_path / "out", **given), quiet=True)
+    assert result.tally.records == 42
+    assert result.tally.documents_dropped["no-url"] == 1
+    assert result.tally.documents_dropped["low-caption-similarity"] == 1
+    assert max(web.asked().values()) == 1  # of no row twice, in whichever split
+    assert "/ok/x.jpg" not in web.asked()
+    parts = [pairs(tmp_path / "out" / name) for name in ("train", "val")]
+    assert all(parts)
+    assert not parts[0].keys() & parts[1].keys()
+    sites = [{table[int(key)]["SITE"] for key in part} for part in parts]
+    assert not sites[0] & sites[1]
+
+    again = convert_laion(options(source, tmp_path / "out", **given, retry_failed=True), quiet=True)
+    assert again.complete
+    assert again.tally.documents == result.tally.documents + 10
+    for name in ("train", "val"):
+        report = validate(Validate(shards=(str(tmp_path / "out" / name),), workers=0))
+        assert report.exit_code == 0

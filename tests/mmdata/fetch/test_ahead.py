@@ -2,6 +2,7 @@
 
 import pytest
 
+from mmdata.errors import MissingExtraError
 from mmdata.fetch import ahead
 from mmdata.fetch.ahead import Fetcher
 from mmdata.fetch.policy import FetchPolicy
@@ -9,6 +10,12 @@ from tests.corpus import picture
 from tests.web import Web
 
 POLICY = FetchPolicy(allow_private_hosts=True, per_host=16, concurrency=32, timeout=10.0)
+
+
+def test_without_aiohttp_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'mmdata\[download\]'"):
+        Fetcher(POLICY)
 
 
 def test_results_come_in_order_whatever_takes_long(web: Web) -> None:
