@@ -117,9 +117,20 @@ def _run_status(options: Status) -> int:
 
 
 def _run_show(options: Show) -> int:
-    from mmdata.show import show
+    from mmdata.show.text import show, show_json
 
-    sys.stdout.write(show(_with_key(options)))
+    options = _with_key(options)
+    if options.json:
+        sys.stdout.write(show_json(options))
+    elif options.preview or sys.stdout.isatty():
+        from rich.console import Console
+
+        from mmdata.show.terminal import show_in_terminal
+
+        console = Console(force_terminal=options.preview or None, highlight=False)
+        show_in_terminal(options, console, preview=not options.no_preview)
+    else:
+        sys.stdout.write(show(options) + "\n")
     return 0
 
 
