@@ -28,7 +28,7 @@ from schemas.document import FORMAT_VERSION
 from schemas.manifest import ExcludedInput, Kind, Layout, Manifest
 
 #: Rough rate of one core.
-_IMAGES_PER_SECOND = 900.0
+_IMAGES_PER_SECOND = 400.0
 
 
 def repair(options: Repair, *, quiet: bool = False) -> ConversionResult:
