@@ -15,6 +15,7 @@ from mmdata.repair.salvage import Found, Row, assign_keys, layout_of, salvage
 from mmdata.shards.naming import KEY_DIGITS, sample_key
 from mmdata.shards.reader import read_samples_table, samples_path
 from mmdata.shards.structure import Damage, Fault, walk
+from mmdata.shards.tar import BLOCK_BYTES
 from mmdata.shards.writer import ShardWriter
 from mmdata.sources.records import Segment
 from mmdata.storage.files import Buffer, exists, open_buffer, open_file, size_of
@@ -143,9 +144,16 @@ def read_rows(path: str) -> list[Row] | None:
         if not exists(beside):
             return None
         columns = read_samples_table(beside, _COLUMNS)
-    except BadInputError:
+    except (BadInputError, UnicodeDecodeError):
         return None  # damaged too: the tar's own headers have to do
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    sound = all(_is_sound(row) for row in rows)
+    return rows if sound else None
+
+
+def _is_sound(row: Row) -> bool:
+    """Whether a row has a value in each column, and its place can be one in a tar."""
+    return None not in row.values() and row["offset"] >= BLOCK_BYTES and row["size"] >= 0
 
 
 def repair_unit(task: UnitTask[RepairRecipe]) -> Iterator[Tick | Alive]:
