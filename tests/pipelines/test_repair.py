@@ -16,10 +16,14 @@ import pytest
 from mmdata.errors import BadInputError, UserError
 from pipelines.config import Validate
 from pipelines.convert import ConversionResult
+from pipelines.convert_laion import convert_laion
+from pipelines.convert_mmc4 import convert_mmc4
+from pipelines.laion_options import ConvertLaion
 from pipelines.repair import repair
 from pipelines.repair_options import Repair
 from pipelines.validate import validate
-from tests.corpus import documents_of, manifest_of
+from tests.corpus import documents_of, make_corpus, manifest_of, picture
+from tests.laion_factory import write
 from tests.shard_factory import (
     Dataset,
     encode,
@@ -79,6 +83,28 @@ class TestSound:
             )
         assert rejects(tmp_path / "out") == []
         assert (result.tally.records, result.tally.images) == (9, 27)
+
+    def test_what_our_converters_wrote_comes_out_byte_for_byte(self, tmp_path: Path) -> None:
+        corpus = make_corpus(tmp_path / "corpus", records=9)
+        convert_mmc4(corpus.options(tmp_path / "in", docs_per_shard=3, key_prefix="a-"), quiet=True)
+        rows = [
+            {"jpg": picture(n, kind="GIF" if n == 2 else "JPEG"), "caption": f"Picture {n}"}
+            for n in range(4)
+        ]
+        options = ConvertLaion(
+            inputs=(str(write(tmp_path / "a.parquet", rows)),),
+            output=str(tmp_path / "pairs"),
+            layout="pairs",
+            fetcher="none",
+            workers=0,
+        )
+        convert_laion(options, quiet=True)
+        for folder in (tmp_path / "in", tmp_path / "pairs"):
+            result = mended(folder, tmp_path / "out" / folder.name)
+            assert (result.tally.notes, result.tally.images_dropped) == ({}, {})
+            for tar in folder.glob("*.tar"):
+                written = tmp_path / "out" / folder.name / tar.name
+                assert written.read_bytes() == tar.read_bytes()
 
     def test_what_is_lost_beside_them_is_restored(self, tmp_path: Path) -> None:
         dataset = make_sound(tmp_path / "in")
