@@ -17,7 +17,7 @@ import msgspec
 
 from mmdata.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_INTERRUPTED, UserError
 from mmdata.repair.describe import contents_of, describe, layout_of
-from mmdata.shards.energon import write_meta, write_tar_index
+from mmdata.shards.energon import META_FILES, write_meta, write_tar_index
 from mmdata.shards.naming import (
     MANIFEST_NAME,
     PLAN_NAME,
@@ -161,10 +161,11 @@ def _index_others(
     options: Index, folder: str, paths: list[str], lease: Lease, result: IndexResult
 ) -> None:
     """Index the shards of one folder that are not indexed yet, then write what is beside all."""
-    remove(os.path.join(folder, name) for name in (MANIFEST_NAME, SIZES_NAME))
     wanted = [
         path for path in paths if options.overwrite or not _stands(path, energon=options.energon)
     ]
+    outdated = META_FILES if wanted else ()
+    remove(os.path.join(folder, name) for name in (MANIFEST_NAME, SIZES_NAME, *outdated))
     tasks = [IndexTask(path, options.energon, lease.path, lease.holder.run) for path in wanted]
     result.kept += len(paths) - len(wanted)
     seconds = sum(size_of(path) for path in wanted) / _BYTES_PER_SECOND
@@ -230,7 +231,7 @@ def index_shard(task: IndexTask) -> Sidecar:
     table = samples_table(rows)
     if not holds(task.lease_path, task.run):
         raise LeaseLostError(f"{path}: another run has taken over; nothing is lost")
-    remove([stem + SIDECAR])
+    remove([stem + SIDECAR, stem + TAR_INDEX])
     write_atomically(stem + SAMPLES, table)
     write_atomically(stem + REJECTS, b"")
     if task.energon:

@@ -143,6 +143,15 @@ class TestRun:
         assert run(folder, overwrite=True).kept == 0
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
+    def test_what_changed_loses_energons_index(self, tmp_path: Path) -> None:
+        folder = openflamingos(tmp_path / "in")
+        run(folder, energon=True)
+        (folder / "000000001.tar").write_bytes(make_tar([("a.json", b"{}")]))
+        run(folder)
+        assert (folder / "000000000.tar.idx").exists()
+        assert not (folder / "000000001.tar.idx").exists()
+        assert not (folder / ".nv-meta" / ".info.json").exists()
+
     def test_damage_is_named(self, tmp_path: Path) -> None:
         folder = openflamingos(tmp_path / "in")
         flip(folder / "000000000.tar", 100)
