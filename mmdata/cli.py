@@ -25,6 +25,7 @@ from mmdata.errors import (
 )
 from pipelines.config import Align, ConvertCustom, ConvertMmc4, Show, Status, Validate
 from pipelines.laion_options import ConvertLaion, FetchImages
+from pipelines.repair_options import Index, Repair
 
 
 def _run_convert_mmc4(options: ConvertMmc4) -> int:
@@ -94,6 +95,24 @@ def _run_validate(options: Validate) -> int:
     return report.exit_code
 
 
+def _run_repair(options: Repair) -> int:
+    from pipelines.repair import repair
+    from pipelines.report import print_conversion
+
+    result = repair(options)
+    print_conversion(result)
+    return result.exit_code
+
+
+def _run_index(options: Index) -> int:
+    from pipelines.index import index
+    from pipelines.report import print_indexed
+
+    result = index(options)
+    print_indexed(result)
+    return result.exit_code
+
+
 def _run_status(options: Status) -> int:
     from pipelines.report import print_status
     from pipelines.status import status
@@ -104,9 +123,20 @@ def _run_status(options: Status) -> int:
 
 
 def _run_show(options: Show) -> int:
-    from mmdata.show import show
+    from mmdata.show.text import show, show_json
 
-    sys.stdout.write(show(_with_key(options)))
+    options = _with_key(options)
+    if options.json:
+        sys.stdout.write(show_json(options))
+    elif options.preview or sys.stdout.isatty():
+        from rich.console import Console
+
+        from mmdata.show.terminal import show_in_terminal
+
+        console = Console(force_terminal=options.preview or None, highlight=False)
+        show_in_terminal(options, console, preview=not options.no_preview)
+    else:
+        sys.stdout.write(show(options) + "\n")
     return 0
 
 
@@ -158,6 +188,8 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "fetch-images": (FetchImages, _run_fetch_images),
     "align": (Align, _run_align),
     "validate": (Validate, _run_validate),
+    "repair": (Repair, _run_repair),
+    "index": (Index, _run_index),
     "status": (Status, _run_status),
     "show": (Show, _run_show),
     "train": (Train, _run_train),

@@ -130,6 +130,8 @@ class Align:
     """Start even if the estimate says that the disk cannot hold the output."""
     log_json: str | None = None
     """Append progress, shards, drops and failures to this file, as JSON lines."""
+    energon: bool = False
+    """Also write what Megatron-Energon reads by: `.tar.idx` beside each shard, and `.nv-meta`."""
     dry_run: bool = False
     """Make the plan, print it, and stop."""
 
@@ -234,10 +236,19 @@ class Show:
     """Seed of the draw."""
     extract: str | None = None
     """Also write the pictures of what is shown to this folder."""
+    json: bool = False
+    """Print a JSON object a sample, a line each, instead."""
+    preview: bool = False
+    """Draw the pictures in half blocks also where the output is no terminal (less -R)."""
+    no_preview: bool = False
+    """Draw no pictures."""
 
     def __post_init__(self) -> None:
         if self.random is not None:
             at_least(self.random, 1, "--random")
+        if self.preview and (self.no_preview or self.json):
+            other = "--no-preview" if self.no_preview else "--json"
+            raise UserError(f"--preview and {other}: choose one, they contradict")
 
 
 def check_roles(roles: str) -> None:

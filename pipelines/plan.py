@@ -9,7 +9,7 @@ into the same folder is refused with the differences.
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -25,7 +25,20 @@ from schemas.document import FORMAT_VERSION
 from schemas.manifest import ExcludedInput, Kind, manifest_fingerprint
 
 
-class SegmentScan(Struct, kw_only=True):
+class ShardScan(Struct, kw_only=True, omit_defaults=True):
+    """What a shard that is an input says of its samples.
+
+    Attributes:
+        layout: of the samples; empty where there are none.
+        first_key, last_key: of the samples; empty where they are no converter's keys in order.
+    """
+
+    layout: Literal["", "interleaved", "pairs"] = ""
+    first_key: str = ""
+    last_key: str = ""
+
+
+class SegmentScan(Struct, kw_only=True, omit_defaults=True):
     """What one pass over a segment found, and a look at its first images.
 
     Attributes:
@@ -37,6 +50,7 @@ class SegmentScan(Struct, kw_only=True):
         probed_found: of these, there.
         probed_bytes: of those files.
         looked_in: where images were looked for.
+        shard: of an input that is a shard.
     """
 
     records: int = 0
@@ -47,6 +61,7 @@ class SegmentScan(Struct, kw_only=True):
     probed_found: int = 0
     probed_bytes: int = 0
     looked_in: str = ""
+    shard: ShardScan | None = None
 
 
 class PlanInput(Struct, kw_only=True):

@@ -48,7 +48,7 @@ class Tally(Struct, kw_only=True):
     other_splits: Annotated[int, Meta(ge=0, description="records of the other splits")] = 0
 
 
-class Sidecar(Struct, kw_only=True, frozen=True):
+class Sidecar(Struct, kw_only=True, frozen=True, omit_defaults=True):
     """`000000000.json`, committed after everything else of its shard."""
 
     format_version: str
@@ -65,6 +65,9 @@ class Sidecar(Struct, kw_only=True, frozen=True):
     source: list[SourceSpan]
     tally: Tally
     fingerprint: Annotated[str, Meta(description="of inputs, options and versions")]
+    indexed: Annotated[
+        bool, Meta(description="the tar was made by others, and only what is beside it by us")
+    ] = False
 
 
 class Reject(Struct, kw_only=True, omit_defaults=True):

@@ -57,7 +57,9 @@ class Member(NamedTuple):
     size: int
 
 
-def walk(data: Slices, report: Callable[[Fault], None], *, ours: bool = False) -> Iterator[Member]:
+def walk(
+    data: Slices, report: Callable[[Fault], None], *, ours: bool = False, start: int = 0
+) -> Iterator[Member]:
     """Every regular member of a tar that is wholly there, in order.
 
     Args:
@@ -65,11 +67,12 @@ def walk(data: Slices, report: Callable[[Fault], None], *, ours: bool = False) -
         report: is called with each fault as it is found.
         ours: the shard is one of ours, so every header must be `member_header`'s and the end mark
             the last thing in the file; otherwise any dialect and tarfile's zero fill will do.
+        start: byte offset of the header to begin at.
     """
     if len(data) == 0:
         report(Fault(Damage.EMPTY_FILE, 0, "", "a tar of at least 1024 bytes", "0 bytes"))
         return iter(())
-    return _Walk(data, report, ours=ours).members()
+    return _Walk(data, report, ours=ours).members(start)
 
 
 class _Walk:

@@ -143,7 +143,8 @@ class _Check:
     def run(self, data: Slices) -> None:
         result, findings = self.result, self.findings
         sidecar = sidecar_rules.read_sidecar(self.beside, findings, owed=self.task.owed)
-        contents = check_structure(data, findings, sidecar.layout if sidecar else None)
+        ours = sidecar is not None and not sidecar.indexed
+        contents = check_structure(data, findings, sidecar.layout if sidecar and ours else None)
         result.num_bytes = len(data)
         result.num_samples = len(contents.keys)
         result.first_key = min(contents.keys, default="")
@@ -218,7 +219,9 @@ class _Check:
             path, expected, got = error.problem
             self.findings.add(error.code, expected, got, key=key, path=path)
             return
-        if self.result.sidecar is not None and not parsed.ours:
+        sidecar = self.result.sidecar
+        indexed = sidecar is not None and sidecar.indexed
+        if sidecar is not None and not parsed.ours and not indexed:
             self.findings.add("DOC001", "format_version, as in all of ours", "none", key=key)
         sound = True
         for code, (path, expected, got) in check_document(parsed):
@@ -231,7 +234,7 @@ class _Check:
         self.result.num_images += sum(payload is not None for payload in parsed.payloads)
         self.pictures.add(parsed, images)
         row = self.rows.get(key)
-        if sound and self.table is not None and row is not None:
+        if sound and self.table is not None and row is not None and not indexed:
             for path, expected, got in row_fits_document(self.table, row, parsed, images):
                 self.findings.add("SIDE013", expected, got, key=key, path=path)
 

@@ -163,12 +163,14 @@ def rows_fit_members(
     if len(table["key"]) != len(keys):
         findings.add("SIDE008", f"{len(keys)} rows, one a sample", f"{len(table['key'])}")
     pictures = sidecar.layout == "pairs"  # whose rows are about the picture
-    if not pictures and _same_places(table, contents):
+    others = IMAGE_EXTENSIONS if pictures else {"json"}
+    some = pictures or sidecar.indexed
+    if not some and _same_places(table, contents):
         return
     here = [
         (key, member.offset, member.size)
         for (key, extension), member in zip(contents.names, contents.members, strict=True)
-        if not pictures or extension in IMAGE_EXTENSIONS
+        if not some or extension in others
     ]
     there = list(zip(table["key"], table["offset"], table["size"], strict=True))
     if here == there:
