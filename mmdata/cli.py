@@ -23,7 +23,7 @@ from mmdata.errors import (
     MMDataError,
     UserError,
 )
-from pipelines.config import Align, ConvertMmc4, Show, Status, Validate
+from pipelines.config import Align, ConvertMmc4, Report, Show, Status, Validate
 
 
 def _run_convert_mmc4(options: ConvertMmc4) -> int:
@@ -54,6 +54,19 @@ def _run_validate(options: Validate) -> int:
     report = validate(options)
     render(report)
     return report.exit_code
+
+
+def _run_report(options: Report) -> int:
+    from pipelines.report_html import report
+
+    result = report(options)
+    print(
+        f"{result.path}: {result.documents:,} documents in {result.shards:,} shards, "
+        f"{result.shown:,} of them to look at ({result.bytes / 1e6:.1f} MB); open it in a browser"
+    )
+    if result.problems:
+        print(f"{result.problems:,} shards could not be read; the page names them")
+    return result.exit_code
 
 
 def _run_status(options: Status) -> int:
@@ -116,6 +129,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "convert-mmc4": (ConvertMmc4, _run_convert_mmc4),
     "align": (Align, _run_align),
     "validate": (Validate, _run_validate),
+    "report": (Report, _run_report),
     "status": (Status, _run_status),
     "show": (Show, _run_show),
     "train": (Train, _run_train),
