@@ -90,7 +90,9 @@ def report(options: Report) -> ReportResult:
     summary = _summarise_all(tasks, options, num_random)
     if not summary.shards:
         first = summary.problems[0]
-        raise UserError(f"no shard can be read; the first of {len(paths):,}: {first[0]}: {first[1]}")
+        raise UserError(
+            f"no shard can be read; the first of {len(paths):,}: {first[0]}: {first[1]}"
+        )
     alignment = {path: folder.alignment for folder, group in folders for path in group}
     tokens: TokenCount | None = None
     if tokenizer is not None and options.tokenizer is not None:
@@ -151,9 +153,7 @@ def _folders(paths: Sequence[str]) -> list[tuple[Folder, list[str]]]:
     found = []
     for parent, group in groups.items():
         manifest = read_manifest(parent)
-        captions = manifest is not None and (
-            manifest.kind == "laion" or manifest.layout == "pairs"
-        )
+        captions = manifest is not None and (manifest.kind == "laion" or manifest.layout == "pairs")
         alignment = _alignment(group, captions=captions)
         folder = Folder(path=parent, shards=len(group), alignment=alignment, manifest=manifest)
         found.append((folder, group))

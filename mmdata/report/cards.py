@@ -208,7 +208,8 @@ def _pair(document: ShownDocument, image: ShownImage, scale: HeatScale) -> Marku
         sign = "+" if image.margin >= 0 else ""
         margin = f"margin {sign}{numbers.cosine(image.margin)}"
         facts += [" ", element("span", margin, class_="muted")]
-    size = f"{image.width} × {image.height} {image.format}, {numbers.num_bytes(image.num_bytes)}"
+    size = f"{image.width} {numbers.TIMES} {image.height} {image.format}"
+    size += f", {numbers.num_bytes(image.num_bytes)}"
     lines: list[Child] = [
         element("p", facts),
         element(
@@ -219,10 +220,13 @@ def _pair(document: ShownDocument, image: ShownImage, scale: HeatScale) -> Marku
     ]
     if image.unused:
         lines.append(element("p", f"not trained on: {image.unused}", class_="chip warn"))
-    lines.append(element("p", size, class_="where"))
-    lines += [
+    origin = [
         element("p", text, class_="where", dir="auto") for text in (image.name, image.url) if text
     ]
+    if origin:
+        lines.append(element("details", element("summary", size), origin, class_="where"))
+    else:
+        lines.append(element("p", size, class_="where"))
     return element("li", _picture(document, image), element("div", *lines))
 
 
@@ -277,7 +281,9 @@ def _matrix(document: ShownDocument, number: int, scale: HeatScale) -> Markup | 
             role="region",
             aria_label=f"Similarity matrix of {document.key}",
         ),
-        element("p", f"cut to {len(rows)} × {columns}", class_="muted") if cut else None,
+        element("p", f"cut to {len(rows)} {numbers.TIMES} {columns}", class_="muted")
+        if cut
+        else None,
     )
 
 

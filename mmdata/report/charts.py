@@ -5,6 +5,7 @@ numbers in a table behind it. Its size is written into it, so that nothing moves
 360 px are the width of a phone, and wider pages put several side by side.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,11 +13,22 @@ from mmdata.report import numbers
 from mmdata.report.distribution import Bar, Distribution
 from mmdata.report.markup import Markup, element
 from mmdata.report.numbers import Format
+from mmdata.report.svg import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    drawing,
+    label,
+    line,
+    number_of,
+)
 
-WIDTH, HEIGHT = 360, 168  # px
-_LEFT, _RIGHT, _TOP, _BOTTOM = 36.0, 8.0, 14.0, 24.0
 _MAX_TICKS = 5
 _GAP = 1.0
+_ROUND_STEPS = [part * 10.0**power for power in range(-3, 5) for part in (1, 2, 5)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,22 +82,21 @@ def summary(chart: Chart, distribution: Distribution) -> str:
     low, high = distribution.quantile(0.05), distribution.quantile(0.95)
     return (
         f"median {show(distribution.quantile(0.5))} · mean {mean(distribution.mean)} · "
-        f"5–95% {show(low)} to {show(high)}"
+        f"5\u201395% {show(low)} to {show(high)}"
     )
 
 
 def histogram(chart: Chart, bars: Sequence[Bar], distribution: Distribution) -> Markup:
     """The SVG."""
     top = _nice_above(max(bar.count for bar in bars))
-    width = (WIDTH - _LEFT - _RIGHT) / len(bars)
-    floor = HEIGHT - _BOTTOM
-    height = floor - _TOP
+    width = (WIDTH - LEFT - RIGHT) / len(bars)
+    floor = HEIGHT - BOTTOM
+    height = floor - TOP
     drawn = []
-    for line in (top, top / 2):
-        y = floor - height * line / top
-        drawn.append(_line(_LEFT, y, WIDTH - _RIGHT, y, "grid"))
-        label = numbers.compact(line)
-        drawn.append(_text(_LEFT - 5, y + 3.5, label, "tick", "end"))
+    for value in (top, top / 2):
+        y = floor - height * value / top
+        drawn.append(line(LEFT, y, WIDTH - RIGHT, y, "grid"))
+        drawn.append(label(LEFT - 5, y + 3.5, numbers.compact(value), "tick", "end"))
     for number, bar in enumerate(bars):
         tall = height * bar.count / top
         if bar.count:
@@ -96,24 +107,17 @@ def histogram(chart: Chart, bars: Sequence[Bar], distribution: Distribution) -> 
                 "rect",
                 element("title", f"{hint} ({numbers.share(bar.count, distribution.size)})"),
                 class_="bar open" if bar.open_ended else "bar",
-                x=_number(_LEFT + number * width + _GAP / 2),
-                y=_number(floor - tall),
-                width=_number(max(width - _GAP, 0.5)),
-                height=_number(tall),
+                x=number_of(LEFT + number * width + _GAP / 2),
+                y=number_of(floor - tall),
+                width=number_of(max(width - _GAP, 0.5)),
+                height=number_of(tall),
             )
         )
-    drawn.append(_line(_LEFT, floor, WIDTH - _RIGHT, floor, "axis"))
-    drawn += _ticks(chart, bars, width, floor)
-    drawn += _mark(chart, bars, width, floor)
-    return element(
-        "svg",
-        *drawn,
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
-        width=WIDTH,
-        height=HEIGHT,
-        role="img",
-        aria_label=f"Histogram of {distribution.size:,} {chart.of}: {summary(chart, distribution)}",
-    )
+    drawn.append(line(LEFT, floor, WIDTH - RIGHT, floor, "axis"))
+    drawn += _ticks(chart, bars, distribution, width)
+    drawn += _mark(chart, bars, distribution, width)
+    words = f"Histogram of {distribution.size:,} {chart.of}: {summary(chart, distribution)}"
+    return drawing(words, drawn)
 
 
 def table(chart: Chart, bars: Sequence[Bar], size: int) -> Markup:
@@ -151,35 +155,70 @@ def label_of(chart: Chart, bar: Bar, distribution: Distribution) -> str:
     return f"{chart.values(bar.low)} to {chart.values(bar.high)}"
 
 
-def _ticks(chart: Chart, bars: Sequence[Bar], width: float, floor: float) -> list[Markup]:
-    """Labels: below the middle of a bar of one number, below the edge of a bar of many."""
-    single = all(bar.high - bar.low == 1 for bar in bars if not bar.open_ended)
-    middle = width / 2 if single and chart.ticks in (numbers.count, numbers.compact) else 0.0
-    every = -(-len(bars) // _MAX_TICKS)
+def _ticks(
+    chart: Chart, bars: Sequence[Bar], distribution: Distribution, width: float
+) -> list[Markup]:
+    """Labels: below the middle of a bar of one number, else at round values."""
+    floor = HEIGHT - BOTTOM
+    if distribution.scale == "count" and bars[0].high - bars[0].low == 1:
+        every = -(-len(bars) // _MAX_TICKS)
+        shown = list(range(0, len(bars), every))
+        places = [LEFT + (number + 0.5) * width for number in shown]
+        labels = [
+            ("≥\u2009" if bars[n].open_ended else "") + chart.ticks(bars[n].low) for n in shown
+        ]
+    else:
+        values = _round_values(bars, distribution)
+        places = [_place(value, bars, distribution, width) for value in values]
+        labels = [chart.ticks(value) for value in values]
     drawn = []
-    for number in range(0, len(bars), every):
-        bar = bars[number]
-        x = _LEFT + number * width + middle
-        sign = "≥" if bar.open_ended else ""
-        drawn.append(_line(x, floor, x, floor + 3, "axis"))
-        drawn.append(_text(x, floor + 15, sign + chart.ticks(bar.low), "tick", "middle"))
+    for x, words in zip(places, labels, strict=True):
+        drawn.append(line(x, floor, x, floor + 3, "axis"))
+        drawn.append(label(x, floor + 15, words, "tick", "middle"))
     return drawn
 
 
-def _mark(chart: Chart, bars: Sequence[Bar], width: float, floor: float) -> list[Markup]:
+def _round_values(bars: Sequence[Bar], distribution: Distribution) -> list[float]:
+    """At most six round numbers within what the bars span."""
+    low, high = bars[0].low, next(bar for bar in reversed(bars) if not bar.open_ended).high
+    if distribution.scale == "octave":
+        powers = [10.0**power for power in range(14)]
+        for parts in ((1, 2, 5), (1, 3), (1,)):
+            values = [part * power for power in powers for part in parts]
+            inside = [value for value in values if low <= value <= high]
+            if len(inside) <= _MAX_TICKS + 1:
+                return inside or [low]
+        return inside[:: -(-len(inside) // _MAX_TICKS)]
+    step = next(step for step in _ROUND_STEPS if (high - low) / step <= _MAX_TICKS)
+    first = math.ceil(low / step - 1e-9)
+    return [step * number for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _place(value: float, bars: Sequence[Bar], distribution: Distribution, width: float) -> float:
+    """Where a value stands on the axis, px."""
+    low, high = bars[0].low, bars[0].high
+    if distribution.scale == "octave":
+        number = math.log(value / low) / math.log(high / low)
+    else:
+        number = (value - low) / (high - low)
+    return LEFT + number * width
+
+
+def _mark(
+    chart: Chart, bars: Sequence[Bar], distribution: Distribution, width: float
+) -> list[Markup]:
     """A line at a value, if the chart reaches there."""
     if chart.mark is None or not bars[0].low <= chart.mark[0] <= bars[-1].high:
         return []
-    value, label = chart.mark
-    place = (value - bars[0].low) / (bars[0].high - bars[0].low)
-    x = _LEFT + place * width
-    if x > WIDTH - _RIGHT:
+    value, words = chart.mark
+    x = _place(value, bars, distribution, width)
+    if x > WIDTH - RIGHT:
         return []
     anchor = "start" if x < WIDTH * 0.6 else "end"
     shift = 4 if anchor == "start" else -4
     return [
-        _line(x, _TOP - 8, x, floor, "mark"),
-        _text(x + shift, _TOP - 3, label, "tick marked", anchor),
+        line(x, TOP - 10, x, HEIGHT - BOTTOM, "mark"),
+        label(x + shift, TOP - 4, words, "tick marked", anchor),
     ]
 
 
@@ -189,18 +228,3 @@ def _nice_above(value: float) -> float:
     while power * 10 < value:
         power *= 10
     return next(step * power for step in (1, 2, 4, 6, 8, 10) if step * power >= value)
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
-    places = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
-    return element("line", class_=kind, **{name: _number(at) for name, at in places.items()})
-
-
-def _text(x: float, y: float, label: str, kind: str, anchor: str) -> Markup:
-    return element(
-        "text", label, x=_number(x), y=_number(y), class_=kind, text_anchor=anchor, aria_hidden="true"
-    )
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".")

@@ -8,11 +8,13 @@ has every reason; the drawing joins the smallest.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from mmdata.report import numbers
 from mmdata.report.markup import Markup, element, shortened
+from mmdata.report.svg import label, number_of
 
-_TALL = 150.0  # px; what came in
+_TALL = 132.0  # px; what came in
 _BAR = 12.0
 _WIDE_STEP = 424.0
 _NARROW_STEP = 330.0
@@ -62,7 +64,7 @@ def flow(stages: Sequence[Stage], what: str) -> Markup:
 def in_words(stages: Sequence[Stage], what: str) -> str:
     """What the drawing shows, for those who do not see it."""
     parts = [f"{stages[0].size:,} {what}: {stages[0].name}"]
-    for before, after in zip(stages, stages[1:], strict=False):
+    for before, after in pairwise(stages):
         lost = sum(before.dropped.values())
         parts.append(f"{lost:,} dropped, {after.size:,} {after.name}")
     return "; ".join(parts)
@@ -95,7 +97,7 @@ def _draw(stages: Sequence[Stage], words: str, *, wide: bool) -> Markup:
     return element(
         "svg",
         *drawn,
-        viewBox=f"0 0 {_number(width)} {_number(height)}",
+        viewBox=f"0 0 {number_of(width)} {number_of(height)}",
         width=round(width),
         height=round(height),
         class_="flow wide" if wide else "flow narrow",
@@ -113,14 +115,14 @@ def _bar(stage: Stage, whole: int, x: float, top: float, *, at_end: bool) -> lis
             "rect",
             element("title", f"{stage.size:,} {stage.name}"),
             class_="stage",
-            x=_number(x),
-            y=_number(top),
-            width=_number(_BAR),
-            height=_number(tall),
+            x=number_of(x),
+            y=number_of(top),
+            width=number_of(_BAR),
+            height=number_of(tall),
             rx=1.5,
         ),
-        _label(at, top - 26, stage.name, "tick", anchor),
-        _label(at, top - 9, numbers.count(stage.size), "size", anchor),
+        label(at, top - 26, stage.name, "tick", anchor),
+        label(at, top - 9, numbers.count(stage.size), "size", anchor),
     ]
 
 
@@ -164,7 +166,7 @@ def _bands_drawn(bands: Sequence[_Band], left: float, top: float, step: float) -
             middle = band.top + min(band.tall / 2, band.tall - 4) + 4
             at = (start + end) / 2
             if band.tall > 18:
-                drawn.append(_label(at, middle, numbers.share(band.size, whole), "on", "middle"))
+                drawn.append(label(at, middle, numbers.share(band.size, whole), "on", "middle"))
         elif not kept:
             drawn += _drop_label(band, end, whole)
         source += band.depth
@@ -175,29 +177,21 @@ def _drop_label(band: _Band, x: float, whole: int) -> list[Markup]:
     end = element(
         "rect",
         class_="end",
-        x=_number(x),
-        y=_number(band.top),
+        x=number_of(x),
+        y=number_of(band.top),
         width=4,
-        height=_number(band.tall),
+        height=number_of(band.tall),
     )
     y = band.top + max(band.tall, 1.5) / 2 + 4
     reason = element("tspan", shortened(band.label, _MAX_LABEL), class_="reason")
     size = element("tspan", f"\u2002{band.size:,} · {numbers.share(band.size, whole)}")
-    return [end, _label(x + 10, y, [reason, size], "drop", "start")]
+    return [end, label(x + 10, y, [reason, size], "drop", "start")]
 
 
 def _ribbon(x1: float, y1: float, x2: float, y2: float, tall: float) -> str:
     """A band of even height from one edge to another."""
     half = (x1 + x2) / 2
     points = [x1, y1, half, y1, half, y2, x2, y2, tall]
-    a, b, c, d, e, f, g, h, v = (_number(value) for value in points)
-    low, high = _number(y2 + tall), _number(y1 + tall)
+    a, b, c, d, e, f, g, h, v = (number_of(value) for value in points)
+    low, high = number_of(y2 + tall), number_of(y1 + tall)
     return f"M{a} {b}C{c} {d} {e} {f} {g} {h}v{v}C{e} {low} {c} {high} {a} {high}z"
-
-
-def _label(x: float, y: float, words: str | Sequence[Markup], kind: str, anchor: str) -> Markup:
-    return element("text", words, x=_number(x), y=_number(y), class_=kind, text_anchor=anchor)
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".")

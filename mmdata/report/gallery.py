@@ -193,7 +193,7 @@ def _describe(
     )
     reason, drops = verdicts(rows, 0, alignment, policy)
     images = [_image(row, number, drops) for number in range(min(num_images, MAX_IMAGES))]
-    member = f" › {row['source_member']}" if row["source_member"] else ""
+    member = f" > {row['source_member']}" if row["source_member"] else ""
     return ShownDocument(
         key=row["key"],
         shard=one.shard,

@@ -45,7 +45,9 @@ def shortened(value: str, limit: int) -> str:
     return value if len(value) <= limit else f"{value[: limit - 1]}…"
 
 
-def element(name: str, /, *children: Child, **attributes: str | int | float | bool | None) -> Markup:
+def element(
+    name: str, /, *children: Child, **attributes: str | int | float | bool | None
+) -> Markup:
     """One element.
 
     Args:

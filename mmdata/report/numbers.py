@@ -5,6 +5,9 @@ from collections.abc import Callable
 
 Format = Callable[[float], str]
 
+DASH = "\u2013"  # where there is no number
+TIMES = "\u00d7"
+
 _BYTES = ("B", "kB", "MB", "GB", "TB", "PB")
 _LARGE = ("", "k", "M", "G")
 
@@ -47,7 +50,7 @@ def decimal(value: float) -> str:
 def share(part: float, whole: float) -> str:
     """12.3%; never 0% of something or 100% of not all."""
     if not whole:
-        return "–"
+        return DASH
     ratio = part / whole
     if 0 < ratio < 0.001:
         return "<0.1%"

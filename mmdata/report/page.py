@@ -17,15 +17,18 @@ from mmdata.report.contents import Contents
 from mmdata.report.distribution import Distribution
 from mmdata.report.markup import Markup, element, joined, raw
 from mmdata.report.sections import findings, notices, overview, pipeline, provenance, section
+from mmdata.report.series import series
+from mmdata.report.shares import shares
 
 _SECTIONS = {
     "overview": "Overview",
     "flow": "Flow",
     "distributions": "Distributions",
     "findings": "Findings",
-    "gallery": "Gallery",
     "provenance": "Provenance",
+    "gallery": "Gallery",
 }
+_MAX_POINTS = 60
 
 
 def render(contents: Contents) -> bytes:
@@ -48,7 +51,7 @@ def render(contents: Contents) -> bytes:
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("meta", name="referrer", content="no-referrer"),
-        element("title", f"{contents.title} – dataset report"),
+        element("title", f"{contents.title} - dataset report"),
         element("link", rel="icon", href="data:,"),
         raw("style", style),
         raw("script", script),
@@ -64,8 +67,8 @@ def render(contents: Contents) -> bytes:
             pipeline(contents),
             distributions(contents),
             findings(contents),
-            gallery(contents),
             provenance(contents),
+            gallery(contents),
             id="main",
         ),
         element("footer", element("p", "Made by mmdata report; it loads nothing from anywhere.")),
@@ -100,21 +103,21 @@ def _header(contents: Contents) -> Markup:
         )
         for value, words in (("auto", "Auto"), ("light", "Light"), ("dark", "Dark"))
     ]
+    theme = element("legend", "Theme", class_="hidden")
     return joined(
         [
             element(
                 "header",
-                element("p", "Dataset report", class_="kicker"),
-                element("h1", contents.title),
-                element("p", " · ".join(parts), class_="muted"),
+                element(
+                    "div",
+                    element("p", "Dataset report", class_="kicker"),
+                    element("h1", contents.title),
+                    element("p", " · ".join(parts), class_="muted"),
+                ),
+                element("fieldset", theme, themes, id="theme"),
                 class_="top",
             ),
-            element(
-                "div",
-                element("nav", element("ul", links), aria_label="Sections"),
-                element("fieldset", element("legend", "Theme", class_="hidden"), themes, id="theme"),
-                class_="bar-top",
-            ),
+            element("nav", element("ul", links), aria_label="Sections"),
         ]
     )
 
@@ -124,11 +127,16 @@ def distributions(contents: Contents) -> Markup:
     drawn = []
     for name, chart in _charts(contents).items():
         drawn.append(figure(chart, contents.summary.distributions[name]))
+        if name == "image_bytes":
+            formats = contents.summary.formats
+            drawn.append(shares("c-formats", "Formats of image files", formats, "images"))
     if contents.tokens is not None:
         drawn.append(_tokens(contents))
-    return section(
-        "distributions", "Distributions", element("div", *drawn, class_="charts")
-    )
+    points = _by_shard(contents)
+    if len(points) > 1:
+        note = "Shards that stand apart from the others may have been made in another way."
+        drawn.append(series("c-shards", "Mean similarity across the shards", points, note))
+    return section("distributions", "Distributions", element("div", *drawn, class_="charts"))
 
 
 def _charts(contents: Contents) -> dict[str, Chart]:
@@ -162,7 +170,7 @@ def _charts(contents: Contents) -> dict[str, Chart]:
             of="images",
             values=size,
             ticks=size,
-            mark=(policy.min_image_bytes, "training’s least"),
+            mark=(policy.min_image_bytes, "training's least"),
         ),
         "similarity": Chart(
             id="c-similarity",
@@ -170,7 +178,7 @@ def _charts(contents: Contents) -> dict[str, Chart]:
             of="images",
             values=cos,
             ticks=numbers.short_cosine,
-            mark=(policy.min_similarity, "training’s least"),
+            mark=(policy.min_similarity, "training's least"),
             note=f"{below:.1%} of the images are below {policy.min_similarity:g}.",
         ),
         "margin": Chart(
@@ -186,6 +194,21 @@ def _charts(contents: Contents) -> dict[str, Chart]:
             ),
         ),
     }
+
+
+def _by_shard(contents: Contents) -> list[tuple[str, float]]:
+    """Mean similarity of at most 60 runs of shards, in order; those without images left out."""
+    lines = sorted(contents.summary.by_shard.items())
+    size = -(-len(lines) // _MAX_POINTS) or 1
+    points = []
+    for start in range(0, len(lines), size):
+        run = lines[start : start + size]
+        images = sum(counts[1] for _, counts in run)
+        if images:
+            first, last = run[0][0], run[-1][0]
+            name = f"shard {first:,}" if first == last else f"shards {first:,} to {last:,}"
+            points.append((name, sum(counts[2] for _, counts in run) / images))
+    return points
 
 
 def _share_negative(margin: Distribution) -> float:

@@ -18,9 +18,7 @@ _MAX_CHARS = 200
 def section(identity: str, title: str, *children: Child) -> Markup:
     """A section with its heading."""
     heading = element("h2", title, id=f"{identity}-title")
-    return element(
-        "section", heading, *children, id=identity, aria_labelledby=f"{identity}-title"
-    )
+    return element("section", heading, *children, id=identity, aria_labelledby=f"{identity}-title")
 
 
 def notices(contents: Contents) -> Markup | None:
@@ -50,13 +48,14 @@ def overview(contents: Contents) -> Markup:
     similarity = summary.distributions["similarity"]
     errors, warnings = severities(contents)
     tiles = [
-        _tile("documents", numbers.count(summary.documents), _of_shards(contents)),
+        _tile("shards", numbers.count(summary.shards), _read(contents)),
+        _tile("documents", numbers.count(summary.documents), _of_records(summary)),
         _tile("images", numbers.count(summary.images), _formats(summary)),
         _tile("sentences", numbers.count(summary.sentences), numbers.num_bytes(summary.text_bytes)),
         _tile("image files", numbers.num_bytes(summary.image_bytes), _reencoded(summary)),
         _tile(
             "mean similarity",
-            numbers.cosine(similarity.mean) if similarity.size else "–",
+            numbers.cosine(similarity.mean) if similarity.size else numbers.DASH,
             f"median {numbers.cosine(similarity.quantile(0.5))}" if similarity.size else "",
         ),
         _tile(
@@ -86,11 +85,16 @@ def severities(contents: Contents) -> tuple[int, int]:
     return errors, sum(count.findings for count in counts) - errors
 
 
-def _of_shards(contents: Contents) -> str:
-    text = f"in {numbers.plural(contents.summary.shards, 'shard')}"
-    if contents.summary.tar_bytes:
-        text += f", {numbers.num_bytes(contents.summary.tar_bytes)}"
-    return text
+def _read(contents: Contents) -> str:
+    summary = contents.summary
+    text = numbers.num_bytes(summary.tar_bytes) if summary.num_sidecars else ""
+    if summary.shards != contents.num_shards:
+        text += f" of {contents.num_shards:,} asked for"
+    return text.strip()
+
+
+def _of_records(summary: Summary) -> str:
+    return f"of {summary.tally.records:,} records" if _knows_input(summary) else ""
 
 
 def _formats(summary: Summary) -> str:
@@ -167,7 +171,8 @@ def pipeline(contents: Contents) -> Markup:
         )
     lead = (
         f"Training is forecast with the trainer's own selection: similarity at least "
-        f"{policy.min_similarity:g}, files of at least {numbers.num_bytes(policy.min_image_bytes)}, "
+        f"{policy.min_similarity:g}, "
+        f"files of at least {numbers.num_bytes(policy.min_image_bytes)}, "
         f"{policy.min_images} to {policy.max_images} images a document."
     )
     if summary.training.single_image:
@@ -213,7 +218,7 @@ def _reasons(contents: Contents, way: Sequence[Stage], what: str) -> Markup:
 def _examples(rejects: Iterable[Reject]) -> Markup:
     lines = []
     for reject in rejects:
-        member = f" › {reject.member}" if reject.member else ""
+        member = f" > {reject.member}" if reject.member else ""
         where = f"{reject.file}{member}, record {reject.record}"
         image = f", image {reject.image}" if reject.image else ""
         detail = f": {reject.detail}" if reject.detail else ""
@@ -281,7 +286,7 @@ def _rule_row(rule: RuleFound, shown: Sequence[FindingShown]) -> Markup:
         element("td", element("span", rule.severity, class_=f"chip {_severity(rule.severity)}")),
         element("td", numbers.count(rule.findings), class_="num"),
         element("td", numbers.count(rule.shards), class_="num"),
-        element("td", f"{rule.meaning} – {rule.remedy}", detail if shown else None),
+        element("td", f"{rule.meaning}: {rule.remedy}", detail if shown else None),
     )
 
 

@@ -227,5 +227,3 @@ def add_tally(total: Tally, part: Tally) -> None:
 
 def _place_of(reject: Reject) -> tuple[str, str, int, str]:
     return reject.file, reject.member, reject.record, reject.image
-
-

@@ -62,7 +62,7 @@ def load_tokenizer(path: str) -> "Tokenizer":
     try:
         tokenizer: Tokenizer = Tokenizer.from_file(file)
     # The library raises plain Exception for a file that it cannot read, and nothing narrower.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise UserError(f"--tokenizer {file}: not a {_FILE}: {error}") from error
     tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True

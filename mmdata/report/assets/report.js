@@ -10,6 +10,12 @@ document.addEventListener('DOMContentLoaded', () => {
     else document.documentElement.dataset.theme = value;
   });
 
+  // A wide matrix opens where its first chosen value is.
+  for (const cell of document.querySelectorAll('.heat tr:first-child .on')) {
+    const box = cell.closest('.scroll');
+    box.scrollLeft = cell.offsetLeft + cell.offsetWidth + 40 - box.clientWidth;
+  }
+
   const form = document.getElementById('filters');
   if (!form) return;
   const holder = document.getElementById('cards');
