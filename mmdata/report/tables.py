@@ -57,6 +57,7 @@ class SamplesTable:
             self._columns = {name: table.column(name).combine_chunks() for name in _WANTED}
         except (OSError, KeyError, pa.ArrowException) as error:
             raise BadInputError(f"{path}: not a samples table: {error}") from error
+        self._check_types()
         self.num_documents = int(table.num_rows)
         self.offsets: list[int] = self._offsets("matched")
         for name in (*_LISTS, "reencoded"):
@@ -64,25 +65,27 @@ class SamplesTable:
                 raise BadInputError(f"{path}: `{name}` and `matched` differ in length in a row")
 
     def column(self, name: str) -> list[Any]:
-        """A plain column, or a list column with its lists one behind the other."""
+        """A plain column, or a list column with its lists one behind the other.
+
+        Raises:
+            BadInputError: a value is missing (but for a margin, which need not exist), or a text
+                is not UTF-8.
+        """
         array = self._columns[name]
         if SAMPLES_COLUMNS[name][0].startswith("list<"):
             array = array.flatten()
-        values: list[Any] = array.to_pylist()
+        if array.null_count and name != "margin":
+            raise BadInputError(f"{self.path}: a value of `{name}` is missing")
+        try:
+            values: list[Any] = array.to_pylist()
+        except UnicodeDecodeError as error:
+            raise BadInputError(f"{self.path}: `{name}` is not UTF-8") from error
         return values
 
     def image_rows(self) -> ImageRows:
-        """What selection asks for.
-
-        Raises:
-            BadInputError: a value is missing.
-        """
-        names = ("image_bytes", "matched", "similarity")
-        columns = {name: self.column(name) for name in ("sentences", *names)}
-        for name, values in columns.items():
-            if None in values:
-                raise BadInputError(f"{self.path}: a value of `{name}` is missing")
-        return ImageRows(self.offsets, **columns)
+        """What selection asks for."""
+        names = ("sentences", "image_bytes", "matched", "similarity")
+        return ImageRows(self.offsets, **{name: self.column(name) for name in names})
 
     def row(self, number: int) -> dict[str, Any]:
         """One row: values, and lists of values.
@@ -94,6 +97,15 @@ class SamplesTable:
             return {name: array[number].as_py() for name, array in self._columns.items()}
         except UnicodeDecodeError as error:
             raise BadInputError(f"{self.path}: row {number} is not UTF-8") from error
+
+    def _check_types(self) -> None:
+        for name, array in self._columns.items():
+            inner = getattr(array.type, "value_type", None)
+            got = str(array.type) if inner is None else f"list<{inner}>"
+            if got != SAMPLES_COLUMNS[name][0]:
+                raise BadInputError(
+                    f"{self.path}: expected `{name}` to be {SAMPLES_COLUMNS[name][0]}, got {got}"
+                )
 
     def _offsets(self, name: str) -> list[int]:
         array = self._columns[name]
