@@ -76,6 +76,13 @@ def convert(out: Path) -> None:
     run("mmdata", "validate", out / "damaged", expect=1)
 
 
+def look(out: Path) -> None:
+    """All of it on one page, for a browser."""
+    title("last: the whole dataset on one page")
+    run("mmdata", "report", out / "shards", "--output", out / "report.html", "--title",
+        "The MMC4 sample")  # fmt: skip
+
+
 def train(out: Path) -> None:
     """A tiny Flamingo on those shards: trained, stopped, resumed, asked."""
     shards, models, folder = out / "shards", out / "models", out / "run"
@@ -120,7 +127,11 @@ def main() -> None:
     convert(arguments.output)
     if not arguments.no_training:
         train(arguments.output)
-    print(f"\ndone in {time.monotonic() - start:.0f} s; everything is in {arguments.output}/")
+    look(arguments.output)
+    print(
+        f"\ndone in {time.monotonic() - start:.0f} s; everything is in {arguments.output}/; "
+        f"open {arguments.output}/report.html"
+    )
 
 
 if __name__ == "__main__":
