@@ -15,8 +15,11 @@ from mmdata.report.cards import gallery
 from mmdata.report.charts import Chart, figure
 from mmdata.report.contents import Contents
 from mmdata.report.distribution import Distribution
+from mmdata.report.findings import findings
 from mmdata.report.markup import Markup, element, joined, raw
-from mmdata.report.sections import findings, notices, overview, pipeline, provenance, section
+from mmdata.report.pipeline import pipeline
+from mmdata.report.provenance import provenance
+from mmdata.report.sections import notices, overview, section
 from mmdata.report.series import series
 from mmdata.report.shares import shares
 
@@ -130,6 +133,7 @@ def distributions(contents: Contents) -> Markup:
         if name == "image_bytes":
             formats = contents.summary.formats
             drawn.append(shares("c-formats", "Formats of image files", formats, "images"))
+            drawn.append(shares("c-kept", "Image files as they came", _kept(contents), "images"))
     if contents.tokens is not None:
         drawn.append(_tokens(contents))
     points = _by_shard(contents)
@@ -194,6 +198,12 @@ def _charts(contents: Contents) -> dict[str, Chart]:
             ),
         ),
     }
+
+
+def _kept(contents: Contents) -> dict[str, int]:
+    """How many of the source's files are in the shards byte for byte."""
+    again = contents.summary.reencoded
+    return {"unchanged": contents.summary.images - again, "re-encoded": again}
 
 
 def _by_shard(contents: Contents) -> list[tuple[str, float]]:
