@@ -32,9 +32,10 @@ from mmdata.shards.reader import samples_path
 from mmdata.storage.atomic import write_atomically
 from mmdata.storage.files import exists
 from mmdata.validation.documents import Unreadable
-from pipelines.config import Report, Validate
+from pipelines.config import Validate
 from pipelines.engine import UnitAgain, UnitDone, UnitFailure, choose_workers, run_units
 from pipelines.events import Alive, alive_while
+from pipelines.report_options import Report
 from pipelines.validate import find_shards, validate
 
 _SHARDS_PER_UNIT = 50

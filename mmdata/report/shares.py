@@ -13,12 +13,15 @@ _MAX_KINDS = 12
 def shares(identity: str, title: str, counts: Mapping[str, int], of: str) -> Markup:
     """How many there are of each kind: a table whose rows have bars, the most first."""
     whole = sum(counts.values())
-    most = max(counts.values(), default=1)
+    heading = element("h3", title, id=identity)
+    if not whole:
+        return element("figure", heading, element("p", f"No {of}."), class_="chart panel")
+    most = max(counts.values())
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MAX_KINDS]
     rows = []
     for name, number in ordered:
         bar = element(
-            "rect", class_="bar", width=number_of(max(1.0, _SHARE * number / most)), height=12, rx=2
+            "rect", class_="bar", width=number_of(_SHARE * number / most), height=12, rx=2
         )
         drawn = element(
             "svg", bar, viewBox=f"0 0 {_SHARE} 12", width=_SHARE, height=12, aria_hidden="true"
@@ -44,7 +47,6 @@ def shares(identity: str, title: str, counts: Mapping[str, int], of: str) -> Mar
         element("thead", element("tr", heads)),
         element("tbody", rows),
     )
-    heading = element("h3", title, id=identity)
     return element(
         "figure", heading, body, class_="chart panel", role="group", aria_labelledby=identity
     )

@@ -10,15 +10,27 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mmdata.errors import UserError
-from pipelines.config import Report
+from pipelines.convert_laion import convert_laion
 from pipelines.report_html import report
+from pipelines.report_options import Report
 from tests.corpus import environment
+from tests.laion_factory import options as laion_options
 from tests.report_factory import write_report
-from tests.shard_factory import Dataset, flip, make_dataset, make_document, make_shard_of
+from tests.shard_factory import (
+    Dataset,
+    flip,
+    make_dataset,
+    make_document,
+    make_image,
+    make_shard_of,
+)
 
 #: The synthetic datasets, and what more of them may cost.
 FEW_SHARDS, MANY_SHARDS, NUM_DOCUMENTS = 20, 1_000, 200
@@ -171,3 +183,42 @@ def make_many(folder: Path, num_shards: int) -> None:
         for ending in (".tar", ".samples.parquet", ".rejects.jsonl", ".json"):
             os.link(made.path(0, ending), made.path(number, ending))
     (folder / "manifest.json").unlink()
+
+
+class TestEveryConversion:
+    """What each converter of ours writes is read, pairs with their captions too."""
+
+    @pytest.mark.parametrize("layout", ["interleaved", "pairs"])
+    def test_pairs(self, tmp_path: Path, layout: Literal["interleaved", "pairs"]) -> None:
+        rows = [
+            {"image": {"bytes": make_image(number, width=64), "path": "a.jpg"}}
+            | {"TEXT": f"Picture {number}, ü.", "similarity": 0.2 + number / 100}
+            for number in range(4)
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "list.parquet")
+        shards = tmp_path / "shards"
+        convert_laion(laion_options(tmp_path / "list.parquet", shards, layout=layout))
+        write_report(shards, tmp_path / "r.html", min_image_bytes=11_000)
+        page = (tmp_path / "r.html").read_text(encoding="utf-8")
+        assert f"laion, {layout}" in page
+        assert page.count('class="problem"') == 0
+        assert page.count("<img ") == 4
+        assert "Picture 3, ü." in page
+        assert "0 dropped, 4 used in training" in page  # of captions, a trainer uses every one
+
+    def test_conversations(self, tmp_path: Path) -> None:
+        root = Path(__file__).resolve().parents[2]
+        words = f"convert-custom examples/conversations --image-root examples --output {tmp_path}/s"
+        done = subprocess.run(
+            [sys.executable, "-m", "mmdata.cli", *words.split(), "--workers", "0"],
+            capture_output=True,
+            text=True,
+            cwd=root,
+            env=environment(),
+        )
+        assert done.returncode == 0, done.stderr
+        write_report(tmp_path / "s", tmp_path / "r.html")
+        page = (tmp_path / "r.html").read_text(encoding="utf-8")
+        assert "custom, interleaved" in page
+        assert "given, placeholder" in page
+        assert page.count("<img ") == 16
