@@ -94,6 +94,9 @@ def report(options: Report) -> ReportResult:
         raise UserError(
             f"no shard can be read; the first of {len(paths):,}: {first[0]}: {first[1]}"
         )
+    similarity = summary.distributions["similarity"]
+    if similarity.least == similarity.greatest:  # placeholders: nothing is worse or better
+        summary.picks.worst, summary.picks.best = [], []
     alignment = {path: folder.alignment for folder, group in folders for path in group}
     tokens: TokenCount | None = None
     if tokenizer is not None and options.tokenizer is not None:

@@ -64,11 +64,12 @@ def gallery(contents: Contents) -> Markup:
         return section("gallery", "Gallery", text)
     scale = HeatScale(documents)
     sampled = sum("random" in document.sets for document in documents)
-    lead = (
-        f"{numbers.plural(sampled, 'document')} of {contents.summary.documents:,} drawn at random "
-        f"(seed {contents.seed}), and those whose images fit worst and best by their mean "
-        "similarity. Sentences and images are counted from 0, as in the data."
-    )
+    total = contents.summary.documents
+    lead = f"{numbers.plural(sampled, 'document')} of {total:,} drawn at random "
+    lead += f"(seed {contents.seed})"
+    if sampled < len(documents) or any(len(document.sets) > 1 for document in documents):
+        lead += ", and those whose images fit worst and best by their mean similarity"
+    lead += ". Sentences and images are counted from 0, as in the data."
     cards = [_card(document, number, scale) for number, document in enumerate(documents)]
     return section(
         "gallery",

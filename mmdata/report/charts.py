@@ -183,7 +183,7 @@ def _round_values(bars: Sequence[Bar], distribution: Distribution) -> list[float
     low, high = bars[0].low, next(bar for bar in reversed(bars) if not bar.open_ended).high
     if distribution.scale == "octave":
         powers = [10.0**power for power in range(14)]
-        for parts in ((1, 2, 5), (1, 3), (1,)):
+        for parts in (range(1, 10), (1, 2, 5), (1, 3), (1,)):
             values = [part * power for power in powers for part in parts]
             inside = [value for value in values if low <= value <= high]
             if len(inside) <= _MAX_TICKS + 1:

@@ -20,7 +20,7 @@ Values = Sequence[float] | NDArray[np.float64] | NDArray[np.int64]
 _MAX_COUNT = 4096
 _PER_OCTAVE = 8
 _PER_UNIT = 200  # bins of a cosine: 0.005
-_MAX_BARS = 24
+_MIN_BARS, _MAX_BARS = 8, 24
 #: The last values are shown in one bar: a single document of 900 sentences would flatten all else.
 _TAIL = 0.995
 #: How many fine bins may make up a bar.
@@ -115,7 +115,10 @@ class Distribution:
         return float(self.bins[: max(0, last)].sum()) / self.size
 
     def bars(self) -> list[Bar]:
-        """The occupied range in at most 24 bars of equal width (of equal ratio, in octaves)."""
+        """The occupied range in 8 to 24 bars of equal width (of equal ratio, in octaves).
+
+        A last bar may stand for the largest values, whatever they are.
+        """
         if not self.size:
             return []
         occupied = np.flatnonzero(self.bins)
@@ -125,6 +128,8 @@ class Distribution:
         last = tail if is_cut else last
         step = self._step(first, last)
         start = first // step * step
+        if not is_cut:
+            start, last = self._widened(start, last, step)
         edges = _EDGES[self.scale]
         found = []
         for low in range(start, last + 1, step):
@@ -135,6 +140,13 @@ class Distribution:
             count = self.size - sum(bar.count for bar in found)
             found.append(Bar(found[-1].high, self.greatest, count, open_ended=True))
         return found
+
+    def _widened(self, start: int, last: int, step: int) -> tuple[int, int]:
+        """First and last bin with empty bars around few: one bar alone would fill the chart."""
+        missing = max(0, _MIN_BARS - (last - start) // step - 1)
+        before = 0 if self.scale == "count" else min(missing // 2, start // step)
+        last += (missing - before) * step
+        return start - before * step, min(last, len(self.bins) - 1)
 
     def _step(self, first: int, last: int) -> int:
         steps = _STEPS[self.scale]

@@ -22,6 +22,7 @@ from pipelines.report_html import report
 from pipelines.report_options import Report
 from tests.corpus import environment
 from tests.laion_factory import options as laion_options
+from tests.object_store import ObjectStore
 from tests.report_factory import write_report
 from tests.shard_factory import (
     Dataset,
@@ -221,4 +222,21 @@ class TestEveryConversion:
         page = (tmp_path / "r.html").read_text(encoding="utf-8")
         assert "custom, interleaved" in page
         assert "given, placeholder" in page
+        assert "worst" not in page.partition('id="gallery"')[2]  # of placeholders none is
         assert page.count("<img ") == 16
+
+
+@pytest.mark.slow
+def test_shards_in_a_store_are_read_by_ranges_and_the_page_can_go_there(
+    object_store: ObjectStore, bucket: str, tmp_path: Path
+) -> None:
+    make_dataset(tmp_path / "shards")
+    object_store.put_folder(tmp_path / "shards", f"{bucket}/shards")
+    command = [f"{bucket}/shards", "--output", f"{bucket}/report.html", "--workers", 0]
+    done = run(*command, "--title", "T")
+    assert done.returncode == 0, done.stderr
+    there = object_store.fs.cat_file(f"{bucket}/report.html").decode("utf-8")
+    write_report(tmp_path / "shards", tmp_path / "r.html", title="T", min_image_bytes=11_000)
+    here = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert there.replace(f"{bucket}/shards", f"{tmp_path}/shards") == here
+    assert here.count("<img ") == 18

@@ -74,6 +74,14 @@ def test_one_document_of_many_sentences_does_not_flatten_the_others() -> None:
     assert (last.low, last.high, last.count, last.open_ended) == (7, 900, 1, True)
 
 
+@pytest.mark.parametrize(("scale", "value"), [("cosine", 1.0), ("octave", 500), ("count", 3)])
+def test_one_value_alone_does_not_fill_the_chart(scale: Scale, value: float) -> None:
+    bars = of(scale, [value] * 10).bars()
+    assert len(bars) == 8
+    (full,) = [bar for bar in bars if bar.count]
+    assert full.low <= value < full.high
+
+
 def test_a_value_on_an_edge_counts_above_it_whatever_its_last_bit() -> None:
     """0.235 and the like have no exact double; the bin must not depend on it."""
     made = of("cosine", [n * 0.005 for n in range(200)])
