@@ -16,7 +16,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.installed-dev $(VENV)/.browser
+# The report is tested in a browser: one that is installed, else playwright's own where the network
+# gives it. Without one those tests are skipped and say why.
+test: $(VENV)/.installed-dev
+	@$(BIN)/python -m tests.browser
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-dev
@@ -55,9 +58,3 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing mmdata, torch and the tools into $(VENV) (once; minutes)"
 	@$(PIP) -e '.[dev,download,train]'
 	@touch $(VENV)/.installed-demo $@
-
-# The report is tested in a browser: one that is installed, else playwright's own where the network
-# gives it. Without one those tests are skipped and say why.
-$(VENV)/.browser: tests/browser.py | $(VENV)/.installed-dev
-	@$(BIN)/python -m tests.browser
-	@touch $@

@@ -114,6 +114,7 @@ def test_every_view_opens_from_a_file_without_a_word_and_fits_its_width(
     assert visited.said == []
     assert [url for url in visited.asked if not url.startswith("data:")] == [sample_page.as_uri()]
     assert page.evaluate("document.documentElement.scrollWidth") <= VIEWS[view][0]
+    assert page.evaluate(WIDEST) <= VIEWS[view][0] - 16
     unread = "Array.from(document.images).filter(i => !(i.complete && i.naturalWidth > 0)).length"
     assert page.evaluate(unread) == 0
     take_screenshots(page, view)
@@ -307,6 +308,11 @@ class TestReading:
         assert not page.locator("#filters").is_visible()
         context.close()
 
+
+#: Right edge of what reaches farthest, but for what scrolls in a box of its own.
+WIDEST = """Math.max(...Array.from(document.querySelectorAll('main *'))
+    .filter(e => !e.parentElement.closest('.scroll, svg, .hidden') && !e.matches('.hidden'))
+    .map(e => e.getBoundingClientRect().right))"""
 
 #: Name of the focused element, and the width of what shows the focus (of a radio: its label).
 FOCUSED = """(() => {
