@@ -15,6 +15,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from mmdata.errors import UserError
 from pipelines.convert_laion import convert_laion
@@ -128,6 +129,22 @@ def test_what_cannot_be_started_is_one_line_and_writes_nothing(tmp_path: Path) -
         assert not output.exists()
     with pytest.raises(UserError, match=r"--output .*No such file"):
         write_report(tmp_path / "shards", tmp_path / "no/such/folder.html")
+
+
+def test_tokens_are_counted_where_a_tokenizer_is_given(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    make_dataset(tmp_path / "shards")
+    output = tmp_path / "r.html"
+    write_report(tmp_path / "shards", output)
+    assert "Text tokens per document" not in output.read_text(encoding="utf-8")
+    write_report(tmp_path / "shards", output, tokenizer=str(tmp_path), documents=2)
+    page = output.read_text(encoding="utf-8")
+    # Each of the six documents has three sentences of six words.
+    assert "Histogram of 6 documents: median 18 · mean 18 · " in page
+    assert "from 6 documents" in page
+    assert "2 documents of 6 drawn at random" in page
 
 
 def test_given_documents_are_forecast_as_such(tmp_path: Path) -> None:
