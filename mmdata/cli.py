@@ -26,6 +26,7 @@ from mmdata.errors import (
 from pipelines.config import Align, ConvertCustom, ConvertMmc4, Show, Status, Validate
 from pipelines.laion_options import ConvertLaion, FetchImages
 from pipelines.repair_options import Index, Repair
+from pipelines.report_options import Report
 
 
 def _run_convert_mmc4(options: ConvertMmc4) -> int:
@@ -113,6 +114,19 @@ def _run_index(options: Index) -> int:
     return result.exit_code
 
 
+def _run_report(options: Report) -> int:
+    from pipelines.report_html import report
+
+    result = report(options)
+    print(
+        f"{result.path}: {result.documents:,} documents in {result.shards:,} shards, "
+        f"{result.shown:,} of them to look at ({result.bytes / 1e6:.1f} MB); open it in a browser"
+    )
+    if result.problems:
+        print(f"{result.problems:,} shards could not be read; the page names them")
+    return result.exit_code
+
+
 def _run_status(options: Status) -> int:
     from pipelines.report import print_status
     from pipelines.status import status
@@ -190,6 +204,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "validate": (Validate, _run_validate),
     "repair": (Repair, _run_repair),
     "index": (Index, _run_index),
+    "report": (Report, _run_report),
     "status": (Status, _run_status),
     "show": (Show, _run_show),
     "train": (Train, _run_train),
