@@ -148,7 +148,7 @@ def test_a_resume_with_another_sequence_of_samples_is_refused(run_options: Optio
     train(run_options("run", max_steps=2))
     with pytest.raises(UserError, match=r"mmc4: samples of a step: was 4, is 8"):
         train(run_options("run", batch_size_mmc4=8))
-    with pytest.raises(UserError, match=r"mmc4_textsim_threshold: was 0.24, is 0.2"):
+    with pytest.raises(UserError, match=r"mmc4: min_similarity: was 0.24, is 0.2"):
         train(run_options("run", mmc4_textsim_threshold=0.2))
 
 
