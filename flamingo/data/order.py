@@ -118,6 +118,12 @@ class _Window:
 class Lanes:
     """Which record of which shard comes where in which lane.
 
+    Attributes:
+        sizes: samples of each shard.
+        num_lanes: G.
+        window_shards: of a lane.
+        whole_shards: whether lanes get whole shards, and not spans.
+
     Args:
         sizes: samples of each shard; one of them at least is not empty.
         seed: of the run.
@@ -137,10 +143,10 @@ class Lanes:
         window_shards: int | None,
         resampled: bool = False,
     ) -> None:
-        self._sizes = np.asarray(sizes, dtype=np.int64)
-        self._full = np.flatnonzero(self._sizes)
+        self.sizes = np.asarray(sizes, dtype=np.int64)
+        self._full = np.flatnonzero(self.sizes)
         self._seed, self._stream = seed, stream
-        self.num_lanes, self._window_shards = num_lanes, window_shards
+        self.num_lanes, self.window_shards = num_lanes, window_shards
         self._resampled = resampled
         many = len(self._full) >= _WHOLE_SHARDS_A_LANE * num_lanes
         self.whole_shards = many and window_shards is not None
@@ -151,7 +157,7 @@ class Lanes:
 
     def __len__(self) -> int:
         """Records of an epoch, of all lanes."""
-        return int(self._sizes.sum())
+        return int(self.sizes.sum())
 
     def size(self, lane: int, epoch: int) -> int:
         """Records of a lane's epoch."""
@@ -174,7 +180,7 @@ class Lanes:
     def start(self, lane: int, position: LanePosition) -> LanePosition:
         """The position, or the next that holds a record: a lane's epoch may be empty."""
         epoch = position.epoch
-        if self._window_shards is None or self.size(lane, epoch):
+        if self.window_shards is None or self.size(lane, epoch):
             return position
         while not self.size(lane, epoch):
             epoch += 1
@@ -188,12 +194,12 @@ class Lanes:
 
     def upcoming(self, lane: int, position: LanePosition) -> list[int]:
         """The shards of a position's window and of the one after it, in this order."""
-        width = self._window_shards or 1
+        width = self.window_shards or 1
         pieces = self.pieces(lane, position.epoch)
         ends = np.cumsum(pieces[:, 2])
         number = int(np.searchsorted(ends, position.index, side="right")) // width
         near = pieces[number * width : (number + 2) * width, 0].tolist()
-        if len(pieces) <= (number + 1) * width and self._window_shards is not None:
+        if len(pieces) <= (number + 1) * width and self.window_shards is not None:
             near += self.pieces(lane, position.epoch + 1)[:width, 0].tolist()
         return list(dict.fromkeys(near))
 
@@ -208,15 +214,15 @@ class Lanes:
         return self._pieces[key]
 
     def _make_pieces(self, lane: int, epoch: int) -> NDArray[np.int64]:
-        if self._resampled and self._window_shards is not None:
-            raw = self._raw(self._window_shards, epoch, f"draws of lane {lane}")
+        if self._resampled and self.window_shards is not None:
+            raw = self._raw(self.window_shards, epoch, f"draws of lane {lane}")
             return self._whole(self._full[(raw % np.uint64(len(self._full))).astype(np.int64)])
         if self.whole_shards:
             return self._whole(np.asarray(self._deal(epoch)[lane], dtype=np.int64))
         return self._span(lane, epoch)
 
     def _whole(self, shards: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.stack([shards, np.zeros_like(shards), self._sizes[shards]], axis=1)
+        return np.stack([shards, np.zeros_like(shards), self.sizes[shards]], axis=1)
 
     def _deal(self, epoch: int) -> list[list[int]]:
         """Whole shards to lanes, each to the one that has the fewest samples."""
@@ -226,17 +232,17 @@ class Lanes:
             for shard in self._permuted_shards(epoch).tolist():
                 held, lane = fewest[0]
                 hands[lane].append(shard)
-                heapq.heapreplace(fewest, (held + int(self._sizes[shard]), lane))
+                heapq.heapreplace(fewest, (held + int(self.sizes[shard]), lane))
             _keep(self._dealt, epoch, hands)
         return self._dealt[epoch]
 
     def _span(self, lane: int, epoch: int) -> NDArray[np.int64]:
         """A lane's equal part of the shards end to end; it may lie across the circle's seam."""
         shards = self._permuted_shards(epoch)
-        ends = np.cumsum(self._sizes[shards])
+        ends = np.cumsum(self.sizes[shards])
         total = int(ends[-1])
         turn, part = 0, lane
-        if self._window_shards is not None:
+        if self.window_shards is not None:
             raw = self._raw(2, epoch, "turn")
             turn = int(raw[0] % np.uint64(total))
             part = (lane + int(raw[1] % np.uint64(self.num_lanes))) % self.num_lanes
@@ -247,7 +253,7 @@ class Lanes:
             while low < high:
                 slot = int(np.searchsorted(ends, low, side="right"))
                 shard = int(shards[slot])
-                begin = int(ends[slot]) - int(self._sizes[shard])
+                begin = int(ends[slot]) - int(self.sizes[shard])
                 number = min(high, int(ends[slot])) - low
                 rows.append((shard, low - begin, number))
                 low += number
@@ -255,7 +261,7 @@ class Lanes:
 
     def _permuted_shards(self, epoch: int) -> NDArray[np.int64]:
         """Shards that are not empty, in the order of an epoch."""
-        if self._window_shards is None:
+        if self.window_shards is None:
             return self._full
         if epoch not in self._shuffled:
             permuted = self._full[self._permute(len(self._full), epoch, "shards")]
@@ -264,7 +270,7 @@ class Lanes:
 
     def _find(self, lane: int, position: LanePosition) -> _Window:
         pieces = self.pieces(lane, position.epoch)
-        width = self._window_shards or 1
+        width = self.window_shards or 1
         ends = np.cumsum(pieces[:, 2])
         number = int(np.searchsorted(ends, position.index, side="right")) // width
         start = int(ends[number * width - 1]) if number else 0
@@ -272,7 +278,7 @@ class Lanes:
         bounds = np.concatenate(([0], np.cumsum(mine[:, 2])[:-1]))
         total = int(mine[:, 2].sum())
         order: NDArray[Any] = np.arange(total)
-        if self._window_shards is not None:
+        if self.window_shards is not None:
             order = self._permute(total, position.epoch, f"lane {lane} window {number}")
         return _Window(position.epoch, start, mine, bounds, order.astype(np.uint32))
 

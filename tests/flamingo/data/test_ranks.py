@@ -1,7 +1,7 @@
 """The global batches are the same, sample for sample, on any number of ranks and workers.
 
-Each rank is a process of its own. The corpus has 40 shards, so that whole ones are dealt to 8
-lanes, and a threshold rejects a third of the documents.
+Each rank is a process of its own. Two corpora, of each of which a threshold rejects a third: the
+real sample (four shards: lanes get spans of them), and 40 small shards that are dealt whole.
 """
 
 import json
@@ -10,7 +10,9 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,10 @@ import pytest
 
 from flamingo.data.config import StreamConfig
 from flamingo.data.order import Lanes, Position
+from flamingo.data.stream import Stream
+from flamingo.data.tokens import MediaTokenizer
 from tests.conftest import ROOT
+from tests.flamingo.conftest import World
 from tests.shard_factory import Dataset
 
 from .conftest import PARITY, config_of, make_page, write_pages
@@ -26,7 +31,7 @@ from .conftest import PARITY, config_of, make_page, write_pages
 pytestmark = pytest.mark.slow
 B = 8
 STEPS = 32
-LAYOUTS = [(1, 0), (1, 2), (2, 1), (4, 3)]
+THRESHOLD = 0.33
 
 
 @pytest.fixture(scope="module")
@@ -109,37 +114,72 @@ def configuration(corpus: Dataset, **changes: Any) -> StreamConfig:
     return config_of(corpus.folder, batch_size=B, **changes)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["epochs", "resampled"])
-def reference(
-    request: pytest.FixtureRequest, corpus: Dataset, tmp_path_factory: pytest.TempPathFactory
-) -> Run:
-    config = configuration(corpus, resampled=request.param)
-    run = Run(config, tmp_path_factory.mktemp("reference"), 1, 0)
+@pytest.fixture(scope="module")
+def undisturbed(corpus: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One process, no workers, nothing happens to it."""
+    run = Run(configuration(corpus), tmp_path_factory.mktemp("undisturbed"), 1, 0)
     run.finish(STEPS)
     return run
 
 
-@pytest.mark.parametrize(("world", "workers"), LAYOUTS[1:])
+def of_the_sample(world: World, *, resampled: bool) -> StreamConfig:
+    """The real sample, in four shards, so that lanes get spans of them."""
+    return config_of(
+        world.shards,
+        batch_size=B,
+        min_similarity=THRESHOLD,
+        max_tokens=4096,  # of a tokenizer that knows few words
+        resampled=resampled,
+    )
+
+
+@pytest.fixture(scope="module")
+def references(
+    world: World, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[bool], list[list[list[str]]]]:
+    """The sample's batches by (1, 0): with epochs, or drawn with replacement."""
+
+    @cache
+    def batches(resampled: bool) -> list[list[list[str]]]:
+        config = of_the_sample(world, resampled=resampled)
+        run = Run(config, tmp_path_factory.mktemp("reference"), 1, 0)
+        run.finish(STEPS)
+        return run.batches()
+
+    return batches
+
+
+@pytest.mark.parametrize(
+    ("ranks", "workers", "resampled"), [(1, 2, False), (2, 1, False), (4, 3, False), (4, 3, True)]
+)
 def test_global_batches_are_equal_sample_for_sample(
-    world: int, workers: int, reference: Run, corpus: Dataset, tmp_path: Path
+    ranks: int,
+    workers: int,
+    resampled: bool,
+    references: Callable[[bool], list[list[list[str]]]],
+    world: World,
+    tmp_path: Path,
 ) -> None:
-    resampled = bool(reference.config["resampled"])
-    run = Run(configuration(corpus, resampled=resampled), tmp_path, world, workers)
+    run = Run(of_the_sample(world, resampled=resampled), tmp_path, ranks, workers)
     run.finish(STEPS)
     assert len(run.batches()) == STEPS
-    assert run.batches() == reference.batches()
-    assert run.position(STEPS) == reference.position(STEPS)
+    assert run.batches() == references(resampled)
 
 
-def test_lane_by_lane_nothing_is_read_twice_or_left_out(corpus: Dataset, reference: Run) -> None:
+def test_the_threshold_rejects_a_third(world: World, tokenizer: MediaTokenizer) -> None:
+    stream = Stream(of_the_sample(world, resampled=False), tokenizer, validation=True)
+    used = sum(len(batch) for batch in stream.batches())
+    assert stream.drops["document:below-similarity"] == pytest.approx(47 / 3, abs=2)
+    assert used > 20
+
+
+def test_lane_by_lane_nothing_is_read_twice_or_left_out(corpus: Dataset, undisturbed: Run) -> None:
     """Slot i of every batch is lane i's: what it used of an epoch is what the threshold leaves."""
-    if reference.config["resampled"]:
-        pytest.skip("draws with replacement")
     sizes = [len(shard) for shard in corpus.documents]
     order = Lanes(sizes, seed=7, stream="mmc4", num_lanes=B, window_shards=2)
     starts = [sum(sizes[:shard]) for shard in range(len(sizes))]
     for lane in range(B):
-        used = [batch[lane][0] for batch in reference.batches()]
+        used = [batch[lane][0] for batch in undisturbed.batches()]
         expected = []
         for epoch in (0, 1):
             rows = order.pieces(lane, epoch).tolist()
@@ -173,11 +213,11 @@ def test_a_killed_run_goes_on_with_the_batches_of_an_undisturbed_one(
     before: tuple[int, int],
     after: tuple[int, int],
     corpus: Dataset,
-    reference: Run,
+    undisturbed: Run,
     tmp_path: Path,
 ) -> None:
     """SIGKILL at a random step, then other ranks and workers at the same B."""
-    config = configuration(corpus, resampled=reference.config["resampled"])
+    config = configuration(corpus)
     killed = Run(config, tmp_path / "killed", *before)
     processes = killed.start(10_000)
     at = random.Random(str(before)).randrange(3, 12)
@@ -190,4 +230,4 @@ def test_a_killed_run_goes_on_with_the_batches_of_an_undisturbed_one(
     step = min(killed.whole_steps(), STEPS - 4)
     resumed = Run(config, tmp_path / "resumed", *after)
     resumed.finish(STEPS, first=step, position=killed.position(step))
-    assert killed.batches()[:step] + resumed.batches() == reference.batches()
+    assert killed.batches()[:step] + resumed.batches() == undisturbed.batches()
