@@ -1,15 +1,13 @@
 """One rank as a process: reads its part of a stream's global batches and writes down what it saw.
 
-    python -m tests.flamingo.data.rank_process '{"folder": …, "rank": 0, "world": 2, …}'
-
 Each step is a line {"step", "samples": [[key, digest of tokens and pixels]], "position", "opened"},
 flushed, so that what was seen before a SIGKILL is known. With "positions", it starts there.
 """
 
 import hashlib
 import json
-import sys
 from itertools import islice
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer
@@ -22,7 +20,8 @@ from flamingo.data.tokens import MediaTokenizer
 from flamingo.model.tokenizer import add_media_tokens
 
 
-def main(told: dict) -> None:
+def read_part(told: dict[str, Any]) -> None:
+    """Be a rank, as told."""
     torch.set_num_threads(1)
     hf_tokenizer = AutoTokenizer.from_pretrained(told["tokenizer"])
     add_media_tokens(hf_tokenizer)
@@ -65,7 +64,3 @@ def samples_of(batch: Batch) -> list[list[str]]:
         found.append([key, digest.hexdigest()])
         image += number
     return found
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))

@@ -218,7 +218,7 @@ def _fetch_all(folder: str, shards: list[Shard], count: "multiprocessing.Queue[i
 @pytest.mark.slow
 def test_the_ranks_of_a_host_fetch_each_shard_once(tmp_path: Path) -> None:
     shards = [pipe(tmp_path / str(n), b"%04d" % n) for n in range(12)]
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     counts: multiprocessing.Queue[int] = context.Queue()
     ranks = [
         context.Process(target=_fetch_all, args=(str(tmp_path / "cache"), shards, counts))

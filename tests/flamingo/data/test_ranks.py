@@ -5,14 +5,13 @@ real sample (four shards: lanes get spans of them), and 40 small shards that are
 """
 
 import json
-import os
+import multiprocessing
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,16 @@ from flamingo.data.config import StreamConfig
 from flamingo.data.order import Lanes, Position
 from flamingo.data.stream import Stream
 from flamingo.data.tokens import MediaTokenizer
-from tests.conftest import ROOT
 from tests.flamingo.conftest import World
 from tests.shard_factory import Dataset
 
 from .conftest import PARITY, config_of, make_page, write_pages
+from .rank_process import read_part
 
 pytestmark = pytest.mark.slow
+#: Real processes, each forked from one that has torch loaded: that takes most of a rank's start.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.flamingo.data.rank_process"])
 B = 8
 STEPS = 32
 THRESHOLD = 0.33
@@ -59,8 +61,8 @@ class Run:
 
     def start(
         self, steps: int, first: int = 0, position: Position | None = None
-    ) -> "list[subprocess.Popen[bytes]]":
-        processes = []
+    ) -> list[BaseProcess]:
+        processes: list[BaseProcess] = []
         for rank in range(self.world):
             told = {
                 "config": self.config,
@@ -72,18 +74,14 @@ class Run:
                 "position": position.record() if position else None,
                 "output": str(self.folder / f"rank{rank}.jsonl"),
             }
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "tests.flamingo.data.rank_process", json.dumps(told)],
-                    cwd=ROOT,
-                    env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-                )
-            )
+            processes.append(PROCESSES.Process(target=read_part, args=(told,)))
+            processes[-1].start()
         return processes
 
     def finish(self, steps: int, first: int = 0, position: Position | None = None) -> None:
         for process in self.start(steps, first, position):
-            assert process.wait(timeout=120) == 0
+            process.join(timeout=120)
+            assert process.exitcode == 0
 
     def lines(self, rank: int) -> list[dict[str, Any]]:
         path = self.folder / f"rank{rank}.jsonl"
@@ -226,7 +224,7 @@ def test_a_killed_run_goes_on_with_the_batches_of_an_undisturbed_one(
         time.sleep(0.005)
     for process in processes:
         process.kill()
-        process.wait()
+        process.join()
     step = min(killed.whole_steps(), STEPS - 4)
     resumed = Run(config, tmp_path / "resumed", *after)
     resumed.finish(STEPS, first=step, position=killed.position(step))
