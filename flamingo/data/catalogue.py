@@ -22,6 +22,7 @@ from flamingo.data.records import RecordRule, likely_rule
 from mmdata.errors import BadInputError, UserError
 from mmdata.shards.index import index_shard
 from mmdata.shards.naming import MANIFEST_NAME, PLAN_NAME, SIDECAR, TAR, shard_of
+from mmdata.shards.reader import ShardReader
 from mmdata.storage.files import FileFacts, list_folder, read_bytes
 from mmdata.storage.paths import Expansion, expand_braces, expand_paths
 from mmdata.storage.urls import is_url, is_web
@@ -136,14 +137,16 @@ def find_shards(
 
 
 def resolve_rule(
-    name: str, catalogue: Catalogue, first_members: Callable[[int], dict[str, memoryview]]
+    name: str,
+    catalogue: Catalogue,
+    first_members: Callable[[int], dict[str, memoryview]] | None = None,
 ) -> RecordRule:
     """`interleaved` or `caption`: by the manifests, else by the first sample.
 
     Args:
         name: of the stream.
         catalogue: its shards.
-        first_members: reads the first sample of a shard, by its number.
+        first_members: reads the first sample of a shard, by its number; None: of local shards.
 
     Raises:
         UserError: neither tells.
@@ -154,13 +157,19 @@ def resolve_rule(
     if len(rules) == 1:
         return rules.pop()
     first = next(n for n, shard in enumerate(catalogue.shards) if shard.num_samples)
-    rule = None if rules else likely_rule(first_members(first))
+    read = first_members or (lambda shard: _first_members(catalogue.shards[shard].path))
+    rule = None if rules else likely_rule(read(first))
     if rule is None:
         raise UserError(
             f"stream {name}: {catalogue.shards[first].path}: its first sample does not tell "
             "whether the stream is interleaved or of captions; set its rule"
         )
     return rule
+
+
+def _first_members(path: str) -> dict[str, memoryview]:
+    with ShardReader(path) as reader:
+        return reader.read(reader.keys[0]).members
 
 
 def _expand(specs: Sequence[str]) -> Expansion:

@@ -35,6 +35,7 @@ from mmdata.errors import UserError
 
 logger = logging.getLogger(__name__)
 _STEPS_AHEAD = 2
+#: Of remote shards: the one that is read, and the one that is fetched ahead.
 _WINDOWS_AT_HAND = 2
 
 
@@ -241,12 +242,11 @@ class Stream:
         )
 
     def _shelf(self) -> Shelf:
-        windows = _WINDOWS_AT_HAND * self.config.shuffle_shards
         shelf = Shelf(
             self._catalogue.shards,
             store=self._cache if self._catalogue.remote else None,
             index_folder=self._cache.folder if self._cache else None,
-            most_indexes=max(4, len(self.share.lanes) * windows),
+            most_indexes=max(4, len(self.share.lanes) * (self.config.shuffle_shards + 1)),
         )
         shelf.opened = self.opened
         return shelf

@@ -11,7 +11,7 @@ factor of the world size (DDP averages), and the decision to skip one more.
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -48,7 +48,7 @@ class StreamFeed:
     """
 
     name: str
-    steps: Iterator[list[Batch]]
+    steps: Generator[list[Batch], None, None]
     multiplier: float
     position: Position
 

@@ -317,6 +317,8 @@ def _run(
                 )
     finally:
         telemetry.close()
+        for feed in trainer.feeds:
+            feed.steps.close()
     result.steps, result.skipped_steps = trainer.done, trainer.skipped_steps
     result.drops = dict(sorted(telemetry.drops.items()))
     result.first, result.last = _mean_losses(reports[:5]), _mean_losses(reports[-5:])
