@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import convert, fetch, memory, plan, resize, validate, workers
+from benchmarks import convert, fetch, memory, order, plan, resize, validate, workers
 from benchmarks.gates import Gate, load_average, print_gates
 
 PARTS: dict[str, Callable[[Path], list[Gate]]] = {
@@ -24,6 +24,7 @@ PARTS: dict[str, Callable[[Path], list[Gate]]] = {
     "validate": validate.bench,
     "memory": memory.bench,
     "fetch": lambda folder: fetch.bench(),
+    "order": order.bench,
 }
 
 
