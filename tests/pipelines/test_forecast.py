@@ -165,10 +165,11 @@ class TestTheCoin:
         )
         yielded = 0
         for batch in Stream(config, tokenizer).batches():
-            if batch.position.epoch and batch.position.index:
+            lane = batch.position.lane(0)
+            if lane.epoch and lane.index:
                 break  # its sample is of the next epoch
             yielded += 1
-            if batch.position.epoch:
+            if lane.epoch:
                 break
         assert found.coin_drops == found.single_image > 0
         assert yielded == found.used - found.single_image
