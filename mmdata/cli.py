@@ -23,7 +23,7 @@ from mmdata.errors import (
     MMDataError,
     UserError,
 )
-from pipelines.config import Align, ConvertMmc4, Show, Status, Validate
+from pipelines.config import Align, ConvertMmc4, Features, Show, Status, Validate
 
 
 def _run_convert_mmc4(options: ConvertMmc4) -> int:
@@ -53,6 +53,16 @@ def _run_validate(options: Validate) -> int:
 
     report = validate(options)
     render(report)
+    return report.exit_code
+
+
+def _run_features(options: Features) -> int:
+    _need("train", "features")
+    from flamingo.features import ShardEncoder
+    from pipelines.features import write_features
+
+    report = write_features(options, ShardEncoder)
+    sys.stdout.write(report.text())
     return report.exit_code
 
 
@@ -116,6 +126,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "convert-mmc4": (ConvertMmc4, _run_convert_mmc4),
     "align": (Align, _run_align),
     "validate": (Validate, _run_validate),
+    "features": (Features, _run_features),
     "status": (Status, _run_status),
     "show": (Show, _run_show),
     "train": (Train, _run_train),

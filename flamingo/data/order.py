@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """Where a stream stands: the next record to read, as its index in the order of its epoch."""
+    """Where a stream stands: the next record to read, as its index in the order of its epoch, and
+    the next of its chunks where it is a document that was cut into several."""
 
     epoch: int = 0
     index: int = 0
+    chunk: int = 0
 
 
 @dataclass(frozen=True, slots=True)

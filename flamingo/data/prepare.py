@@ -2,17 +2,21 @@
 
 Selection and tokens come first and cost little; only the images that they leave are decoded. When
 one of those cannot be, the record is looked at once more without it: a broken image costs its
-document nothing but itself.
+document nothing but itself. (A document that was cut into chunks is not cut anew: then its chunk is
+put together without the image.)
 """
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from flamingo.data.chunks import Chunk, cut_document
 from flamingo.data.config import MAX_TOKENS, StreamConfig
 from flamingo.data.decode import UndecodableError, decode_image
+from flamingo.data.features import FeatureStore
 from flamingo.data.records import Record, RecordRule, image_bytes
 from flamingo.data.tokens import MediaTokenizer, caption_tokens, interleaved_tokens
 from mmdata.selection import (
@@ -34,12 +38,14 @@ class Plan:
         images: indices of its images, the k-th for the k-th `<image>` tag.
         image_drops: why each other image is not used.
         document_drop: why nothing is; None when something is.
+        chunk: the part of a document that was cut which this is.
     """
 
     input_ids: list[int] = field(default_factory=list)
     images: list[int] = field(default_factory=list)
     image_drops: dict[int, ImageReason] = field(default_factory=dict)
     document_drop: DocumentReason | None = None
+    chunk: Chunk | None = None
 
     @property
     def drops(self) -> Counter[str]:
@@ -58,15 +64,14 @@ class Example:
 
     Attributes:
         plan: what is used.
-        pixels: of the plan's images: (3, S, S) uint8 each; empty for a dropped document.
+        media: of the plan's images: pixels (3, S, S) uint8 each, or features (V, D) bf16 where
+            they are precomputed; empty for a dropped document.
+        mirrored: of each image, whether the device is to mirror it.
     """
 
     plan: Plan
-    pixels: list[Tensor]
-
-
-#: Of an image of the record: whether to mirror it.
-Flips = Callable[[int], bool]
+    media: list[Tensor] = field(default_factory=list)
+    mirrored: list[bool] = field(default_factory=list)
 
 
 class Preparer:
@@ -99,7 +104,13 @@ class Preparer:
         )
         self._config, self._rule, self._tokenizer = config, rule, tokenizer
         self._seed, self._validation = seed, validation
-        self._max_tokens = config.max_tokens or MAX_TOKENS[rule]
+        self.max_tokens = config.max_tokens or MAX_TOKENS[rule]
+        self._features = None if config.features is None else FeatureStore(config.features)
+
+    def expect_tower(self, tower: str) -> None:
+        """Refuse precomputed features of another vision tower."""
+        if self._features is not None:
+            self._features.expect(tower)
 
     def plan(
         self,
@@ -116,7 +127,7 @@ class Preparer:
         if chosen.document_drop is not None:
             return Plan(image_drops=chosen.image_drops, document_drop=chosen.document_drop)
         places = [sentence for _, sentence in chosen.kept]
-        tokens = interleaved_tokens(record.texts, places, self._tokenizer, self._max_tokens)
+        tokens = interleaved_tokens(record.texts, places, self._tokenizer, self.max_tokens)
         images = [image for image, _ in chosen.kept]
         drops = chosen.image_drops | dict.fromkeys(images[tokens.num_images :], ImageReason.CUT_OFF)
         reason = judge_cut(
@@ -127,45 +138,125 @@ class Preparer:
         )
         return Plan(tokens.input_ids, images[: tokens.num_images], drops, reason)
 
+    def plans(self, record: Record, key: str, epoch: int) -> list[Plan]:
+        """What to use of a record: one plan, or one a chunk in the order of the text.
+
+        Only a document that truncation takes images from is cut, and what it gives is not subject
+        to the coin for documents of a single image.
+        """
+        plan = self.plan(record, key, epoch)
+        lost = {ImageReason.CUT_OFF, ImageReason.OVER_CAP} & set(plan.image_drops.values())
+        if (
+            self._config.long_documents == "truncate"
+            or self._rule == "caption"
+            or not (lost or plan.document_drop is DocumentReason.CUT_OFF)
+        ):
+            return [plan]
+        chance = None if self._validation else self._coin(epoch, key)
+        policy = replace(self.policy, max_images=sys.maxsize)
+        chosen = select(record.candidates, policy, coin=chance)
+        if chosen.document_drop is not None:
+            return [Plan(image_drops=chosen.image_drops, document_drop=chosen.document_drop)]
+        cut = cut_document(
+            record.texts,
+            chosen.kept,
+            self._tokenizer,
+            max_tokens=self.max_tokens,
+            max_images=self.policy.max_images,
+        )
+        drops = chosen.image_drops | dict.fromkeys(cut.over_cap, ImageReason.OVER_CAP)
+        drops |= dict.fromkeys(cut.cut_off, ImageReason.CUT_OFF)
+        if not cut.chunks:
+            return [Plan(image_drops=drops, document_drop=DocumentReason.CUT_OFF)]
+        return [
+            Plan(chunk.input_ids, [i for i, _ in chunk.pairs], {} if number else drops, chunk=chunk)
+            for number, chunk in enumerate(cut.chunks)
+        ]
+
     def finish(
-        self, record: Record, key: str, epoch: int, plan: Plan, decoded: Mapping[int, Tensor | None]
+        self,
+        record: Record,
+        key: str,
+        epoch: int,
+        plan: Plan,
+        decoded: Mapping[int, Tensor | None],
+        *,
+        source: str,
     ) -> Example:
         """The example, from the plan's images decoded; None among them is one that could not be.
 
         Images that come in for a broken one are decoded here.
         """
-        pixels = dict(decoded)
+        media = dict(decoded)
         while plan.document_drop is None:
             for image in plan.images:
-                if image not in pixels:
-                    pixels[image] = self.decode(record, image, key, epoch)
-            used = [pixels[image] for image in plan.images]
+                if image not in media:
+                    media[image] = self.decode(record, image, key, source=source)
+            used = [media[image] for image in plan.images]
             if all(one is not None for one in used):
-                return Example(plan, [one for one in used if one is not None])
-            broken = [image for image, one in pixels.items() if one is None]
+                mirrored = [self._mirrors(epoch, key, image) for image in plan.images]
+                return Example(plan, [one for one in used if one is not None], mirrored)
+            broken = [image for image, one in media.items() if one is None]
             unusable = dict.fromkeys(broken, ImageReason.UNDECODABLE)
-            plan = self.plan(record, key, epoch, unusable)
-        return Example(plan, [])
+            if plan.chunk is None:
+                plan = self.plan(record, key, epoch, unusable)
+            else:
+                plan = self._plan_chunk(record, plan, plan.chunk, unusable)
+        return Example(plan)
 
-    def decode(self, record: Record, image: int, key: str, epoch: int) -> Tensor | None:
-        """(3, S, S) uint8; None for an image that cannot be decoded. Safe in any thread."""
+    def decode(self, record: Record, image: int, key: str, *, source: str) -> Tensor | None:
+        """An image's pixels or features; None where it cannot be decoded. Safe in any thread.
+
+        Args:
+            record: which it is of.
+            image: its index there.
+            key: of the sample.
+            source: its shard.
+        """
+        if self._features is not None:
+            return self._features.read(source, key, image)
         data = record.images[image]
         if data is None:
             return None
-        flip = (
-            self._config.flip
-            and not self._validation
-            and self._coin(epoch, f"{key}\0flip {image}") < 0.5
-        )
         try:
-            return decode_image(image_bytes(data), self._config.image_size, flip=flip)
+            return decode_image(
+                image_bytes(data), self._config.image_size, exact=self._config.exact_preprocess
+            )
         except (UndecodableError, ValueError):
             return None
+
+    def _mirrors(self, epoch: int, key: str, image: int) -> bool:
+        if not self._config.random_flip or self._validation:
+            return False
+        return self._coin(epoch, f"{key}\0flip {image}") < 0.5
+
+    def _plan_chunk(
+        self, record: Record, plan: Plan, chunk: Chunk, unusable: Mapping[int, ImageReason]
+    ) -> Plan:
+        """A chunk without the images that are unusable."""
+        pairs = [pair for pair in chunk.pairs if pair[0] not in unusable]
+        lost = {image: unusable[image] for image, _ in chunk.pairs if image in unusable}
+        drops = plan.image_drops | lost
+        if not pairs:
+            gone = DocumentReason.IMAGES_UNDECODABLE
+            return Plan(image_drops=drops, document_drop=gone, chunk=chunk)
+        tokens = interleaved_tokens(
+            record.texts[chunk.first : chunk.last],
+            [sentence - chunk.first for _, sentence in pairs],
+            self._tokenizer,
+            self.max_tokens,
+        )
+        images = [image for image, _ in pairs]
+        drops |= dict.fromkeys(images[tokens.num_images :], ImageReason.CUT_OFF)
+        is_last = tokens.input_ids[-1] == self._tokenizer.image_id
+        reason = DocumentReason.CUT_OFF if is_last or not tokens.num_images else None
+        left = replace(chunk, pairs=pairs)
+        return Plan(tokens.input_ids, images[: tokens.num_images], drops, reason, left)
 
     def _plan_caption(self, record: Record, unusable: Mapping[int, ImageReason]) -> Plan:
         if unusable:
             return Plan(image_drops=dict(unusable), document_drop=DocumentReason.IMAGES_UNDECODABLE)
-        tokens = caption_tokens(record.texts[0], self._tokenizer, self._max_tokens)
+        tokens = caption_tokens(record.texts[0], self._tokenizer, self.max_tokens)
         return Plan(tokens.input_ids, [0])
 
     def _coin(self, epoch: int, key: str) -> float:

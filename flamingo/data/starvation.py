@@ -35,7 +35,7 @@ class PassWatch:
         Raises:
             UserError: it was the last of a pass that used none.
         """
-        if before.index == 0:
+        if before.index == 0 and before.chunk == 0:
             self._reasons.clear()
             self._is_whole, self._num_used = True, 0
         if plan.document_drop is None:

@@ -16,7 +16,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -24,11 +24,12 @@ from flamingo.data.batch import Batch, Sample, collate
 from flamingo.data.catalogue import find_shards, resolve_rule
 from flamingo.data.config import StreamConfig
 from flamingo.data.order import Order, Position
+from flamingo.data.packing import NextFit
 from flamingo.data.prepare import Example, Plan, Preparer
 from flamingo.data.records import Record, RecordRule, UnusableError, read_record
 from flamingo.data.starvation import PassWatch
 from flamingo.data.tokens import MediaTokenizer
-from mmdata.errors import BadInputError
+from mmdata.errors import BadInputError, UserError
 from mmdata.shards.reader import ShardReader
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,26 @@ class _Outcome:
     @property
     def plan(self) -> Plan:
         return self.sample.example.plan
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A sequence of a batch.
+
+    Attributes:
+        samples: several where they are packed.
+        position: after the last of them.
+        drops: since the row before.
+    """
+
+    samples: list[Sample]
+    position: Position
+    drops: Counter[str]
+
+
+def _joined(rows: list[_Row]) -> _Row:
+    samples = [sample for row in rows for sample in row.samples]
+    return _Row(samples, rows[-1].position, sum((row.drops for row in rows), Counter()))
 
 
 class Stream:
@@ -103,6 +124,12 @@ class Stream:
         )
         self._preparer = Preparer(config, self.rule, tokenizer, seed=seed, validation=validation)
         self._seed = seed
+        self._pack = config.pack_tokens
+        if self._pack is not None and self._pack < self._preparer.max_tokens:
+            raise UserError(
+                f"stream {config.name}: pack_tokens {self._pack}: expected at least the "
+                f"{self._preparer.max_tokens} tokens of a sample"
+            )
         self.num_samples = self._catalogue.num_samples
         self.drops: Counter[str] = Counter()
         logger.info("%s", self.describe())
@@ -117,6 +144,10 @@ class Stream:
         """Equal when a position means the same sample: of shards, seed and window."""
         return f"{self._catalogue.identity}-{self._seed}-{self.config.shuffle_shards}"
 
+    def expect_tower(self, tower: str) -> None:
+        """Refuse precomputed features of another vision tower than this (`TowerSpec.identity`)."""
+        self._preparer.expect_tower(tower)
+
     def batches(self, start: Position | None = None) -> Iterator[Batch]:
         """Batches from a position on: without end, or, in validation, to the end of the shards.
 
@@ -124,27 +155,52 @@ class Stream:
             UserError: a whole pass over the records yields nothing.
             BadInputError: a shard is damaged.
         """
-        watch = PassWatch(self.config, self.rule, self._preparer.policy)
-        samples: list[Sample] = []
+        rows: list[_Row] = []
         drops: Counter[str] = Counter()
-        position = start or Position()
-        for outcome in self._outcomes(position):
-            drops += outcome.plan.drops
-            watch.saw(outcome.plan, position, outcome.after)
-            position = outcome.after
-            if outcome.plan.document_drop is None:
-                samples.append(outcome.sample)
-            if len(samples) == self.config.batch_size:
-                yield self._batch(samples, position, drops)
-                samples, drops = [], Counter()
-        if samples:
-            yield self._batch(samples, position, drops)
+        for row in self._rows(start or Position()):
+            drops += row.drops
+            if row.samples:
+                rows.append(row)
+            if len(rows) == self.config.batch_size:
+                yield self._batch(rows, drops)
+                rows, drops = [], Counter()
+        if rows:
+            yield self._batch(rows, drops)
         else:
             self.drops += drops
 
-    def _batch(self, samples: list[Sample], position: Position, drops: Counter[str]) -> Batch:
+    def _batch(self, rows: list["_Row"], drops: Counter[str]) -> Batch:
         self.drops += drops
-        return collate(samples, self._tokenizer, self.rule, position=position, drops=drops)
+        return collate(
+            [sample for row in rows for sample in row.samples],
+            self._tokenizer,
+            self.rule,
+            position=rows[-1].position,
+            drops=drops,
+            per_sequence=None if self._pack is None else [len(row.samples) for row in rows],
+        )
+
+    def _rows(self, start: Position) -> Iterator["_Row"]:
+        """Sequences: one sample each, or packed; last what was dropped behind the last sample."""
+        watch = PassWatch(self.config, self.rule, self._preparer.policy)
+        open_row: NextFit[_Row] = NextFit(self._pack or 0)
+        drops: Counter[str] = Counter()
+        position = start
+        for outcome in self._outcomes(start):
+            drops += outcome.plan.drops
+            watch.saw(outcome.plan, position, outcome.after)
+            position = outcome.after
+            if outcome.plan.document_drop is not None:
+                continue
+            row = _Row([outcome.sample], position, drops)
+            drops = Counter()
+            if self._pack is None:
+                yield row
+            elif closed := open_row.add(row, len(outcome.plan.input_ids)):
+                yield _joined(closed)
+        if last := open_row.close():
+            yield _joined(last)
+        yield _Row([], position, drops)
 
     def _outcomes(self, start: Position) -> Iterator[_Outcome]:
         """What became of each record, in order."""
@@ -182,10 +238,13 @@ class Stream:
             key = keys[ordinal]
             try:
                 record = read_record(reader.read(key).members, self.rule)
-                plan = self._preparer.plan(record, key, position.epoch)
+                plans = self._preparer.plans(record, key, position.epoch)
             except UnusableError as error:
-                record, plan = None, Plan(document_drop=error.reason)
-            yield _Pending(key, path, position.epoch, after, record, plan)
+                record, plans = None, [Plan(document_drop=error.reason)]
+            for chunk in range(position.chunk, len(plans)):
+                is_last = chunk + 1 == len(plans)
+                behind = after if is_last else replace(position, chunk=chunk + 1)
+                yield _Pending(key, path, position.epoch, behind, record, plans[chunk])
             position = after
 
     def _submit(self, pending: _Pending, pool: ThreadPoolExecutor | None) -> None:
@@ -194,15 +253,20 @@ class Stream:
             return
         for image in pending.plan.images:
             pending.decoded[image] = pool.submit(
-                self._preparer.decode, record, image, pending.key, pending.epoch
+                self._preparer.decode, record, image, pending.key, source=pending.source
             )
 
     def _finish(self, pending: _Pending) -> _Outcome:
-        example = Example(pending.plan, [])
+        example = Example(pending.plan)
         if pending.record is not None:
             decoded = {image: future.result() for image, future in pending.decoded.items()}
             example = self._preparer.finish(
-                pending.record, pending.key, pending.epoch, pending.plan, decoded
+                pending.record,
+                pending.key,
+                pending.epoch,
+                pending.plan,
+                decoded,
+                source=pending.source,
             )
         return _Outcome(Sample(pending.key, pending.source, example), pending.after)
 

@@ -146,7 +146,7 @@ def _num_within(sentences: Sequence[str], chars: int) -> int:
 
 def _whole(sentences: Sequence[str], places: Sequence[int], tokenizer: MediaTokenizer) -> list[int]:
     """The ids of a document, not cut."""
-    pieces, tags = _pieces(sentences, places)
+    pieces, tags = split_at_tags(sentences, places)
     ids = list(tokenizer.prefix)
     for number, (text, count) in enumerate(zip(tokenizer.encode_texts(pieces), tags, strict=True)):
         ids += [tokenizer.image_id] * count
@@ -156,7 +156,7 @@ def _whole(sentences: Sequence[str], places: Sequence[int], tokenizer: MediaToke
     return [*ids, tokenizer.eos_id]
 
 
-def _pieces(sentences: Sequence[str], places: Sequence[int]) -> tuple[list[str], list[int]]:
+def split_at_tags(sentences: Sequence[str], places: Sequence[int]) -> tuple[list[str], list[int]]:
     """Texts between tags, and the number of tags before each: the first has none."""
     starts = sorted(set(places))
     bounds = [0, *starts, len(sentences)]

@@ -18,6 +18,7 @@ from flamingo.data.tokens import MediaTokenizer
 from flamingo.model.factory import create_model_and_transforms
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.tokenizer import load_tokenizer
+from flamingo.model.vision import tower_identity
 from flamingo.train.checkpoint import (
     RunState,
     find_checkpoint,
@@ -55,6 +56,11 @@ _SEQUENCE = (
     "laion_rule",
     "keep_single_image",
     "surplus",
+    "long_documents",
+    "pack",
+    "pack_tokens",
+    "random_flip",
+    "exact_preprocess",
     "shuffle_shards",
 )
 
@@ -156,6 +162,11 @@ def _stream(
         min_images=options.mmc4_min_num_images,
         keep_single_image=options.keep_single_image,
         surplus=options.surplus,
+        long_documents=options.long_documents,
+        pack_tokens=options.pack_tokens if options.pack else None,
+        random_flip=options.random_flip,
+        exact_preprocess=options.exact_preprocess,
+        features=getattr(options, f"{name}_features"),
         decode_threads=options.workers,
     )
     return Stream(config, tokenizer, seed=options.seed)
@@ -206,7 +217,14 @@ def _trainer(
 ) -> Trainer:
     device = choose_device(options.device)
     model.to(device)
+    if options.pack:
+        model.allow_packing()
     model.train()
+    pixels = pixels_of(image_processor)
+    if any(stream.config.features for stream in streams):
+        tower = tower_identity(model.vision_encoder, options.vision_tokens, pixels.mean, pixels.std)
+        for stream in streams:
+            stream.expect_tower(tower)
     feeds = []
     for stream in streams:
         start = Position(**before.positions.get(stream.config.name, {}))
@@ -217,7 +235,7 @@ def _trainer(
         optimizer=make_optimizer(model, options),
         feeds=feeds,
         options=options,
-        pixels=pixels_of(image_processor),
+        pixels=pixels,
         device=device,
         total_steps=total_steps,
         done=before.step,
