@@ -29,8 +29,8 @@ from torch import Tensor
 MAX_PIXELS = 64_000_000
 _REDUCED_SIDE = 2
 _FULL_RESIZE_ASPECT = 4
-#: Where an image taller than this becomes smaller, Pillow 13 resizes the height first. What lies between the two steps
-#: is rounded to 0-255, so that the order shows at hard edges.
+#: Where an image taller than this becomes smaller, Pillow 13 resizes its height first. What lies
+#: between the two steps is rounded to 0-255, so that the order shows at hard edges.
 _ROWS_FIRST_ASPECT = 2
 _JPEG_MAGIC = b"\xff\xd8\xff"
 # simplejpeg turns every complaint into ValueError; the others are its buffer errors.
@@ -117,9 +117,10 @@ def _decode_jpeg(data: bytes, size_px: int) -> _Decoded | None:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         _check_pixels(width, height)
         least = _REDUCED_SIDE * size_px
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-            data, "RGB", min_height=least, min_width=least, min_factor=2
-        )
+        scale = {}
+        if min(height, width) >= 2 * least:
+            scale = {"min_height": least, "min_width": least, "min_factor": 2}
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", **scale)
     except UndecodableError:
         raise
     except _SIMPLEJPEG_ERRORS:
