@@ -142,15 +142,6 @@ class ShardEncoder:
         return tokens.to(torch.bfloat16).cpu()
 
 
-def describe_tower(options: TowerOptions) -> TowerSpec:
-    """Load a tower once, to know that it works and how large its tokens are.
-
-    Raises:
-        UserError: it does not.
-    """
-    return ShardEncoder(options).spec
-
-
 def _images_of(sample: Sample) -> list[_Image]:
     """Of a document or a pair; none of a sample that is neither, which training leaves out too."""
     is_pair = any(extension in sample.members for extension in IMAGE_EXTENSIONS)

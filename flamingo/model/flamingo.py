@@ -276,6 +276,12 @@ class Flamingo(nn.Module):
         num_cached = _num_cached(kwargs.get("past_key_values"))
         self._context.begin_pass(ids.shape[0], ids.shape[1], num_cached)
 
+    def _keep_apart(self, document_index: Tensor) -> tuple[Tensor | None, Tensor]:
+        """(attention mask, position ids) of packed documents."""
+        if self._packing is None:
+            raise UserError("document_index: expected a call of allow_packing first")
+        return self._packing.text_arguments(document_index)
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -313,11 +319,8 @@ class Flamingo(nn.Module):
         )
         text_time = count_tags(ids, self.media_token_id, preceding_tags)
         if document_index is not None:
-            if self._packing is None:
-                raise UserError("document_index: expected a call of allow_packing first")
             text_time = own_tags(text_time, document_index)
-            attention_mask, positions = self._packing.text_arguments(document_index)
-            lm_arguments["position_ids"] = positions
+            attention_mask, lm_arguments["position_ids"] = self._keep_apart(document_index)
         with self._context.open(media.latents, text_time, target_positions=target_positions):
             out = self.lang_encoder(
                 input_ids=ids,

@@ -5,6 +5,7 @@ positions, the coin) on real shards.
 """
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def test_every_image_is_in_one_chunk_with_its_text_or_is_accounted_for(
         assert chunk.input_ids.count(tokenizer.image_id) == len(chunk.pairs)
         assert chunk.input_ids[-1] != tokenizer.image_id
         assert all(chunk.first <= sentence < chunk.last for _, sentence in chunk.pairs)
-    for one, other in zip(cut.chunks, cut.chunks[1:], strict=False):
+    for one, other in pairwise(cut.chunks):
         assert one.last <= other.first
 
 

@@ -1,5 +1,6 @@
 """Packed sequences hold the samples of unpacked ones, in order, and nothing of them is lost."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_next_fit_keeps_the_order_and_opens_a_sequence_only_when_it_must(
         sequences.append(last)
     assert [one for sequence in sequences for one in sequence] == lengths
     assert all(sum(sequence) <= ROOM for sequence in sequences)
-    for one, following in zip(sequences, sequences[1:], strict=False):
+    for one, following in pairwise(sequences):
         assert sum(one) + following[0] > ROOM
     assert open_sequence.close() == []
 
