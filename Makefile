@@ -2,7 +2,7 @@
 #   make demo    the sample in examples/ from raw documents to a trained tiny model
 #   make test    the whole test suite, quick tests first
 #   make lint    format, lint, types, import direction (changes nothing)
-#   make bench   speed and memory against their goals, pass or fail (a quarter of an hour)
+#   make bench   speed and memory against their goals, pass or fail (20 minutes; needs openssl)
 #   make format  rewrite the sources as `make lint` wants them
 #   make schemas, make cli-surface   regenerate what the tests compare with
 PYTHON ?= python3
@@ -53,5 +53,5 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing mmdata, torch and the tools into $(VENV) (once; minutes)"
-	@$(PIP) -e '.[dev,train]'
+	@$(PIP) -e '.[dev,download,train]'
 	@touch $(VENV)/.installed-demo $@

@@ -76,10 +76,20 @@ def convert(out: Path) -> None:
     run("mmdata", "validate", out / "damaged", expect=1)
 
 
+def converse(out: Path) -> None:
+    """Conversations with pictures, split, checked, shown."""
+    folder = out / "conversations"
+    title("5. conversations become shards too: which text a picture belongs to is kept")
+    run("mmdata", "convert-custom", "examples/conversations", "--image-root", "examples",
+        "--output", folder, "--split", "train=0.7,val=0.3")  # fmt: skip
+    run("mmdata", "validate", folder / "train", folder / "val")
+    run("mmdata", "show", folder / "train", "--random", "1", "--seed", "1")
+
+
 def train(out: Path) -> None:
     """A tiny Flamingo on those shards: trained, stopped, resumed, asked."""
     shards, models, folder = out / "shards", out / "models", out / "run"
-    title("5. a tiny CLIP, a tiny language model and a tokenizer, made here")
+    title("6. a tiny CLIP, a tiny language model and a tokenizer, made here")
     run("python", "examples/make_tiny_models.py", models)
     common: Sequence[str | Path] = (
         "mmdata", "train", "--mmc4-shards", shards, "--lm-path", models / "lm",
@@ -87,13 +97,13 @@ def train(out: Path) -> None:
         "--mmc4-min-image-bytes", "0", "--batch-size-mmc4", "8", "--learning-rate", "3e-3",
         "--warmup-steps", "5", "--offline",
     )  # fmt: skip
-    title("6. what the model will see: pictures beside their tags")
+    title("7. what the model will see: pictures beside their tags")
     run(*common, "--dry-run")
-    title(f"7. {STEPS} steps of training")
+    title(f"8. {STEPS} steps of training")
     run(*common, "--max-steps", str(STEPS))
-    title("8. ten more, from the checkpoint")
+    title("9. ten more, from the checkpoint")
     run(*common, "--max-steps", str(STEPS + 10))
-    title("9. and it is asked about a picture (it is tiny and random: expect no sense)")
+    title("10. and it is asked about a picture (it is tiny and random: expect no sense)")
     picture = sorted((ROOT / SAMPLE / "images" / "0").iterdir())[0].relative_to(ROOT)
     run("mmdata", "generate", "--checkpoint", folder, "--image", picture,
         "--prompt", "<image>Preheat the", "--offline")  # fmt: skip
@@ -118,6 +128,7 @@ def main() -> None:
     shutil.rmtree(ROOT / arguments.output, ignore_errors=True)
     start = time.monotonic()
     convert(arguments.output)
+    converse(arguments.output)
     if not arguments.no_training:
         train(arguments.output)
     print(f"\ndone in {time.monotonic() - start:.0f} s; everything is in {arguments.output}/")

@@ -12,15 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 import pybase64
 from numpy.typing import NDArray
 
 from mmdata.alignment import Similarity, align
 from mmdata.images import ImagePolicy, ImageRejected, prepare_image
+from mmdata.member import Picture as Picture
+from mmdata.member import encode_member, samples_row
 from mmdata.sources.base import RecordDropped, SourceDocument
-from schemas.document import FORMAT_VERSION
+from mmdata.sources.embedded import decode_embedded
+from mmdata.sources.split import SplitRule
 from schemas.reasons import DocumentDrop, ImageDrop, ImageNote
 
 _EXTENSIONS = {
@@ -28,9 +30,6 @@ _EXTENSIONS = {
     "png": (".png",),
     "webp": (".webp",),
 }
-#: What a sample's JSON says of itself; a source's fields of these names give way to ours.
-_OWN_FIELDS = frozenset({"format_version", "similarity_source", "alignment"})
-_OWN_IMAGE_FIELDS = frozenset({"image_base64", "width", "height", "format", "sha256"})
 
 
 class MissingImageError(Exception):
@@ -51,6 +50,7 @@ class AssemblyPolicy:
         max_images: keep that many of a document, those with the greatest similarity; None: all.
         min_similarity: drop images below it; None keeps all.
         max_document_bytes: of a document's encoded images together.
+        split: documents of other splits are left to other runs; None: there is one only.
     """
 
     images: ImagePolicy
@@ -62,6 +62,7 @@ class AssemblyPolicy:
     max_images: int | None = None
     min_similarity: float | None = None
     max_document_bytes: int = 256 * 2**20
+    split: SplitRule | None = None
 
 
 @dataclass(slots=True)
@@ -74,6 +75,8 @@ class Outcome:
         drop: (reason, detail) when the document was dropped.
         dropped_images: index -> (reason, detail).
         notes: (index or None, note, detail) on what was kept.
+        placed: whether it is known which split it belongs to (see `AssemblyPolicy.split`).
+        elsewhere: it belongs to another split; then there is nothing else.
     """
 
     parts: list[bytes] = field(default_factory=list)
@@ -81,20 +84,8 @@ class Outcome:
     drop: tuple[DocumentDrop, str] | None = None
     dropped_images: dict[int, tuple[ImageDrop, str]] = field(default_factory=dict)
     notes: list[tuple[int | None, str, str]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """An image that passed: `index` of its document's, `base64` as it goes into the sample."""
-
-    index: int
-    base64: bytes
-    num_bytes: int
-    width: int
-    height: int
-    format: str
-    sha256: str
-    reencoded: bool
+    placed: bool = False
+    elsewhere: bool = False
 
 
 @dataclass(slots=True)
@@ -156,8 +147,11 @@ def check(
     to_pixels: ToPixels | None = None,
 ) -> Draft:
     """Read and check a document's images; see `assemble`. `to_pixels` is for a scorer."""
-    outcome = Outcome(notes=[(None, note, detail) for note, detail in document.notes])
+    outcome = Outcome(notes=[(None, note, detail) for note, detail in document.notes], placed=True)
     draft = Draft(document, policy, [], outcome)
+    if policy.split is not None and not policy.split.holds(document):
+        outcome.elsewhere, outcome.notes = True, []
+        return draft
     try:
         _check_url(document, policy)
         if not document.images and not policy.keep_text_only:
@@ -174,7 +168,7 @@ def check(
 def finish(draft: Draft, scores: Scores | None = None) -> Outcome:
     """Align a checked document and encode it, by the source's similarities or by computed ones."""
     document, outcome = draft.document, draft.outcome
-    if outcome.drop:
+    if outcome.drop or outcome.elsewhere:
         return outcome
     matrix = scores.matrix if scores else _own_matrix(draft)
     places, matched = _aligned(draft, matrix)
@@ -188,8 +182,8 @@ def finish(draft: Draft, scores: Scores | None = None) -> Outcome:
     outcome.notes = [note for note in outcome.notes if note[0] not in outcome.dropped_images]
     pictures = [draft.pictures[place] for place in places]
     source = scores.source if scores else document.similarity_source
-    outcome.parts = _member(document, pictures, matched, matrix[places], source)
-    outcome.row = _row(document, pictures, matched, matrix[places], outcome.parts)
+    outcome.parts = encode_member(document, pictures, matched, matrix[places], source)
+    outcome.row = samples_row(document, pictures, matched, matrix[places], outcome.parts)
     return outcome
 
 
@@ -230,7 +224,8 @@ def _pictures(draft: Draft, read_image: Callable[[str], bytes], to_pixels: ToPix
         try:
             if image.problem:
                 raise ImageRejected(ImageDrop.MISSING, image.problem)
-            picture, notes = _picture(index, image.name, read_image(image.name), policy.images)
+            data = decode_embedded(image.embedded) if image.embedded else read_image(image.name)
+            picture, notes = _picture(index, image.name, data, policy.images)
             pixels = [to_pixels(pybase64.b64decode(picture.base64))] if to_pixels else []
         except ImageRejected as rejected:
             _refuse(outcome, index, image.name, rejected, policy)
@@ -268,6 +263,7 @@ def _picture(index: int, name: str, data: bytes, policy: ImagePolicy) -> tuple[P
         prepared.format,
         hashlib.sha256(prepared.data).hexdigest(),
         prepared.reencoded,
+        prepared.window,
     )
     return picture, notes
 
@@ -320,77 +316,3 @@ def _matched(
         index = draft.pictures[places[k]].index
         draft.outcome.dropped_images[index] = (ImageDrop.LOW_SIMILARITY, detail)
     return [places[k] for k in aligned.rows], aligned.matched
-
-
-def _member(
-    document: SourceDocument,
-    pictures: list[Picture],
-    matched: list[int],
-    similarity: Similarity,
-    similarity_source: str,
-) -> list[bytes]:
-    """The sample's JSON: known fields in a fixed order, then the source's others as they came."""
-    encode = msgspec.json.encode
-    head = encode({"format_version": FORMAT_VERSION, "text_list": document.text_list})
-    # Few and large parts: each is hashed and written by itself.
-    parts = []
-    opening = head[:-1] + b',"image_info":['
-    for row, (picture, sentence) in enumerate(zip(pictures, matched, strict=True)):
-        source = document.images[picture.index]
-        fields: dict[str, Any] = {"image_name": source.name}
-        fields |= {k: v for k, v in source.fields.items() if k not in _OWN_IMAGE_FIELDS}
-        fields["matched_text_index"] = sentence
-        fields["matched_sim"] = float(similarity[row, sentence])
-        fields["width"], fields["height"] = picture.width, picture.height
-        fields["format"], fields["sha256"] = picture.format, picture.sha256
-        parts += [opening + encode(fields)[:-1] + b',"image_base64":"', picture.base64]
-        opening = b'"},'
-    tail: dict[str, Any] = {
-        "similarity_matrix": similarity.tolist(),
-        "similarity_source": similarity_source,
-        "alignment": document.alignment,
-    }
-    tail |= {k: v for k, v in document.extras.items() if k not in _OWN_FIELDS}
-    closing = b'"}],' if pictures else opening + b"],"
-    return [*parts, closing + encode(tail)[1:]]
-
-
-def _row(
-    document: SourceDocument,
-    pictures: list[Picture],
-    matched: list[int],
-    similarity: Similarity,
-    parts: list[bytes],
-) -> dict[str, Any]:
-    """The samples table's row, but for key, offset and provenance."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    texts = [text.encode("utf-8") for text in document.text_list]
-    scores = similarity[np.arange(len(matched)), matched].tolist() if matched else []
-    return {
-        "size": sum(map(len, parts)),
-        "sha256": digest.hexdigest(),
-        "sentences": len(texts),
-        "text_bytes": sum(map(len, texts)),
-        "text_sha256": hashlib.sha256(b"".join(text + b"\n" for text in texts)).hexdigest(),
-        "matched": matched,
-        "similarity": scores,
-        "margin": _margins(similarity, matched, scores),
-        "image_bytes": [picture.num_bytes for picture in pictures],
-        "width": [picture.width for picture in pictures],
-        "height": [picture.height for picture in pictures],
-        "format": [picture.format for picture in pictures],
-        "image_sha256": [picture.sha256 for picture in pictures],
-        "reencoded": [picture.reencoded for picture in pictures],
-    }
-
-
-def _margins(similarity: Similarity, matched: list[int], scores: list[float]) -> list[float | None]:
-    """How much better each image's sentence is than its best other one; None without another."""
-    if similarity.shape[1] < 2:
-        return [None] * len(matched)
-    others = similarity.copy()
-    others[np.arange(len(matched)), matched] = -np.inf
-    best = others.max(axis=1).tolist() if matched else []
-    return [score - other for score, other in zip(scores, best, strict=True)]

@@ -23,7 +23,8 @@ from mmdata.errors import (
     MMDataError,
     UserError,
 )
-from pipelines.config import Align, ConvertMmc4, Features, Show, Status, Validate
+from pipelines.config import Align, ConvertCustom, ConvertMmc4, Features, Show, Status, Validate
+from pipelines.laion_options import ConvertLaion, FetchImages
 
 
 def _run_convert_mmc4(options: ConvertMmc4) -> int:
@@ -34,6 +35,37 @@ def _run_convert_mmc4(options: ConvertMmc4) -> int:
 
     result = convert_mmc4(options)
     print_conversion(result)
+    return result.exit_code
+
+
+def _run_convert_custom(options: ConvertCustom) -> int:
+    if options.clip_model is not None:
+        _need("clip", "convert-custom --clip-model")
+    from pipelines.convert_custom import convert_custom
+    from pipelines.report import print_conversion
+
+    result = convert_custom(options)
+    print_conversion(result)
+    return result.exit_code
+
+
+def _run_convert_laion(options: ConvertLaion) -> int:
+    if options.clip_model is not None:
+        _need("clip", "convert-laion --clip-model")
+    from pipelines.convert_laion import convert_laion
+    from pipelines.report import print_conversion
+
+    result = convert_laion(options)
+    print_conversion(result)
+    return result.exit_code
+
+
+def _run_fetch_images(options: FetchImages) -> int:
+    from pipelines.fetch_images import fetch_images
+    from pipelines.report import print_fetched
+
+    result = fetch_images(options)
+    print_fetched(result)
     return result.exit_code
 
 
@@ -124,6 +156,9 @@ EXTRAS = {
 #: Every subcommand: its options, and what runs it.
 COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "convert-mmc4": (ConvertMmc4, _run_convert_mmc4),
+    "convert-custom": (ConvertCustom, _run_convert_custom),
+    "convert-laion": (ConvertLaion, _run_convert_laion),
+    "fetch-images": (FetchImages, _run_fetch_images),
     "align": (Align, _run_align),
     "validate": (Validate, _run_validate),
     "features": (Features, _run_features),

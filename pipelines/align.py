@@ -196,7 +196,7 @@ def _make_plan(
             segment=entry.segments[0],
             file=entry.name,
             first_record=0,
-            num_records=sidecar.tally.records,
+            num_records=sidecar.tally.records + sidecar.tally.other_splits,
             first_ordinal=sidecar.first_ordinal,
             first_shard=number,
             num_shards=1,

@@ -103,7 +103,7 @@ def _write(
     front = front_end(clip)
     scorer = DocumentScorer(backend, front, clip.batch_size)
     last = progress_of(writer.tally)
-    yield Tick(writer.tally.records, 0, 0, last.dropped)
+    yield Tick(last.records, 0, 0, last.dropped)
     pulse = Pulse()
     for number, (sample, matrix) in enumerate(scorer.score(source.items(front)), start=1):
         _add(writer, source, sample, finish(sample.draft, Scores(matrix, clip.source)))
@@ -220,6 +220,7 @@ class _Source:
             documents_dropped=dict(tally.documents_dropped),
             images_dropped=dict(tally.images_dropped),
             notes=dict(tally.notes),
+            other_splits=tally.other_splits,
         )
 
     def rejects_up_to(self, key: str | None) -> Iterator[Reject]:
@@ -253,6 +254,7 @@ def _draft(sample: ParsedSample, row: Row, front: FrontEnd, recipe: AlignRecipe)
             row["format"][index],
             row["image_sha256"][index],
             row["reencoded"][index],
+            sample.windows[index],
         )
         draft.pictures.append(picture)
         draft.pixels.append(pixels)

@@ -4,10 +4,12 @@ Only the standard library is imported here (and modules that keep to the same ru
 command line can show its help without loading numpy, ray or pyarrow.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mmdata.errors import UserError
+from mmdata.images.policy import ImagePolicy
+from mmdata.sources.conversations.roles import parse_template
 from pipelines.options import (
     ClipDevice,
     Conversion,
@@ -21,6 +23,8 @@ from pipelines.options import (
 )
 
 Level = Literal["structure", "content", "full"]
+CustomFormat = Literal["auto", "llava", "sharegpt", "messages", "mmc4", "obelics", "chatgpt"]
+OnTagMismatch = Literal["error", "first-turn", "drop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +49,56 @@ class ConvertMmc4(Conversion):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertCustom(Conversion):
+    """Convert conversations and interleaved pages of one's own, with their images, to shards."""
+
+    inputs: tuple[str, ...] = field(metadata={"positional": True})
+    """JSON arrays, JSON lines (also .gz, .zst, .zip) or parquet; folders, globs, {0..9} ranges."""
+    image_root: str | None = None
+    """What image names are relative to: a folder, tars or parquet. None: records hold the bytes."""
+    format: CustomFormat = "auto"
+    """Of the records; auto: each is told by its fields."""
+    roles: str = "keep"
+    """keep: list them beside the turns; drop; or a template: 'Question: {human} Answer: {gpt}'."""
+    on_tag_mismatch: OnTagMismatch = "first-turn"
+    """Placeholders and images that do not fit: keep what can be kept, drop the record, or stop."""
+    placeholder: tuple[str, ...] = ()
+    """Further placeholders of images, besides <image>, <img>, <|image|>, <image_1> and the like."""
+    window: str = "auto"
+    """Gray images of over 8 bits: auto (their percentiles), full (0 to 65,535) or LEVEL,WIDTH."""
+    allow_symlinks_to: tuple[str, ...] = ()
+    """Folders outside the image root that links in it may lead to (hub caches)."""
+    pseudonymise: bool = False
+    """Keyed hashes for ids, file names and paths; no other fields, no metadata in images."""
+    pseudonym_key: str | None = None
+    """File with the secret key (16 bytes or more). Default: $MMDATA_PSEUDONYM_KEY."""
+    keep_field: tuple[str, ...] = ()
+    """With --pseudonymise: fields of the records to keep as they are."""
+
+    def __post_init__(self) -> None:
+        Conversion.__post_init__(self)  # `super()` does not know a class that slots made anew
+        check_paths(self.inputs, "inputs")
+        check_paths(self.allow_symlinks_to, "--allow-symlinks-to")
+        check_roles(self.roles)
+        check_window(self.window)
+        if "" in self.placeholder:
+            raise UserError("--placeholder '': expected a text")
+        if not self.pseudonymise and (self.pseudonym_key or self.keep_field):
+            raise UserError("--pseudonym-key and --keep-field go with --pseudonymise")
+
+    def image_policy(self) -> ImagePolicy:
+        """What is asked of each image."""
+        return replace(Conversion.image_policy(self), window=self.window, strip=self.pseudonymise)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Align:
     """Compute the similarities of shards anew with CLIP, and align them by these."""
 
     shards: tuple[str, ...] = field(metadata={"positional": True})
     """Shards (.tar) of one conversion from the first on: its folder, globs or {000..041} ranges."""
     output: str
-    """Folder that the new shards are written to."""
+    """Folder, or s3:// or gs:// URL, that the new shards are written to."""
     clip_model: str | None = None
     """CLIP that computes similarities: of open_clip (ViT-L-14), local-dir:PATH or hf-hub:NAME."""
     clip_pretrained: str | None = None
@@ -178,7 +225,7 @@ class Status:
     """Tell how far a conversion is, while it runs and after a crash, from any machine."""
 
     output: str = field(metadata={"positional": True})
-    """Folder that the shards are written to."""
+    """Folder, or s3:// or gs:// URL, that the shards are written to."""
     clean: bool = False
     """Remove what killed runs left under temporary names; refused while a run goes on."""
 
@@ -201,3 +248,31 @@ class Show:
     def __post_init__(self) -> None:
         if self.random is not None:
             at_least(self.random, 1, "--random")
+
+
+def check_roles(roles: str) -> None:
+    """Refuse what is neither keep, drop nor a template."""
+    if roles in ("keep", "drop"):
+        return
+    try:
+        parse_template(roles)
+    except ValueError as error:
+        raise UserError(
+            f"--roles {roles!r}: expected keep, drop or a template such as "
+            f"'Question: {{human}} Answer: {{gpt}}': {error}"
+        ) from None
+
+
+def check_window(window: str) -> None:
+    """Refuse what is neither auto, full nor two numbers."""
+    if window in ("auto", "full"):
+        return
+    level, _, width = window.partition(",")
+    try:
+        good = abs(float(level)) < float("inf") and 0 < float(width) < float("inf")
+    except ValueError:
+        good = False
+    if not good:
+        raise UserError(
+            f"--window {window}: expected auto, full or LEVEL,WIDTH (numbers, WIDTH above 0)"
+        )

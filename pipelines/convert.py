@@ -7,15 +7,14 @@ written before the plan stands and every input was read through; what was commit
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
-from typing import Any, Generic, TypeVar
-
-import msgspec
+from typing import Any
 
 from mmdata.errors import UserError
 from mmdata.shards.writer import LeaseLostError
 from mmdata.similarity import ClipSpec
+from mmdata.sources.pseudonyms import Pseudonyms
 from mmdata.sources.records import Segment
 from mmdata.storage.files import make_folder
 from mmdata.storage.lease import Lease, holds
@@ -36,57 +35,39 @@ from pipelines.engine import (
     terminate_as_interrupt,
 )
 from pipelines.events import Alive
+from pipelines.hide import hide_inputs, hide_units, public_plan
 from pipelines.inputs import count_inputs
 from pipelines.log_json import RunLog, open_log
 from pipelines.options import Conversion, RunOptions
 from pipelines.output import (
     add_tally,
-    check_is_ours,
+    check_unchanged,
     clear,
     clearable_bytes,
+    earlier_plan,
     forget_manifest,
     forget_shard,
     sweep,
     write_manifest,
 )
-from pipelines.output_files import look_at
-from pipelines.plan import Plan, differences, load_plan, make_plan, save_plan
+from pipelines.output_files import OutputFiles, look_at
+from pipelines.plan import Plan, make_plan, refuse_another, save_plan
 from pipelines.progress import Progress
 from pipelines.result import ConversionResult as ConversionResult
 from pipelines.space import check_space
-from pipelines.units import Recipe, Tick, UnitTask, conversion_versions, convert_unit
+from pipelines.split import Part, add_up, part_options, parts_of, recipe_of
+from pipelines.units import Counting, Tick, UnitTask, conversion_versions, convert_unit
+from pipelines.work import Job
+from pipelines.work import Work as Work
 from schemas.manifest import ExcludedInput
-
-Job = TypeVar("Job")
 
 #: Rough rate of one core, to decide whether a Ray is worth starting.
 _IMAGES_PER_SECOND = 1200.0
 
 
-@dataclass(frozen=True, slots=True)
-class Work(Generic[Job]):
-    """What the tasks of a run do.
-
-    Attributes:
-        recipe: given to each of them.
-        run: does one unit.
-        title: of the progress bar.
-        images_per_second: rough rate of one core.
-        clip: the model that scores, or None.
-        key_prefix: of the samples.
-    """
-
-    recipe: Job
-    run: Callable[[UnitTask[Job]], Iterator[Tick | Scored | Alive]]
-    title: str
-    images_per_second: float
-    clip: ClipSpec | None = None
-    key_prefix: str = ""
-
-
 def run_conversion(
     options: Conversion,
-    recipe: Recipe,
+    recipe: Counting,
     specs: Sequence[str],
     *,
     suffixes: tuple[str, ...],
@@ -95,6 +76,10 @@ def run_conversion(
     quiet: bool,
     clip: ClipSpec | None = None,
     excluded: Sequence[ExcludedInput] = (),
+    names: Pseudonyms | None = None,
+    run: Callable[[UnitTask[Any]], Iterator[Tick | Scored | Alive]] = convert_unit,
+    rate: float = _IMAGES_PER_SECOND,
+    is_stale: Callable[[str, int], bool] | None = None,
 ) -> ConversionResult:
     """Plan and run a conversion.
 
@@ -108,43 +93,77 @@ def run_conversion(
         quiet: no progress bar.
         clip: computes the similarities; the recipe then leaves documents unaligned.
         excluded: inputs that were left out before.
+        names: put pseudonyms in place of the names of inputs in all that is written.
+        run, is_stale: see `Work`; rate: its `images_per_second` without CLIP.
     """
+    _check_named(options, specs)
+    output = absolute(options.output)
+    byte_options = byte_options | (clip_byte_options(clip) if clip else {})
+    parts = parts_of(options, output)
+    befores = [earlier_plan(part.folder, overwrite=options.overwrite) for part in parts]
+    with terminate_as_interrupt():
+        # A plan without the inputs' names cannot tell whether they were counted before.
+        known = None if names else befores[0]
+        inputs, left_out = count_inputs(
+            options, recipe, specs, suffixes, list_segments, known, quiet=quiet
+        )
+        left_out = hide_inputs(inputs, [*excluded, *left_out], names)
+        plans = [
+            make_plan(
+                recipe.kind,
+                inputs,
+                left_out,
+                docs_per_shard=part.docs_per_shard(options.docs_per_shard),
+                num_shards=options.num_shards,
+                options=byte_options | part_options(part),
+                versions=conversion_versions(clip),
+            )
+            for part in parts
+        ]
+        for plan in plans:
+            hide_units(plan, names)
+        works = [_work(recipe, part, clip, run, rate, is_stale) for part in parts]
+        results = _run_parts(options, works, plans, befores, parts, quiet=quiet)
+    return add_up(parts, results, output)
+
+
+def _check_named(options: Conversion, specs: Sequence[str]) -> None:
     if not specs:
         raise UserError("no input was named: give files, folders, globs or {0..9} ranges")
     check_writable(options.output, "--output")
-    output = absolute(options.output)
-    before = None if options.overwrite else load_plan(output)
-    if not options.overwrite:
-        check_is_ours(output, before)
-    with terminate_as_interrupt():
-        inputs, left_out = count_inputs(
-            options, recipe, specs, suffixes, list_segments, before, quiet=quiet
-        )
-        plan = make_plan(
-            recipe.kind,
-            inputs,
-            [*excluded, *left_out],
-            docs_per_shard=options.docs_per_shard,
-            num_shards=options.num_shards,
-            options=byte_options | (clip_byte_options(clip) if clip else {}),
-            versions=conversion_versions(clip),
-        )
-        rate = images_per_second(clip, _IMAGES_PER_SECOND)
-        work = Work(recipe, convert_unit, "convert", rate, clip, recipe.key_prefix)
-        return run_plan(options, work, plan, before, output, quiet=quiet)
 
 
-def _log_end(log: RunLog, result: ConversionResult) -> None:
-    log.write(
-        "end",
-        exit_code=result.exit_code,
-        complete=result.complete,
-        shards_written=result.shards_written,
-        shards_kept=result.shards_kept,
-        shards_left=result.shards_left,
-        seconds=round(result.seconds, 3),
-        totals=msgspec.to_builtins(result.tally),
-    )
+def _run_parts(
+    options: Conversion,
+    works: Sequence[Work[Any]],
+    plans: Sequence[Plan],
+    befores: Sequence[Plan | None],
+    parts: Sequence[Part],
+    *,
+    quiet: bool,
+) -> list[ConversionResult]:
+    """One part after the other, when none of their folders holds anything else."""
+    for plan, before, part in zip(plans, befores, parts, strict=True):
+        refuse_another(before, plan, part.folder)
+    results = []
+    for work, plan, before, part in zip(works, plans, befores, parts, strict=True):
+        results.append(run_plan(options, work, plan, before, part.folder, quiet=quiet))
+        if results[-1].interrupted:
+            break
+    return results
+
+
+def _work(
+    recipe: Any,
+    part: Part,
+    clip: ClipSpec | None,
+    run: Callable[[UnitTask[Any]], Iterator[Tick | Scored | Alive]],
+    rate: float,
+    is_stale: Callable[[str, int], bool] | None,
+) -> Work[Any]:
+    rate = images_per_second(clip, rate)
+    title, job = f"convert {part.name}".strip(), recipe_of(recipe, part)
+    return Work(job, run, title, rate, clip, recipe.key_prefix, part.is_first, is_stale)
 
 
 def _estimated(options: RunOptions, work: Work[Job], plan: Plan, output: str) -> ConversionResult:
@@ -178,30 +197,17 @@ def run_plan(
     Raises:
         UserError: the folder holds another conversion, or the disk cannot hold this one.
     """
-    if before is not None and before.fingerprint != plan.fingerprint:
-        raise UserError(
-            f"{output}: holds another conversion; use --overwrite or another folder. "
-            + "; ".join(differences(before, plan)[:10])
-        )
+    refuse_another(before, plan, output)
     if options.dry_run:
         return _estimated(options, work, plan, output)
     make_folder(output)
     with open_log(options.log_json) as log, Lease(output) as lease:
-        _check_unchanged(options, plan, output)
+        if not options.overwrite:
+            check_unchanged(plan, output)
         log.write("start", output=output, records=plan.num_records, shards=plan.num_shards)
         result = _run(options, work, plan, output, lease, log, quiet=quiet)
-        _log_end(log, result)
+        log.end(result)
         return result
-
-
-def _check_unchanged(options: RunOptions, plan: Plan, output: str) -> None:
-    """Look again under the lease: another run may have come between the plan and now."""
-    if options.overwrite:
-        return
-    before = load_plan(output)
-    check_is_ours(output, before)
-    if before is not None and before.fingerprint != plan.fingerprint:
-        raise UserError(f"{output}: another conversion was written there just now")
 
 
 def _run(
@@ -221,10 +227,11 @@ def _run(
         if not options.ignore_free_space:
             check_space(plan, output, plan.num_shards, freed_bytes=clearable_bytes(output))
         clear(output)
-    tasks = _tasks(options, work, plan, output, lease, result)
+    files = look_at(output)
+    tasks = _tasks(options, work, lease, result, files)
     if not options.overwrite and not options.ignore_free_space:
         check_space(plan, output, sum(len(task.shards) for task in tasks))
-    save_plan(plan, output)
+    save_plan(public_plan(plan), output)
     if tasks:
         forget_manifest(output)
     _do(options, work, tasks, result, log, quiet=quiet)
@@ -234,11 +241,13 @@ def _run(
         if not undone:
             log.tell_duplicates(plan, output)
     sweep(output)  # what a worker that was killed left; its unit was done again
-    _sum_up(result, tasks)
+    if tasks or draft_fingerprint(plan) != plan.fingerprint:
+        files = look_at(output)
+    _sum_up(result, tasks, files)
     if not result.shards_left and not result.interrupted and not undone:
         if not holds(lease.path, lease.holder.run):
             raise LeaseLostError(f"{output}: another run has taken over; nothing is lost")
-        write_manifest(output, plan)
+        write_manifest(output, plan, files)
         result.complete = True
     return result
 
@@ -303,9 +312,9 @@ def _do(
                     elif isinstance(event, Scored):
                         scored.append(event)
                     elif isinstance(event, UnitFailure):
-                        result.failures.append((tasks[index].unit.segment.label, event))
+                        result.failures.append((tasks[index].unit.label, event))
                     elif isinstance(event, UnitAgain):
-                        label = tasks[index].unit.segment.label
+                        label = tasks[index].unit.label
                         result.again.append((label, event))
                         progress.say(f"{label}: {event.detail}; it is run again")
         except KeyboardInterrupt:
@@ -315,11 +324,10 @@ def _do(
     result.scored = total_scored(scored, pool)
 
 
-def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]]) -> None:
+def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]], files: OutputFiles) -> None:
     """What is committed now, by the sidecars on disk: they alone say what exists."""
     plan, output = result.plan, result.output
     planned = {shard for task in tasks for shard in task.shards}
-    files = look_at(output)
     for shard in range(plan.num_shards):
         sidecar = standing(plan, output, shard, files=files)
         if sidecar is None:
@@ -330,7 +338,7 @@ def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]]) -> None:
             result.shards_written += 1
     failed = {label for label, _ in result.failures}
     for index, task in enumerate(tasks):
-        label = task.unit.segment.label
+        label = task.unit.label
         gone = [s for s in task.shards if standing(plan, output, s, files=files) is None]
         if gone and label not in failed and not result.interrupted:
             reason = f"ended without writing {len(gone)} of its shards; run the command again"
@@ -340,14 +348,13 @@ def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]]) -> None:
 def _tasks(
     options: RunOptions,
     work: Work[Job],
-    plan: Plan,
-    output: str,
     lease: Lease,
     result: ConversionResult,
+    files: OutputFiles,
 ) -> list[UnitTask[Job]]:
     """The units that still lack shards."""
+    plan, output = result.plan, result.output
     tasks = []
-    files = look_at(output)
     for unit in plan.units:
         missing = []
         for shard in range(unit.first_shard, unit.first_shard + unit.num_shards):
@@ -355,7 +362,8 @@ def _tasks(
             sidecar = standing(plan, output, shard, verify=options.verify_committed, files=files)
             if sidecar is None and options.verify_committed:
                 forget_shard(output, shard)  # damaged: it must not look committed to a worker
-            if sidecar and not (options.refresh_missing and must_refresh(sidecar)):
+            stale = work.is_stale is not None and work.is_stale(output, shard)
+            if sidecar and not stale and not (options.refresh_missing and must_refresh(sidecar)):
                 result.shards_kept += 1
             elif options.limit is not None and begin >= options.limit:
                 result.limited = True
@@ -374,17 +382,16 @@ def _tasks(
                     shards=tuple(missing),
                     refresh_missing=options.refresh_missing,
                     clip=work.clip,
+                    counts_unplaced=work.counts_unplaced,
                 )
             )
     return tasks
 
 
 def _records(task: UnitTask[Job]) -> int:
-    unit = task.unit
-    places = [shard - unit.first_shard for shard in task.shards]
-    return sum(unit.cut(place + 1) - unit.cut(place) for place in places)
+    cut, places = task.unit.cut, (shard - task.unit.first_shard for shard in task.shards)
+    return sum(cut(place + 1) - cut(place) for place in places)
 
 
 def _work_seconds(plan: Plan, shards: int, images_per_second: float) -> float:
-    share = shards / max(plan.num_shards, 1)
-    return plan.estimate().images * share / images_per_second
+    return plan.estimate().images * shards / max(plan.num_shards, 1) / images_per_second

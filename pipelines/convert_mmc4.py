@@ -6,11 +6,13 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import msgspec
 
 from mmdata.assemble import AssemblyPolicy, Draft, Outcome, assemble, check
 from mmdata.errors import BadInputError, UserError
+from mmdata.images.policy import ImagePolicy
 from mmdata.similarity import ClipSpec
 from mmdata.sources import mmc4
 from mmdata.sources.base import RecordDropped, SourceDocument
@@ -48,7 +50,9 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
         UserError: it cannot start as asked; nothing was written.
         BadInputError: inputs are missing or damaged; all of them are named.
     """
-    images, excluded = usable_images(options)
+    images, excluded = usable_images(options, options.images, "--images")
+    if images.kind != "folder" and options.image_path is not None:
+        raise UserError(f"--image-path: is of folders; {options.images} holds {images.kind}")
     clip = describe_clip(options, options.ray_address) if options.clip_model else None
     recipe = Mmc4Recipe(
         kind="mmc4",
@@ -72,19 +76,36 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
     )
 
 
-def usable_images(options: ConvertMmc4) -> tuple[ImageSource, list[ExcludedInput]]:
-    """What --images is, and which of its files are left out as damaged.
+class ImageOptions(Protocol):
+    """What decides which images are used."""
+
+    @property
+    def allow_symlinks_to(self) -> tuple[str, ...]: ...
+    @property
+    def skip_bad_inputs(self) -> bool: ...
+    def image_policy(self) -> ImagePolicy:
+        """What is asked of each image."""
+        ...
+
+
+def usable_images(
+    options: ImageOptions, images: str, flag: str
+) -> tuple[ImageSource, list[ExcludedInput]]:
+    """What the images are in, and which of its files are left out as damaged.
+
+    Args:
+        options: of the converter.
+        images: a folder, tars or the like.
+        flag: that it was given with.
 
     Raises:
         UserError: it is nothing that holds images.
         BadInputError: with every file of it that is damaged.
     """
     links = tuple(map(os.path.abspath, options.allow_symlinks_to))
-    source = find_images(options.images, links)
+    source = find_images(images, links, flag)
     if source.kind == "folder":
         return source, []
-    if options.image_path is not None:
-        raise UserError(f"--image-path: is of folders; {options.images} holds {source.kind}")
     max_bytes = options.image_policy().max_bytes
     try:
         open_images(source, max_bytes)
@@ -93,10 +114,10 @@ def usable_images(options: ConvertMmc4) -> tuple[ImageSource, list[ExcludedInput
         if not problems:
             raise
         if not options.skip_bad_inputs:
-            raise BadInputError(_all_of(problems, options.images)) from None
+            raise BadInputError(_all_of(problems, images, flag)) from None
         good = tuple(path for path in source.files if path not in problems)
         if not good:
-            raise BadInputError(_all_of(problems, options.images)) from None
+            raise BadInputError(_all_of(problems, images, flag)) from None
         source = replace(source, files=good)
         return source, [
             ExcludedInput(file=os.path.basename(path), problem=problem)
@@ -105,12 +126,12 @@ def usable_images(options: ConvertMmc4) -> tuple[ImageSource, list[ExcludedInput
     return source, []
 
 
-def _all_of(problems: dict[str, str], images: str) -> str:
+def _all_of(problems: dict[str, str], images: str, flag: str) -> str:
     lines = [f"{path}: {problem}" for path, problem in problems.items()]
     if len(lines) == 1:
         return lines[0]
     return (
-        f"--images {images}: {len(lines)} files cannot be used (--skip-bad-inputs leaves them "
+        f"{flag} {images}: {len(lines)} files cannot be used (--skip-bad-inputs leaves them "
         "out):\n  " + "\n  ".join(lines)
     )
 
@@ -218,11 +239,11 @@ def reader(store: ImageStore, document: SourceDocument) -> Callable[[str], bytes
     """Reads a document's images by name, and by URL where the store knows URLs."""
     if not store.by_url:
         return store.read
-    urls = _urls(document)
+    urls = image_urls(document)
     return lambda name: store.read(name, urls.get(name, ""))
 
 
-def _urls(document: SourceDocument) -> dict[str, str]:
+def image_urls(document: SourceDocument) -> dict[str, str]:
     """The URL of each image's name; what is no string counts as none."""
     urls: dict[str, str] = {}
     for image in document.images:
@@ -241,7 +262,7 @@ def _probe(record: bytes, store: ImageStore, scan: SegmentScan, *, matrix_wanted
     except RecordDropped:
         return
     scan.probed_records += 1
-    urls = _urls(document) if store.by_url else {}
+    urls = image_urls(document) if store.by_url else {}
     for image in document.images:
         scan.probed_images += 1
         size = store.size(image.name, urls.get(image.name, ""))

@@ -14,10 +14,10 @@ import msgspec
 
 from mmdata.errors import MMDataError
 from mmdata.shards.naming import KEY_DIGITS, REJECTS, SAMPLES, SIDECAR, TAR, sample_key, shard_stem
-from mmdata.shards.reader import read_samples_table
+from mmdata.shards.reader import ShardReader, read_samples_table
 from mmdata.shards.writer import LeaseLostError, ShardWriter, encode_record
 from mmdata.storage.atomic import write_atomically
-from mmdata.storage.files import open_buffer, read_bytes
+from mmdata.storage.files import read_bytes
 from mmdata.storage.lease import holds
 from pipelines.output import committed
 from schemas.manifest import SAMPLES_COLUMNS, Reject, Sidecar, SourceSpan, Tally
@@ -101,6 +101,7 @@ def _write_without(task: FinishTask, shard: int, draft: Sidecar, firsts: dict[in
             first_ordinal=draft.first_ordinal,
             source=draft.source,
             may_commit=lambda: holds(task.lease_path, task.run),
+            layout=draft.layout,
         )
     except BaseException:
         writer.discard()
@@ -111,11 +112,16 @@ def _copy(writer: ShardWriter, tar: str, rows: list[dict[str, Any]]) -> None:
     """Copy members as they are; memory holds one."""
     if not rows:
         return
-    with open_buffer(tar) as data:
+    with ShardReader(tar) as reader:
         for row in rows:
-            member = data[row["offset"] : row["offset"] + row["size"]]
-            rest = {name: value for name, value in row.items() if name not in _PLACE}
-            writer.add(int(row["key"][-KEY_DIGITS:]), _span(row), [member], rest)
+            copy_sample(writer, reader, row)
+
+
+def copy_sample(writer: ShardWriter, reader: ShardReader, row: dict[str, Any]) -> None:
+    """Copy a sample, its members as they are, and its row of the samples table."""
+    members = [(kind, [bytes(data)]) for kind, data in reader.read(row["key"]).members.items()]
+    rest = {name: value for name, value in row.items() if name not in _PLACE}
+    writer.add_members(int(row["key"][-KEY_DIGITS:]), _span(row), members, rest)
 
 
 def _span(row: dict[str, Any]) -> SourceSpan:

@@ -17,7 +17,7 @@ from pipelines.events import Alive, alive_while
 from pipelines.options import Conversion
 from pipelines.plan import Plan, PlanInput, SegmentScan, input_names
 from pipelines.progress import Progress
-from pipelines.units import Recipe, Tick
+from pipelines.units import Counting, Tick
 from schemas.manifest import ExcludedInput
 
 #: Rough rate of one core, to decide whether a Ray is worth starting.
@@ -42,7 +42,7 @@ class Problem:
 
 def count_inputs(
     options: Conversion,
-    recipe: Recipe,
+    recipe: Counting,
     specs: Sequence[str],
     suffixes: tuple[str, ...],
     list_segments: Callable[[str], list[Segment]],
@@ -145,7 +145,7 @@ def _problem(path: str, error: Exception) -> Problem:
 
 @dataclass(frozen=True, slots=True)
 class _ScanTask:
-    recipe: Recipe
+    recipe: Counting
     segments: tuple[Segment, ...]
     first: int
 
@@ -162,14 +162,14 @@ def _scan_at_ray(task: _ScanTask) -> Iterator[tuple[int, SegmentScan | Problem] 
         yield index, (yield from alive_while(partial(_scan_one, task.recipe, segment)))
 
 
-def _scan_one(recipe: Recipe, segment: Segment) -> SegmentScan | Problem:
+def _scan_one(recipe: Counting, segment: Segment) -> SegmentScan | Problem:
     try:
         return recipe.scan(segment)
     except MMDataError as error:
         return _problem(segment.path, error)
 
 
-def _batches(recipe: Recipe, segments: list[Segment], workers: int) -> list[_ScanTask]:
+def _batches(recipe: Counting, segments: list[Segment], workers: int) -> list[_ScanTask]:
     """Segments a task: a few of them where there are many, since a Ray task costs 10 ms."""
     size = max(1, min(16, len(segments) // (8 * max(workers, 1))))
     return [
@@ -179,7 +179,7 @@ def _batches(recipe: Recipe, segments: list[Segment], workers: int) -> list[_Sca
 
 
 def _scan(
-    options: Conversion, recipe: Recipe, entries: list[PlanInput], *, quiet: bool
+    options: Conversion, recipe: Counting, entries: list[PlanInput], *, quiet: bool
 ) -> list[Problem]:
     """Fill in the counts of new inputs; returns what is wrong with damaged ones."""
     segments = [segment for entry in entries for segment in entry.segments]

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import IO, Any
 
+import msgspec
+
 from mmdata.errors import UserError
 from mmdata.shards.naming import REJECTS, TAR, shard_stem
 from mmdata.storage.files import read_bytes
@@ -21,6 +23,7 @@ from mmdata.storage.urls import is_url
 from pipelines.dedupe import standing
 from pipelines.engine import UnitAgain, UnitDone, UnitFailure
 from pipelines.plan import Plan
+from pipelines.result import ConversionResult
 from pipelines.units import Tick, UnitTask
 from schemas.reasons import DocumentDrop
 
@@ -52,9 +55,9 @@ class RunLog:
             self._advance(event)
         elif isinstance(event, UnitFailure):
             self._shards(plan, task)
-            self.write("failure", unit=task.unit.segment.label, error=event.error)
+            self.write("failure", unit=task.unit.label, error=event.error)
         elif isinstance(event, UnitAgain):
-            label = task.unit.segment.label
+            label = task.unit.label
             self.write("again", unit=label, why=event.why, detail=event.detail)
         elif isinstance(event, UnitDone):
             self._shards(plan, task)
@@ -64,6 +67,19 @@ class RunLog:
         if self._file is not None:
             for task in tasks:
                 self._shards(plan, task)
+
+    def end(self, result: ConversionResult) -> None:
+        """What the run came to."""
+        self.write(
+            "end",
+            exit_code=result.exit_code,
+            complete=result.complete,
+            shards_written=result.shards_written,
+            shards_kept=result.shards_kept,
+            shards_left=result.shards_left,
+            seconds=round(result.seconds, 3),
+            totals=msgspec.to_builtins(result.tally),
+        )
 
     def _advance(self, tick: Tick) -> None:
         for name in self._sums:
@@ -92,6 +108,7 @@ class RunLog:
                 documents_dropped=tally.documents_dropped,
                 images_dropped=tally.images_dropped,
                 notes=tally.notes,
+                other_splits=tally.other_splits,
             )
             self._rejects(task.output, shard)
 

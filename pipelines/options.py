@@ -4,6 +4,7 @@ Only the standard library is imported here (and `mmdata.images.policy`, which ke
 rule): `pipelines.config` is made from it, and the command line shows its help from that.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
@@ -14,6 +15,7 @@ OnMissing = Literal["drop-image", "drop-document", "error"]
 ClipDevice = Literal["auto", "cpu", "cuda"]
 Dedupe = Literal["none", "exact"]
 MIB = 2**20
+_SPLIT_NAME = re.compile(r"[0-9a-z_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +23,7 @@ class Conversion:
     """What every converter can be told."""
 
     output: str
-    """Folder that the shards are written to."""
+    """Folder, or s3:// or gs:// URL, that the shards are written to."""
     docs_per_shard: int = 1000
     """Most records in one shard."""
     num_shards: int | None = None
@@ -86,6 +88,12 @@ class Conversion:
     """Stop after the shards that hold the first N records; run again without it to go on."""
     key_prefix: str = ""
     """Put before every sample key ([0-9a-z_-])."""
+    split: str | None = None
+    """Splits and their shares, as train=0.9,val=0.1; each becomes a folder of its own."""
+    split_by: str = "id"
+    """What stays together: id, url-host or a field of the source (patient, meta.subject)."""
+    split_seed: int = 0
+    """Another seed splits otherwise."""
     skip_bad_inputs: bool = False
     """Leave out inputs that are missing or damaged, and name them, instead of refusing to start."""
     overwrite: bool = False
@@ -125,6 +133,10 @@ class Conversion:
             raise UserError(f"--quality {self.quality}: expected 1 to 100")
         self._check_images_of_a_document()
         check_key_prefix(self.key_prefix)
+        if self.split is not None:
+            parse_split(self.split)
+        if not all(self.split_by.split(".")):
+            raise UserError(f"--split-by {self.split_by!r}: expected id, url-host or a field")
 
     def _check_images_of_a_document(self) -> None:
         if self.keep_text_only and self.min_images:
@@ -199,6 +211,26 @@ def check_clip(options: ClipOptions, workers: int | None) -> None:
         at_least(options.clip_actors, 0, "--clip-actors")
         if options.clip_actors and workers == 0:
             raise UserError("--clip-actors: actors are Ray's: leave it out with --workers 0")
+
+
+def parse_split(text: str) -> dict[str, float]:
+    """The share of each split of a `train=0.9,val=0.1`, in the order given."""
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, share = (piece.strip() for piece in part.partition("="))
+        try:
+            value = float(share)
+        except ValueError:
+            value = -1.0
+        if not _SPLIT_NAME.fullmatch(name) or name in shares or not 0 < value < 1:
+            raise UserError(
+                f"--split {text}: expected names (0-9, a-z, _ and -) with shares between 0 and 1, "
+                f"as train=0.9,val=0.1, got {part!r}"
+            )
+        shares[name] = value
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise UserError(f"--split {text}: the shares come to {sum(shares.values()):g}, expected 1")
+    return shares
 
 
 def check_min_similarity(value: float | None) -> None:

@@ -27,8 +27,8 @@ from mmdata.storage.atomic import is_temporary, remove, sha256_of, write_atomica
 from mmdata.storage.files import is_folder, list_folder, list_names
 from mmdata.storage.uploads import abort_uploads, unfinished_uploads
 from mmdata.storage.urls import is_url
-from pipelines.output_files import LiveFiles, OutputFiles, look_at
-from pipelines.plan import Plan
+from pipelines.output_files import LiveFiles, OutputFiles
+from pipelines.plan import Plan, load_plan
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import Manifest, ManifestInput, ManifestShard, Sidecar, Tally
 from schemas.reasons import ImageDrop
@@ -121,6 +121,23 @@ def check_is_ours(output: str, before: Plan | None) -> None:
     )
 
 
+def earlier_plan(output: str, *, overwrite: bool) -> Plan | None:
+    """The plan of an earlier run into a folder, which must hold nothing of anybody else."""
+    if overwrite:
+        return None
+    before = load_plan(output)
+    check_is_ours(output, before)
+    return before
+
+
+def check_unchanged(plan: Plan, output: str) -> None:
+    """Look again under the lease: another run may have come between the plan and now."""
+    before = load_plan(output)
+    check_is_ours(output, before)
+    if before is not None and before.fingerprint != plan.fingerprint:
+        raise UserError(f"{output}: another conversion was written there just now")
+
+
 def clear(output: str) -> None:
     """Remove an earlier conversion: manifest and sidecars first, then what they vouch for."""
     names = [name for name in list_names(output) if shard_of(name)]
@@ -155,6 +172,7 @@ def add_tally(total: Tally, part: Tally) -> None:
         "sentences",
         "image_bytes",
         "images_reencoded",
+        "other_splits",
     ):
         setattr(total, name, getattr(total, name) + getattr(part, name))
     for name in ("documents_dropped", "images_dropped", "notes"):
@@ -162,11 +180,10 @@ def add_tally(total: Tally, part: Tally) -> None:
         setattr(total, name, dict(sorted(counts.items())))
 
 
-def write_manifest(output: str, plan: Plan) -> Manifest:
+def write_manifest(output: str, plan: Plan, files: OutputFiles) -> Manifest:
     """Write `sizes.json`, then `manifest.json`: from here on the dataset is complete."""
     totals = Tally()
     rows: list[ManifestShard] = []
-    files = look_at(output)
     for index in range(plan.num_shards):
         stem = shard_stem(index)
         sidecar, raw = read_sidecar(files, index), files.read(stem + SIDECAR)
@@ -187,7 +204,7 @@ def write_manifest(output: str, plan: Plan) -> Manifest:
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         kind=plan.kind,
-        layout="interleaved",
+        layout=plan.options.get("layout", "interleaved"),
         totals=totals,
         options=plan.options,
         versions=plan.versions,

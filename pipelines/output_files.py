@@ -48,7 +48,7 @@ class LiveFiles:
 
 
 class ListedFiles:
-    """The folder as it was when this was made."""
+    """The folder as it was when this was made; of sidecars (1 kB each) what was read is kept."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -65,7 +65,7 @@ class ListedFiles:
             place = self._places.get(name)
             near = [name] if place is None else self._sidecars[place : place + _FETCHED_AT_ONCE]
             there = read_many(os.path.join(self._folder, one) for one in near)
-            self._fetched = {os.path.basename(path): data for path, data in there.items()}
+            self._fetched |= {os.path.basename(path): data for path, data in there.items()}
         return self._fetched.get(name)
 
     def size(self, name: str) -> int | None:

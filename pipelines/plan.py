@@ -81,6 +81,15 @@ class Unit(Struct, kw_only=True, frozen=True):
     first_ordinal: int
     first_shard: int
     num_shards: int
+    member: str | None = None
+    """What the member is called where the names of sources are hidden; None: they are not."""
+
+    @property
+    def label(self) -> str:
+        """File and member as they may be told."""
+        if self.member is None:
+            return self.segment.label
+        return f"{self.file}:{self.member}" if self.member else self.file
 
     def cut(self, shard: int) -> int:
         """Where the unit's k-th shard begins, as a record of the unit; shards are even."""
@@ -99,6 +108,8 @@ class Plan(Struct, kw_only=True):
     options: dict[str, Any]
     versions: dict[str, str]
     fingerprint: str
+    hidden: bool = False
+    """The names in it are pseudonyms, and what is kept of it holds no path."""
 
     @property
     def num_records(self) -> int:
@@ -121,15 +132,16 @@ class Plan(Struct, kw_only=True):
         """What the work will read and write, from the looks at the inputs' first records."""
         scans = [scan for entry in self.inputs for scan in entry.scans]
         probed = max(1, sum(scan.probed_records for scan in scans))
-        images = sum(scan.probed_found for scan in scans) / probed * self.num_records
-        image_bytes = sum(scan.probed_bytes for scan in scans) / probed * self.num_records
+        num_records = self.num_records * float(self.options.get("split_share", 1))
+        images = sum(scan.probed_found for scan in scans) / probed * num_records
+        image_bytes = sum(scan.probed_bytes for scan in scans) / probed * num_records
         record_bytes = sum(scan.record_bytes for scan in scans)
         written = min(image_bytes, images * self._most_bytes())
         return Estimate(
             images=round(images),
             read_bytes=round(image_bytes) + sum(entry.bytes for entry in self.inputs),
             # base64 is 4/3; a record's own text, its sha256, sizes and the tar's header and padding
-            write_bytes=round(written * 4 / 3) + record_bytes + 2_000 * self.num_records,
+            write_bytes=round(written * 4 / 3) + record_bytes + 2_000 * round(num_records),
             probed_images=sum(scan.probed_found for scan in scans),
         )
 
@@ -291,3 +303,12 @@ def differences(before: Plan, now: Plan) -> list[str]:
     if not lines:
         lines.append("inputs: another order")
     return lines
+
+
+def refuse_another(before: Plan | None, now: Plan, output: str) -> None:
+    """Raise UserError where the output holds shards of another plan, with the differences."""
+    if before is not None and before.fingerprint != now.fingerprint:
+        raise UserError(
+            f"{output}: holds another conversion; use --overwrite or another folder. "
+            + "; ".join(differences(before, now)[:10])
+        )

@@ -4,9 +4,12 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.convert import ConversionResult
+from pipelines.fetch_images import FetchResult
+from pipelines.hide import public_plan
 from pipelines.space import free_bytes, human_bytes, human_seconds
 from pipelines.status import RunStatus
 from schemas.manifest import Tally
+from schemas.reasons import ImageDrop
 
 #: A trainer wants at least one shard for each rank and worker.
 _FEW_SHARDS = 8
@@ -15,6 +18,11 @@ _FEW_SHARDS = 8
 def print_conversion(result: ConversionResult, console: Console | None = None) -> None:
     """Print the table of a run and what the user may want to do next."""
     console = console or Console(highlight=False, soft_wrap=True)
+    for name, part in result.splits:
+        console.print(f"split {name}")
+        print_conversion(part, console)
+    if result.splits:
+        return
     if result.dry_run:
         _print_plan(result, console)
         return
@@ -29,7 +37,7 @@ def print_conversion(result: ConversionResult, console: Console | None = None) -
 
 
 def _print_plan(result: ConversionResult, console: Console) -> None:
-    plan, estimate = result.plan, result.plan.estimate()
+    plan, estimate = public_plan(result.plan), result.plan.estimate()
     free = free_bytes(result.output)
     console.print(f"plan for {result.output}", markup=False)
     table = Table()
@@ -67,6 +75,8 @@ def _print_counts(result: ConversionResult, console: Console) -> None:
     for name, justify in (("", "left"), ("in", "right"), ("out", "right"), ("dropped", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     dropped = sum(tally.documents_dropped.values())
+    if tally.other_splits:
+        table.add_row("of other splits", f"{tally.other_splits:,}", "", "")
     table.add_row("documents", f"{tally.records:,}", f"{tally.documents:,}", f"{dropped:,}")
     dropped = sum(tally.images_dropped.values())
     table.add_row("images", f"{tally.images_listed:,}", f"{tally.images:,}", f"{dropped:,}")
@@ -94,6 +104,11 @@ def _print_dropped(tally: Tally, console: Console) -> None:
         console.print(table)
     if tally.documents_dropped or tally.images_dropped:
         console.print("each of them: *.rejects.jsonl beside its shard (file, record, reason)")
+    if left := tally.images_dropped.get(ImageDrop.NOT_FETCHED):
+        console.print(
+            f"{left:,} images were not fetched: *.outcomes.parquet says why, --retry-failed asks "
+            "again"
+        )
 
 
 def _print_excluded(result: ConversionResult, console: Console) -> None:
@@ -165,6 +180,35 @@ def _print_ending(result: ConversionResult, console: Console) -> None:
         rate = result.tally.images / result.seconds if not result.shards_kept else None
         speed = f", {rate:,.0f} images/s" if rate else ""
         console.print(f"wrote {result.shards_written:,} shards in {result.seconds:.1f} s{speed}")
+
+
+def print_fetched(result: FetchResult, console: Console | None = None) -> None:
+    """Print what became of the images that were to be fetched."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    console.print(f"images -> {result.output}", markup=False)
+    table = Table()
+    table.add_column("how it ended")
+    table.add_column("images", justify="right")
+    for how, count in sorted(result.counts.items()):
+        table.add_row(how, f"{count:,}")
+    console.print(table)
+    for label, failure in result.failures:
+        console.print(f"failed: {label}: {failure.error}", markup=False)
+    if result.files_kept:
+        console.print(
+            f"{result.files_kept:,} files of documents were through before (--retry-failed asks "
+            "again for what failed)"
+        )
+    if result.interrupted:
+        console.print("interrupted: run the same command again to go on")
+    elif set(result.counts) - {"ok", "there"}:
+        console.print("each of them: *.outcomes.parquet (status, http_status, detail)")
+    fetched = result.counts["ok"]
+    if fetched and result.seconds:
+        console.print(
+            f"fetched {fetched:,} images, {human_bytes(result.image_bytes)}, in "
+            f"{result.seconds:.1f} s, {fetched / result.seconds:,.0f} images/s"
+        )
 
 
 def print_status(found: RunStatus, console: Console | None = None) -> None:

@@ -28,6 +28,7 @@ class ConversionResult:
         workers: that would do the work of a dry run.
         seconds: how long the work took; of a dry run, how long it would take.
         scored: what CLIP has scored in this run, where it was asked to.
+        splits: with --split, what each came to; the rest is their sum.
     """
 
     plan: Plan
@@ -45,6 +46,7 @@ class ConversionResult:
     workers: int = 0
     seconds: float = 0.0
     scored: Scored | None = None
+    splits: "list[tuple[str, ConversionResult]]" = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:

@@ -110,10 +110,11 @@ def _status(plan: Plan, output: str) -> RunStatus:
             continue
         found.shards_done += 1
         found.drafts += sidecar.fingerprint != plan.fingerprint
-        found.records_done += sidecar.tally.records
+        records = sidecar.tally.records + sidecar.tally.other_splits
+        found.records_done += records
         add_tally(found.tally, sidecar.tally)
         written = facts.get(shard_stem(shard) + SIDECAR)
-        times.append((written.seconds if written else time.time(), sidecar.tally.records))
+        times.append((written.seconds if written else time.time(), records))
     found.records_per_second = _rate(times)
     found.leftovers = len(leftovers(output))
     _add_holder(found)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from mmdata.assemble import Draft, MissingImageError, Outcome, Scores, finish
-from mmdata.errors import MMDataError, ReadFaultError
+from mmdata.assemble import AssemblyPolicy, Draft, MissingImageError, Outcome, Scores, finish
+from mmdata.errors import BadInputError, MMDataError, ReadFaultError, StorageError
 from mmdata.shards.naming import sample_key
 from mmdata.shards.writer import ShardWriter
 from mmdata.similarity import ClipSpec
+from mmdata.sources.base import RecordError
 from mmdata.sources.records import Overlong, Segment, read_records
 from mmdata.storage.lease import holds
 from mmdata.versions import clip_versions, codec_versions
@@ -34,8 +35,8 @@ TICK_RECORDS = 50
 AHEAD_RECORDS = 8
 
 
-class Recipe(Protocol):
-    """How one kind of input becomes samples; picklable."""
+class Counting(Protocol):
+    """What the plan asks of a recipe; picklable."""
 
     @property
     def kind(self) -> Kind:
@@ -52,9 +53,18 @@ class Recipe(Protocol):
         """Put before every sample key."""
         ...
 
+    @property
+    def policy(self) -> AssemblyPolicy:
+        """What is kept of a document."""
+        ...
+
     def scan(self, segment: Segment) -> SegmentScan:
         """Count a segment's records and look for its first images."""
         ...
+
+
+class Recipe(Counting, Protocol):
+    """How one kind of input becomes samples; picklable."""
 
     def open(self, segment: Segment) -> "RecordConverter":
         """Get ready to convert a segment's records."""
@@ -101,6 +111,8 @@ class UnitTask(Generic[Job]):
     """What computes the similarities; None: the source has them."""
     pool: tuple[str, ...] = ()
     """Names of the actors that score; empty where the task does."""
+    counts_unplaced: bool = True
+    """Whether records that no split can be told of are counted here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +132,15 @@ def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick | Scored | Alive]:
         UnitError: a record that cannot be got over, by name.
     """
     check_versions(task, conversion_versions(task.clip))
+    try:
+        yield from _convert(task)
+    except (BadInputError, StorageError) as error:  # they name the file
+        if task.unit.member is None:
+            raise
+        raise UnitError(f"{task.unit.label}: is damaged, gone, or cannot be read") from error
+
+
+def _convert(task: UnitTask[Recipe]) -> Iterator[Tick | Scored | Alive]:
     unit = task.unit
     records = read_records(unit.segment, task.recipe.max_record_bytes)
     convert = task.recipe.open(unit.segment)
@@ -128,13 +149,13 @@ def convert_unit(task: UnitTask[Recipe]) -> Iterator[Tick | Scored | Alive]:
         if is_done(task, shard):
             continue
         begin, end = unit.cut(shard - unit.first_shard), unit.cut(shard - unit.first_shard + 1)
-        yield from _pass_over(records, begin - position)
+        yield from pass_over(records, begin - position)
         position = end
         part = islice(records, end - begin)
         yield from _write_shard(task, shard, begin, part, end - begin, convert)
 
 
-def _pass_over(records: Iterator[bytes | Overlong], number: int) -> Iterator[Alive]:
+def pass_over(records: Iterator[Any], number: int) -> Iterator[Alive]:
     """Read on to where a missing shard begins."""
     pulse = Pulse()
     for _ in islice(records, number):
@@ -182,21 +203,25 @@ def _write_shard(
     try:
         for place, outcome in outcomes:
             count += 1
-            _add_outcome(writer, unit, place, _finished(outcome), task.recipe.key_prefix)
+            outcome = _finished(outcome)
+            if outcome.elsewhere or not (outcome.placed or task.counts_unplaced):
+                writer.tally.other_splits += 1
+            else:
+                _add_outcome(writer, unit, place, outcome, task.recipe.key_prefix)
             if count % TICK_RECORDS == 0 or pulse.due():
                 now = progress_of(writer.tally)
                 yield ticked(last, now)
                 last = now
         if count != expected:
             raise UnitError(
-                f"{unit.segment.label}: {begin + count} records, {unit.num_records} were counted; "
+                f"{unit.label}: {begin + count} records, {unit.num_records} were counted; "
                 "it changed while the run was going: start again with --overwrite"
             )
         writer.commit(
             kind=task.recipe.kind,
             fingerprint=task.fingerprint,
             first_ordinal=unit.first_ordinal + begin,
-            source=[_span(unit, begin, count)],
+            source=[span_of(unit, begin, count)],
             may_commit=lambda: holds(task.lease_path, task.run),
         )
     except BaseException:
@@ -252,14 +277,18 @@ def _drafts(
 ) -> Iterator[tuple[int, Outcome | Draft]]:
     """Every record's place in the unit, and what the recipe makes of it."""
     for place, record in enumerate(_looked_ahead(records, convert), start=begin):
-        where = f"{unit.segment.label}: record {unit.first_record + place}"
+        where = f"{unit.label}: record {unit.first_record + place}"
         try:
             yield place, convert(record)
-        except (MissingImageError, ReadFaultError) as error:
+        except (MissingImageError, RecordError) as error:
             raise UnitError(f"{where}: {error}") from error
+        except ReadFaultError as error:
+            what = error if unit.member is None else "an image of it cannot be read"
+            raise UnitError(f"{where}: {what}") from error
         # Whatever a record brings about is told with the record; the unit then fails, others go on.
         except Exception as error:
-            raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
+            detail = f": {error}" if unit.member is None else ""
+            raise RuntimeError(f"{where}: {type(error).__name__}{detail}") from error
 
 
 def _looked_ahead(
@@ -278,10 +307,11 @@ def _looked_ahead(
     yield from waiting
 
 
-def _span(unit: Unit, begin: int, count: int) -> SourceSpan:
+def span_of(unit: Unit, begin: int, count: int) -> SourceSpan:
+    """Records of a unit, counted from its first, as a span of their file."""
     return SourceSpan(
         file=unit.file,
-        member=unit.segment.member,
+        member=unit.segment.member if unit.member is None else unit.member,
         first_record=unit.first_record + begin,
         num_records=count,
     )
@@ -291,7 +321,7 @@ def _add_outcome(
     writer: ShardWriter, unit: Unit, place: int, outcome: Outcome, key_prefix: str
 ) -> None:
     """Write what became of one record, and count it."""
-    span = _span(unit, place, 1)
+    span = span_of(unit, place, 1)
     ordinal = unit.first_ordinal + place
     if outcome.parts:
         writer.add(ordinal, span, outcome.parts, outcome.row)
@@ -304,7 +334,7 @@ def count_outcome(tally: Tally, outcome: Outcome) -> None:
     """Add what became of one record."""
     tally.records += 1
     if outcome.drop:
-        _increment(tally.documents_dropped, outcome.drop[0].value)
+        increment(tally.documents_dropped, outcome.drop[0].value)
     else:
         tally.documents += 1
         tally.images += len(outcome.row["matched"])
@@ -314,12 +344,13 @@ def count_outcome(tally: Tally, outcome: Outcome) -> None:
         tally.images_listed += len(outcome.row["matched"])
     tally.images_listed += len(outcome.dropped_images)
     for reason, _ in outcome.dropped_images.values():
-        _increment(tally.images_dropped, reason.value)
+        increment(tally.images_dropped, reason.value)
     for note, number in Counter(note for _, note, _ in outcome.notes).items():
-        _increment(tally.notes, note, number)
+        increment(tally.notes, note, number)
 
 
-def _increment(counts: dict[str, int], name: str, number: int = 1) -> None:
+def increment(counts: dict[str, int], name: str, number: int = 1) -> None:
+    """Count something by its name."""
     counts[name] = counts.get(name, 0) + number
 
 
@@ -350,7 +381,7 @@ def reject_lines(outcome: Outcome, span: SourceSpan, key: str) -> Iterator[Rejec
 def progress_of(tally: Tally) -> Tick:
     """A tally as progress."""
     dropped = sum(tally.documents_dropped.values())
-    return Tick(tally.records, tally.images, tally.image_bytes, dropped)
+    return Tick(tally.records + tally.other_splits, tally.images, tally.image_bytes, dropped)
 
 
 def ticked(before: Tick, now: Tick) -> Tick:

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Never
 
+import msgspec
+
 from mmdata.errors import UserError
 from mmdata.shards.naming import MANIFEST_NAME
 from mmdata.storage.atomic import write_atomically
-from mmdata.storage.files import real_path, size_of
+from mmdata.storage.files import exists, read_bytes, real_path, size_of
 from mmdata.storage.paths import expand_paths
 from mmdata.validation.findings import Findings
 from mmdata.validation.manifest_rules import Folder, check_folder, read_folder
@@ -24,6 +26,7 @@ from mmdata.validation.shard import ShardResult, ShardTask, check_shard
 from pipelines.config import Validate
 from pipelines.engine import UnitAgain, UnitDone, UnitFailure, choose_workers, run_units
 from pipelines.events import Alive, alive_while
+from schemas.manifest import Manifest
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -78,16 +81,29 @@ def find_shards(specs: Sequence[str]) -> list[str]:
         UserError: at least one argument stands for nothing; all such are named.
     """
     expansion = expand_paths(specs, (".tar",))
-    if expansion.problems:
-        named = "; ".join(f"{path}: {problem}" for path, problem in expansion.problems[:20])
-        more = len(expansion.problems) - 20
+    problems = [problem for problem in expansion.problems if not is_empty_dataset(problem[0])]
+    if problems:
+        named = "; ".join(f"{path}: {problem}" for path, problem in problems[:20])
+        more = len(problems) - 20
         raise UserError(named + (f"; and {more} more" if more > 0 else ""))
-    if not expansion.files:
+    if not expansion.files and not expansion.problems:
         raise UserError("no shards given: name .tar files, folders, globs or {000..041} ranges")
     unique: dict[str, str] = {}
     for path in expansion.files:
         unique.setdefault(real_path(path), path)
     return list(unique.values())
+
+
+def is_empty_dataset(folder: str) -> bool:
+    """Whether a folder has a manifest that says that there is no shard: of inputs without records.
+
+    What cannot be read as a manifest is none.
+    """
+    path = os.path.join(folder, MANIFEST_NAME)
+    try:
+        return exists(path) and not msgspec.json.decode(read_bytes(path), type=Manifest).shards
+    except msgspec.DecodeError:
+        return False
 
 
 def run_tasks(tasks: Sequence[ShardTask], options: Validate) -> list[ShardResult]:

@@ -25,6 +25,14 @@ Count = Annotated[int, Meta(ge=0)]
 Pixels = Annotated[int, Meta(gt=0, description="pixels")]
 
 
+class Window(Struct, kw_only=True, frozen=True):
+    """How samples of more than 8 bits became 8: `low` and below black, `high` and above white."""
+
+    low: float
+    high: float
+    by: Annotated[Literal["auto", "given"], Meta(description="percentiles of the image; the user")]
+
+
 class ImageInfo(Struct, kw_only=True):
     """One image of a document of ours, and the sentence that it belongs to."""
 
@@ -40,6 +48,7 @@ class ImageInfo(Struct, kw_only=True):
     sha256: Annotated[Sha256, Meta(description="of the encoded file, before base64")]
     raw_url: str | UnsetType | None = UNSET
     face_detections: Any | UnsetType = UNSET
+    window: Window | UnsetType = UNSET
 
 
 class Document(Struct, kw_only=True):
@@ -63,6 +72,9 @@ class Document(Struct, kw_only=True):
     url: str | UnsetType | None = UNSET
     could_have_url_duplicate: int | UnsetType | None = UNSET
     id: Any | UnsetType = UNSET
+    roles: Annotated[
+        list[str] | UnsetType, Meta(description="of conversations: who says each of text_list")
+    ] = UNSET
 
 
 class ShardImage(Struct):

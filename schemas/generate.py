@@ -7,14 +7,19 @@ a test fails when the two differ.
 import json
 from pathlib import Path
 
-from schemas import document, manifest
+from schemas import conversation, document, laion, manifest
 
 FOLDER = Path(__file__).parent / "json"
 
 
 def schema_files() -> dict[str, str]:
     """What each file of `schemas/json/` holds, by name."""
-    schemas = {"document": document.json_schema(), **manifest.json_schemas()}
+    schemas = {
+        "document": document.json_schema(),
+        "pair": laion.json_schema(),
+        **manifest.json_schemas(),
+        **conversation.json_schemas(),
+    }
     return {
         f"{name}.schema.json": json.dumps(_titled(name, schema), indent=2, ensure_ascii=False)
         + "\n"

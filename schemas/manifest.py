@@ -30,6 +30,7 @@ class Tally(Struct, kw_only=True):
     """What came in, what went out, and by which reason the rest was dropped.
 
     records = documents + sum(documents_dropped), images_listed = images + sum(images_dropped).
+    With --split, records that belong to another split are counted apart and in nothing else.
     """
 
     records: Count = 0
@@ -42,6 +43,7 @@ class Tally(Struct, kw_only=True):
     documents_dropped: dict[str, int] = {}
     images_dropped: dict[str, int] = {}
     notes: dict[str, int] = {}
+    other_splits: Annotated[int, Meta(ge=0, description="records of the other splits")] = 0
 
 
 class Sidecar(Struct, kw_only=True, frozen=True):

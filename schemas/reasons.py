@@ -24,6 +24,9 @@ class ImageDrop(StrEnum):
     LOW_SIMILARITY = "low-similarity"
     SURPLUS = "surplus"
     DOCUMENT_DROPPED = "document-dropped"
+    NOT_FETCHED = "not-fetched"
+    UNSAFE_URL = "unsafe-url"
+    NOAI = "noai"
 
 
 class ImageNote(StrEnum):
@@ -33,6 +36,7 @@ class ImageNote(StrEnum):
     TRAILING_BYTES = "trailing-bytes"
     FIRST_FRAME = "first-frame"
     WRONG_EXTENSION = "wrong-extension"
+    WINDOWED = "windowed"
     REENCODED = "reencoded"
 
 
@@ -59,9 +63,24 @@ class DocumentDrop(StrEnum):
     TOO_FEW_IMAGES = "too-few-images"
     URL_DUPLICATE = "url-duplicate"
     DUPLICATE_DOCUMENT = "duplicate-document"
+    UNKNOWN_FORMAT = "unknown-format"
+    TAG_MISMATCH = "tag-mismatch"
+    NO_URL = "no-url"
+    LOW_CAPTION_SIMILARITY = "low-caption-similarity"
+    UNSAFE = "unsafe"
+    WATERMARK = "watermark"
+    NSFW = "nsfw"
+    LISTED_TOO_SMALL = "listed-too-small"
+    LISTED_BAD_ASPECT = "listed-bad-aspect"
 
 
 class DocumentNote(StrEnum):
     """What was remarkable about a document that was kept."""
 
     BAD_MATCHED_INDEX = "bad-matched-index"
+    MORE_TAGS_THAN_IMAGES = "more-tags-than-images"
+    FEWER_TAGS_THAN_IMAGES = "fewer-tags-than-images"
+    NO_TAGS = "no-tags"
+    TAG_IN_ANSWER = "tag-in-answer"
+    NAMES_IN_TEXT = "names-in-text"
+    BAD_SIMILARITY = "bad-similarity"

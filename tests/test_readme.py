@@ -42,7 +42,8 @@ def run(command: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/format.md", "docs/architecture.md", "docs/align.md"]
+    "page",
+    ["README.md", "docs/format.md", "docs/architecture.md", "docs/align.md", "docs/formats.md"],
 )
 def test_every_link_and_named_file_is_there(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -12,6 +12,8 @@ from mmdata.images.facts import Format, Header, unreadable
 from mmdata.images.icc import to_srgb
 from mmdata.images.policy import DEFAULT_QUALITY, ImagePolicy
 from mmdata.images.resize import MAX_JPEG_SIDE, MAX_WEBP_SIDE, Size, shrink
+from mmdata.images.window import apply_window, choose_window
+from schemas.document import Window
 
 _ROWS = 256  # rows of 16-bit samples at a time
 _TRANSPOSE = {
@@ -24,6 +26,25 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa", "RGBX")
+
+
+def windowed(
+    image: Image.Image, header: Header, policy: ImagePolicy
+) -> tuple[Image.Image, Window | None]:
+    """Gray of more than 8 bits as 8, by the policy's window; others, and without one, as it came.
+
+    Raises `ImageRejected` (`unreadable`) where no sample is a finite number.
+    """
+    deep = image.mode.startswith("I;16") or image.mode in ("I", "F")
+    if policy.window == "full" or not deep:
+        return image, None
+    samples = np.asarray(image)
+    window = choose_window(samples, policy.window)
+    gray = apply_window(samples, window, inverted=header.white_is_zero)
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        gray[samples == clear] = 255
+    return Image.fromarray(gray), window
 
 
 def normalise(image: Image.Image, header: Header, size: Size | None = None) -> Image.Image:
@@ -111,7 +132,7 @@ def encode(image: Image.Image, header: Header, policy: ImagePolicy) -> tuple[byt
         return out.getvalue(), "webp"
     lossless = header.lossless and policy.image_format != "jpeg"
     if lossless or max(image.size) > MAX_JPEG_SIDE:
-        image.save(out, "PNG", compress_level=6)
+        image.save(out, "PNG", compress_level=4)  # a third less time than 6, 1% more bytes
         return out.getvalue(), "png"
     subsampling = "4:4:4" if header.full_chroma else "4:2:0"
     quality = policy.quality or DEFAULT_QUALITY["jpeg"]

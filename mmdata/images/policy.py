@@ -57,6 +57,13 @@ class ImagePolicy:
     quality: int | None = None
     """Of the JPEGs and WebPs that are encoded, 1 to 100; None is 95 for JPEG and 90 for WebP."""
 
+    strip: bool = False
+    """Cut out of what passes through all that is not the picture: EXIF, comments, thumbnails."""
+
+    window: str = "full"
+    """Gray samples of more than 8 bits: `full` scales 16 bits by their whole range and refuses what
+    has none (32-bit integers, floats), `auto` by the image's own percentiles, `LEVEL,WIDTH` so."""
+
     def __post_init__(self) -> None:
         self._check_choices()
         self._check_numbers()

@@ -7,11 +7,13 @@ encoding; the rest is re-encoded exactly once. The result passes through unchang
 import msgspec
 
 from mmdata.images.facts import Format, ImageRejected
-from mmdata.images.normalise import encode, normalise
+from mmdata.images.normalise import encode, normalise, windowed
 from mmdata.images.pillow import pillow_errors
 from mmdata.images.policy import ImagePolicy
 from mmdata.images.resize import smaller_size
+from mmdata.images.strip import strip_metadata
 from mmdata.images.verify import Inspected, inspect
+from schemas.document import Window
 from schemas.reasons import ImageDrop, ImageNote
 
 
@@ -27,6 +29,8 @@ class PreparedImage(msgspec.Struct, frozen=True, kw_only=True):
     """`jpeg`, `png` or `webp`."""
     reencoded: bool
     notes: tuple[ImageNote, ...]
+    window: Window | None = None
+    """That 16-bit and deeper samples were scaled by; None where the policy asks for none."""
 
 
 def prepare_image(data: bytes, policy: ImagePolicy) -> PreparedImage:
@@ -38,6 +42,7 @@ def prepare_image(data: bytes, policy: ImagePolicy) -> PreparedImage:
     palette and alpha, on white; rotated; other profiles; GIF, BMP, TIFF; first frame of several.
     Lossless sources become PNG, lossy ones JPEG of quality 95, without EXIF or profile, unless the
     policy asks for one format or another quality; what is larger than its `max_side` is resized.
+    With `strip` nothing but the picture stays of what passes through.
 
     The same bytes, policy and codec libraries give the same result. Raises `ImageRejected` and
     nothing else, for any bytes; its reasons are those of `verify_image`.
@@ -46,7 +51,7 @@ def prepare_image(data: bytes, policy: ImagePolicy) -> PreparedImage:
     header = seen.header
     if header.reencode is None:
         return PreparedImage(
-            data=data,
+            data=strip_metadata(data, header.format) if policy.strip else data,
             width=header.width,
             height=header.height,
             format=header.format,
@@ -62,6 +67,7 @@ def _reencode(data: bytes, seen: Inspected, policy: ImagePolicy) -> PreparedImag
         image = seen.take_image(data, policy)
         # Of a TIFF, which Pillow has turned upright already; of others, as the header has it.
         stored = image.size if header.format == "tiff" else (header.width, header.height)
+        image, window = windowed(image, header, policy)
         image = normalise(image, header, smaller_size(*stored, policy))
         encoded, name = encode(image, header, policy)
     if len(encoded) > policy.max_bytes:
@@ -73,5 +79,6 @@ def _reencode(data: bytes, seen: Inspected, policy: ImagePolicy) -> PreparedImag
         height=image.height,
         format=name,
         reencoded=True,
-        notes=(*seen.notes, ImageNote.REENCODED),
+        notes=(*seen.notes, *([ImageNote.WINDOWED] if window else []), ImageNote.REENCODED),
+        window=window,
     )

@@ -5,11 +5,16 @@ import re
 SHARD_DIGITS = 9
 KEY_DIGITS = 12
 TAR, SAMPLES, REJECTS, SIDECAR = ".tar", ".samples.parquet", ".rejects.jsonl", ".json"
+#: Beside shards whose images were downloaded.
+OUTCOMES = ".outcomes.parquet"
 MANIFEST_NAME = "manifest.json"
 SIZES_NAME = "sizes.json"
 PLAN_NAME = "plan.json"
 
-_OURS = re.compile(rf"([0-9]{{{SHARD_DIGITS}}})(\.tar|\.samples\.parquet|\.rejects\.jsonl|\.json)")
+_OURS = re.compile(
+    rf"([0-9]{{{SHARD_DIGITS}}})"
+    r"(\.tar|\.samples\.parquet|\.rejects\.jsonl|\.outcomes\.parquet|\.json)"
+)
 
 
 def shard_stem(index: int) -> str:

@@ -6,7 +6,7 @@ any point leaves nothing half-written under a final name. Memory holds one row a
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from mmdata.shards.naming import REJECTS, SAMPLES, SIDECAR, TAR, sample_key, sha
 from mmdata.shards.tar import END_MARK, member_header, padding
 from mmdata.storage.atomic import Pending, pending_file, remove, sync_folder, write_atomically
 from schemas.document import FORMAT_VERSION
-from schemas.manifest import SAMPLES_COLUMNS, Kind, Reject, Sidecar, SourceSpan, Tally
+from schemas.manifest import SAMPLES_COLUMNS, Kind, Layout, Reject, Sidecar, SourceSpan, Tally
 
 
 class LeaseLostError(MMDataError):
@@ -38,6 +38,7 @@ class ShardWriter:
         self._key_prefix = key_prefix
         self._rows: list[dict[str, Any]] = []
         self._rejects: list[Reject] = []
+        self._attached: list[Pending] = []
         self._tar = pending_file(self._path(TAR))
 
     def add(self, ordinal: int, span: SourceSpan, parts: list[bytes], row: dict[str, Any]) -> None:
@@ -49,15 +50,40 @@ class ShardWriter:
             parts: the member's data, in pieces.
             row: its row of the samples table, less key, offset and provenance.
         """
+        self.add_members(ordinal, span, [("json", parts)], row)
+
+    def add_members(
+        self,
+        ordinal: int,
+        span: SourceSpan,
+        members: Sequence[tuple[str, Sequence[bytes]]],
+        row: dict[str, Any],
+    ) -> None:
+        """Append a sample of several members; the table's offset is that of the first.
+
+        Args:
+            ordinal: of its record in the whole input.
+            span: its one record in the source.
+            members: (extension, data in pieces), in order.
+            row: as in `add`.
+        """
         key = sample_key(ordinal, self._key_prefix)
-        size = sum(map(len, parts))
-        self._tar.write(member_header(key + ".json", size))
-        place = {"key": key, "offset": self._tar.size}
-        for part in parts:
-            self._tar.write(part)
-        self._tar.write(padding(size))
+        place: dict[str, Any] = {"key": key}
+        for extension, parts in members:
+            size = sum(map(len, parts))
+            self._tar.write(member_header(f"{key}.{extension}", size))
+            place.setdefault("offset", self._tar.size)
+            for part in parts:
+                self._tar.write(part)
+            self._tar.write(padding(size))
         place |= {"source_file": span.file, "source_member": span.member}
         self._rows.append(place | {"source_record": span.first_record} | row)
+
+    def attach(self, ending: str) -> Pending:
+        """A further file beside the shard, committed with it; the caller writes it."""
+        pending = pending_file(self._path(ending))
+        self._attached.append(pending)
+        return pending
 
     def reject(self, reject: Reject) -> None:
         """Note something that was dropped or set right."""
@@ -71,6 +97,7 @@ class ShardWriter:
         first_ordinal: int,
         source: list[SourceSpan],
         may_commit: Callable[[], bool],
+        layout: Layout = "interleaved",
     ) -> Sidecar:
         """Make the shard exist.
 
@@ -80,6 +107,7 @@ class ShardWriter:
             first_ordinal: of the shard's first record.
             source: where its records come from.
             may_commit: whether this run still holds the output's lease; asked before the renames.
+            layout: of its samples.
 
         Raises:
             LeaseLostError: another run has taken over.
@@ -92,18 +120,19 @@ class ShardWriter:
             table.write(samples_table(self._rows))
             for reject in self._rejects:
                 rejects.write(msgspec.json.encode(reject) + b"\n")
-            tar_sha256, table_sha256, rejects_sha256 = [file.finish() for file in pending]
+            pending += self._attached
+            tar_sha256, table_sha256, rejects_sha256, *_ = [file.finish() for file in pending]
             if not may_commit():
                 raise LeaseLostError(f"{self.folder}: another run has taken over; nothing is lost")
             self._publish(pending)
         except BaseException:
-            for file in pending:
+            for file in [*pending, *self._attached]:
                 file.discard()
             raise
         sidecar = Sidecar(
             format_version=FORMAT_VERSION,
             kind=kind,
-            layout="interleaved",
+            layout=layout,
             shard=self.stem + TAR,
             bytes=self._tar.size,
             sha256=tar_sha256,
@@ -129,7 +158,8 @@ class ShardWriter:
 
     def discard(self) -> None:
         """Leave nothing behind."""
-        self._tar.discard()
+        for file in [self._tar, *self._attached]:
+            file.discard()
 
     def _path(self, ending: str) -> str:
         return os.path.join(self.folder, self.stem + ending)

@@ -24,6 +24,10 @@ class RecordDropped(Exception):
         self.detail = detail
 
 
+class RecordError(Exception):
+    """A record at which the run was asked to stop; the text says what is wrong with it."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceImage:
     """An image that a record refers to.
@@ -32,11 +36,13 @@ class SourceImage:
         name: its name as given; empty when there is none that could name a file.
         fields: all fields of the source, as raw JSON.
         problem: why the name cannot be used, or empty.
+        embedded: the encoded file as base64, where the record holds it; empty otherwise.
     """
 
     name: str
     fields: dict[str, msgspec.Raw]
     problem: str = ""
+    embedded: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,7 @@ class SourceDocument:
         extras: the record's other fields, as raw JSON.
         matched: for `given`: the sentence of each image.
         notes: remarks (reason, detail) on what was set right.
+        roles: of a conversation, where they are kept: who says each of `text_list`.
     """
 
     text_list: list[str]
@@ -63,3 +70,4 @@ class SourceDocument:
     extras: dict[str, msgspec.Raw]
     matched: list[int] | None = None
     notes: list[tuple[str, str]] = field(default_factory=list)
+    roles: list[str] | None = None

@@ -65,8 +65,8 @@ class ImageSource:
     allowed: tuple[str, ...] = ()
 
 
-def find_images(spec: str, allowed: tuple[str, ...]) -> ImageSource:
-    """Look at what `--images` names.
+def find_images(spec: str, allowed: tuple[str, ...], flag: str = "--images") -> ImageSource:
+    """Look at what `--images` names, or another flag.
 
     Raises:
         UserError: it is nothing, or of no kind that can be used.
@@ -80,7 +80,7 @@ def find_images(spec: str, allowed: tuple[str, ...]) -> ImageSource:
     expansion = expand_paths([spec], (".tar", ".parquet"))
     if expansion.problems:
         what = "; ".join(f"{path}: {problem}" for path, problem in expansion.problems[:5])
-        raise UserError(f"--images {spec}: no such folder or file ({what})")
+        raise UserError(f"{flag} {spec}: no such folder or file ({what})")
     files = tuple(absolute(path) for path in expansion.files)
     endings = {os.path.splitext(path)[1].lower() for path in files}
     if endings == {".tar"}:
@@ -88,7 +88,7 @@ def find_images(spec: str, allowed: tuple[str, ...]) -> ImageSource:
     if endings == {".parquet"}:
         return ImageSource("parquet", files=files)
     raise UserError(
-        f"--images {spec}: expected a folder, .tar files or .parquet files, got "
+        f"{flag} {spec}: expected a folder, .tar files or .parquet files, got "
         f"{' and '.join(sorted(ending or 'no ending' for ending in endings))}"
     )
 

@@ -13,9 +13,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import BinaryIO, Literal, cast
 
 from mmdata.errors import BadInputError, StorageError
+from mmdata.sources.json_array import read_elements, read_range
+from mmdata.sources.parquet_records import read_rows
 from mmdata.storage.files import open_file, size_of
 from mmdata.storage.urls import is_web
 
@@ -36,12 +38,15 @@ class Segment:
         member: the member of a zip; empty otherwise.
         start: of a plain file, the byte where the range starts.
         end: of a plain file, the byte where it ends; lines that start before it belong to it.
+        container: how records stand in it. Of an array, `end` None is the whole with its brackets;
+            of parquet, `start` is the row group.
     """
 
     path: str
     member: str = ""
     start: int = 0
     end: int | None = None
+    container: Literal["lines", "array", "parquet"] = "lines"
 
     @property
     def label(self) -> str:
@@ -56,12 +61,16 @@ class Overlong:
     num_bytes: int
 
 
-def list_segments(path: str) -> list[Segment]:
-    """The segments of an input, by its ending and first bytes.
+def list_segments(path: str, members: tuple[str, ...] = (".jsonl",)) -> list[Segment]:
+    """The segments of an input of JSON lines, by its ending and first bytes.
+
+    Args:
+        path: of the input.
+        members: endings of the members of a zip that are read.
 
     Raises:
-        BadInputError: the file is empty, damaged, holds no .jsonl member, or is not what its
-            name says.
+        BadInputError: the file is empty, damaged, holds no such member, or is not what its name
+            says.
     """
     suffix = os.path.splitext(path)[1].lower()
     try:
@@ -77,7 +86,7 @@ def list_segments(path: str) -> list[Segment]:
         hint = "; it looks like plain JSON: name it .jsonl" if head[:1] in (b"{", b"[") else ""
         raise BadInputError(f"{path}: is not a {suffix} file{hint}")
     if suffix == ".zip":
-        return _zip_segments(path)
+        return _zip_segments(path, members)
     if suffix in (".gz", ".zst"):
         return [Segment(path)]
     if any(head.startswith(known) for known in _MAGIC.values()):
@@ -88,8 +97,8 @@ def list_segments(path: str) -> list[Segment]:
     return [Segment(path, "", start, min(start + RANGE_BYTES, size)) for start in starts]
 
 
-def _zip_segments(path: str) -> list[Segment]:
-    """The .jsonl members of a zip, without the folders and junk that some systems add."""
+def _zip_segments(path: str, endings: tuple[str, ...]) -> list[Segment]:
+    """The wanted members of a zip, without the folders and junk that some systems add."""
     try:
         with open_file(path) as file, zipfile.ZipFile(file) as archive:
             members = [info for info in archive.infolist() if not info.is_dir()]
@@ -97,10 +106,12 @@ def _zip_segments(path: str) -> list[Segment]:
         raise BadInputError(f"{path}: damaged zip: {error}; fetch it again") from error
     if not members:
         raise BadInputError(f"{path}: the zip is empty")
-    wanted = [info for info in members if _is_jsonl(info.filename)]
+    wanted = [info for info in members if _is_wanted(info.filename, endings)]
     if not wanted:
         names = ", ".join(info.filename for info in members[:3])
-        raise BadInputError(f"{path}: no .jsonl member in the zip (it holds {names})")
+        raise BadInputError(
+            f"{path}: no {' or '.join(endings)} member in the zip (it holds {names})"
+        )
     if any(info.flag_bits & 1 for info in wanted):
         raise BadInputError(f"{path}: the zip is encrypted")
     if len({info.filename for info in wanted}) < len(wanted):
@@ -108,14 +119,34 @@ def _zip_segments(path: str) -> list[Segment]:
     return [Segment(path, info.filename) for info in wanted]
 
 
-def _is_jsonl(name: str) -> bool:
+def _is_wanted(name: str, endings: tuple[str, ...]) -> bool:
     folder, _, base = name.rpartition("/")
-    return base.endswith(".jsonl") and not base.startswith(".") and "__MACOSX" not in folder
+    return base.endswith(endings) and not base.startswith(".") and "__MACOSX" not in folder
+
+
+@contextmanager
+def open_segment(segment: Segment) -> Iterator[BinaryIO]:
+    """The decompressed bytes of the file or member that a segment is of.
+
+    Raises:
+        BadInputError: it turns out to be damaged (CRC, truncated stream), also in the body.
+    """
+    try:
+        with _open(segment) as file:
+            yield file
+    except StorageError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile) as error:
+        raise BadInputError(f"{segment.label}: damaged: {error}; fetch it again") from error
+    except (NotImplementedError, RuntimeError) as error:
+        raise BadInputError(f"{segment.label}: cannot be decompressed: {error}") from error
+    except OSError as error:
+        kind = "damaged" if segment.path.endswith((".gz", ".zst")) else "cannot be read"
+        raise BadInputError(f"{segment.label}: {kind}: {error}") from error
 
 
 @contextmanager
 def _open(segment: Segment) -> Iterator[BinaryIO]:
-    """The decompressed bytes of a segment, from its start."""
     suffix = os.path.splitext(segment.path)[1].lower()
     with open_file(segment.path) as raw:
         if segment.member:
@@ -149,24 +180,31 @@ def read_records(segment: Segment, max_record_bytes: int) -> Iterator[bytes | Ov
     Raises:
         BadInputError: the segment turns out to be damaged (CRC, truncated stream).
     """
-    try:
-        with _open(segment) as file:
-            if segment.start:
-                file.seek(segment.start - 1)
-            for line in _lines(file, segment, max_record_bytes):
-                if isinstance(line, Overlong):
-                    yield line
-                elif line and not line.isspace():
-                    yield line[:-1] if line.endswith(b"\r") else line
-    except StorageError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile) as error:
-        raise BadInputError(f"{segment.label}: damaged: {error}; fetch it again") from error
-    except (NotImplementedError, RuntimeError) as error:
-        raise BadInputError(f"{segment.label}: cannot be decompressed: {error}") from error
-    except OSError as error:
-        kind = "damaged" if segment.path.endswith((".gz", ".zst")) else "cannot be read"
-        raise BadInputError(f"{segment.label}: {kind}: {error}") from error
+    if segment.container == "parquet":
+        records = read_rows(open_file(segment.path), segment.label, segment.start)
+        for record in records:
+            size = len(record)
+            yield record if size <= max_record_bytes else Overlong(size)
+        return
+    with open_segment(segment) as file:
+        if segment.container == "array":
+            for element in _elements(file, segment, max_record_bytes):
+                yield Overlong(element) if isinstance(element, int) else element
+            return
+        if segment.start:
+            file.seek(segment.start - 1)
+        for line in _lines(file, segment, max_record_bytes):
+            if isinstance(line, Overlong):
+                yield line
+            elif line and not line.isspace():
+                yield line[:-1] if line.endswith(b"\r") else line
+
+
+def _elements(file: BinaryIO, segment: Segment, limit: int) -> Iterator[bytes | int]:
+    """The elements of an array, or of a range of it."""
+    if segment.end is None:
+        return read_elements(file, segment.label, limit)
+    return read_range(file, segment.label, segment.start, segment.end, limit)
 
 
 def _lines(file: BinaryIO, segment: Segment, limit: int) -> Iterator[bytes | Overlong]:

@@ -11,12 +11,14 @@ import msgspec
 
 from mmdata.errors import BadInputError
 from mmdata.sources.base import SourceDocument, SourceImage
-from schemas.document import Document
+from schemas.document import Document, Window
 
 _IMAGES = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TYPED = msgspec.json.Decoder(Document)
-_COMPUTED = ("image_name", "matched_text_index", "matched_sim", "width", "height", "format")
+_COMPUTED = (
+    *("image_name", "matched_text_index", "matched_sim", "width", "height", "format", "window"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +28,12 @@ class ParsedSample:
     Attributes:
         document: without similarities; with `matched` where the alignment is given.
         base64: of each image.
+        windows: of each image that was scaled to 8 bits by one.
     """
 
     document: SourceDocument
     base64: list[bytes]
+    windows: list[Window | None]
 
 
 def parse_sample(member: bytes, where: str) -> ParsedSample:
@@ -49,8 +53,8 @@ def parse_sample(member: bytes, where: str) -> ParsedSample:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise BadInputError(f"{where}: not a sample of ours: {error}; mmdata validate") from error
     base64 = [image.image_base64.encode() for image in typed.image_info]
-    for known in ("text_list", "similarity_matrix", "format_version"):
-        del fields[known]
+    for known in ("text_list", "similarity_matrix", "format_version", "roles"):
+        fields.pop(known, None)
     given = typed.alignment == "given"
     matched = [image.matched_text_index for image in typed.image_info]
     if any(index >= len(typed.text_list) for index in matched):
@@ -63,8 +67,12 @@ def parse_sample(member: bytes, where: str) -> ParsedSample:
         alignment=typed.alignment,
         extras=fields,
         matched=matched if given else None,
+        roles=typed.roles if isinstance(typed.roles, list) else None,
     )
-    return ParsedSample(document, base64)
+    windows = [
+        image.window if isinstance(image.window, Window) else None for image in typed.image_info
+    ]
+    return ParsedSample(document, base64, windows)
 
 
 def _image(info: dict[str, msgspec.Raw]) -> SourceImage:

@@ -29,7 +29,7 @@ EXTRAS = {
     "https": ("download", "aiohttp"),
 }
 _ALIASES = {"s3a": "s3", "gcs": "gs"}
-_ATTEMPTS = 8
+_ATTEMPTS = 12
 _filesystems: dict[tuple[str, int], Any] = {}
 
 

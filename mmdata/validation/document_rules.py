@@ -21,6 +21,8 @@ Matrix = NDArray[np.float64]
 Rule = Callable[[Parsed], Iterator[Problem]]
 ValueRule = Callable[[Parsed, Matrix], Iterator[Problem]]
 
+#: What OpenFlamingo's tokenizer takes for an image, or the end of a chunk, wherever it stands.
+_MEDIA_TAGS = ("<image>", "<|endofchunk|>")
 #: Largest difference between matched_sim and the matrix (values are rounded to 6 decimals).
 _SIMILARITY_TOLERANCE = 1e-6
 #: A cosine may overrun 1 by the rounding of float16 features.
@@ -54,6 +56,16 @@ def images_in_order(parsed: Parsed) -> Iterator[Problem]:
             yield path, f"at least {last}, the index of the image before", f"{index}"
             return
         last = index
+
+
+def no_tags_in_text(parsed: Parsed) -> Iterator[Problem]:
+    """TXT001, for documents of others: in ours such words are text, and our loader knows that."""
+    if parsed.ours:
+        return
+    for number, text in enumerate(parsed.document.text_list):
+        tag = next((tag for tag in _MEDIA_TAGS if tag in text), None)
+        if tag:
+            yield f"$.text_list[{number}]", "text without media tags", f"{tag!r} in it"
 
 
 def has_matrix(parsed: Parsed) -> Iterator[Problem]:
@@ -132,6 +144,23 @@ def optimal(parsed: Parsed, matrix: Matrix) -> Iterator[Problem]:
             yield "$.image_info[*].matched_text_index", *problem
 
 
+def index_fits_matrix(parsed: Parsed, matrix: Matrix) -> Iterator[Problem]:
+    """ALN004, for documents of others: an index that was carried over from another record."""
+    if parsed.ours:
+        return
+    indices = [image.matched_text_index for image in parsed.document.image_info]
+    matched = [index for index in indices if isinstance(index, int)]
+    if len(matched) < len(indices) or not np.isfinite(matrix).all():
+        return
+    places = np.arange(len(matched))
+    at_best = matrix[places, matched] >= matrix.max(axis=1) - TOTAL_TOLERANCE
+    if at_best.all() or not_optimal(matrix, matched) is None:
+        return
+    number = int(np.flatnonzero(~at_best)[0])
+    path = f"$.image_info[{number}].matched_text_index"
+    yield path, f"{int(matrix[number].argmax())}, or an optimal assignment", f"{matched[number]}"
+
+
 def not_optimal(similarity: Matrix, matched: list[int]) -> tuple[str, str] | None:
     """What is wrong with a one-to-one assignment, by its total: (expected, got), or None.
 
@@ -195,6 +224,7 @@ FIELD_RULES: tuple[tuple[str, Rule], ...] = (
     ("DOC004", images_in_order),
     ("DOC005", has_matrix),
     ("DOC006", images_have_bytes),
+    ("TXT001", no_tags_in_text),
     ("ALN001", index_in_range),
     ("SIM001", row_for_each_image),
     ("SIM002", value_for_each_sentence),
@@ -205,6 +235,7 @@ VALUE_RULES: tuple[tuple[str, ValueRule], ...] = (
     ("SIM004", cosine),
     ("ALN002", matched_value),
     ("ALN003", optimal),
+    ("ALN004", index_fits_matrix),
 )
 _SHAPE_CODES = frozenset(("DOC002", "ALN001", "SIM001", "SIM002"))
 

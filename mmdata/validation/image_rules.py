@@ -9,6 +9,7 @@ are decoded by the same code that lets them into a shard.
 import binascii
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 import pybase64
@@ -22,6 +23,8 @@ from schemas.document import ShardImage
 SHARD_POLICY = ImagePolicy(verify="decode", max_pixels=1_000_000_000, max_bytes=2**31)
 _SHARD_FORMATS = frozenset(("jpeg", "png", "webp"))
 _BYTES_LITERAL = re.compile(rb"b(\\?['\"]).*\1", re.DOTALL)
+#: Fewer images, or images of fewer documents, may well be one picture.
+_FEWEST_IMAGES, _FEWEST_DOCUMENTS = 8, 5
 _FOREIGN = re.compile(rb"[^A-Za-z0-9+/=]")
 
 
@@ -122,6 +125,38 @@ def recorded_sha256(image: ShardImage, data: bytes, path: str) -> Iterator[Probl
         digest = hashlib.sha256(data).hexdigest()
         if digest != image.sha256:
             yield f"{path}.sha256", image.sha256, digest
+
+
+class PictureCounts:
+    """How often each picture stands in the documents of one shard."""
+
+    def __init__(self) -> None:
+        self._documents: Counter[str] = Counter()
+        self._images: Counter[str] = Counter()
+
+    def add(self, parsed: Parsed, contents: list[bytes | None]) -> None:
+        """Count the images of a document."""
+        digests = []
+        for image, data in zip(parsed.document.image_info, contents, strict=True):
+            if data is not None:
+                known = image.sha256
+                digests.append(
+                    known if isinstance(known, str) else hashlib.sha256(data).hexdigest()
+                )
+        self._images.update(digests)
+        self._documents.update(set(digests))
+
+    def one_for_most(self) -> tuple[str, str] | None:
+        """IMG005 as (expected, got): a placeholder picture in place of the real ones."""
+        total = self._images.total()
+        if total < _FEWEST_IMAGES:
+            return None
+        digest, times = self._images.most_common(1)[0]
+        documents = self._documents[digest]
+        if times * 2 <= total or documents < _FEWEST_DOCUMENTS:
+            return None
+        got = f"{times:,} of {total:,} images, in {documents:,} documents, are {digest[:12]}..."
+        return "different pictures", got
 
 
 def recorded_facts(image: ShardImage, facts: ImageFacts, path: str) -> Iterator[Problem]:

@@ -16,7 +16,8 @@ from mmdata.validation import sidecar_rules
 from mmdata.validation.document_rules import check_document
 from mmdata.validation.documents import Unreadable, check_json, decode_json, parse_document
 from mmdata.validation.findings import Finding, Findings
-from mmdata.validation.image_rules import SHARD_POLICY, check_images
+from mmdata.validation.image_rules import SHARD_POLICY, PictureCounts, check_images
+from mmdata.validation.outcome_rules import outcomes_fit
 from mmdata.validation.rules import Level
 from mmdata.validation.samples_rules import row_fits_document
 from mmdata.validation.sidecar_rules import Beside, Table
@@ -106,6 +107,7 @@ class _Check:
         self.beside = Beside.of(task.path)
         self.table: Table | None = None
         self.rows: dict[str, int] = {}
+        self.pictures = PictureCounts()
 
     def run(self, data: Buffer) -> None:
         result, findings = self.result, self.findings
@@ -125,6 +127,8 @@ class _Check:
                 sidecar_rules.hash_fits(sidecar, result.sha256, findings)
             result.num_images = 0
             self.check_members(data, contents)
+            if problem := self.pictures.one_for_most():
+                findings.add("IMG005", *problem)
 
     def check_beside(self, sidecar: Sidecar, data: Buffer, contents: Contents) -> None:
         """Sidecar, samples table and rejects against the tar and each other."""
@@ -138,6 +142,7 @@ class _Check:
             sidecar_rules.rows_fit_members(sidecar, self.table, contents, findings)
             self.rows = {key: row for row, key in enumerate(self.table["key"])}
         sidecar_rules.check_rejects(sidecar, self.beside, findings)
+        outcomes_fit(sidecar, self.task.path, self.table, findings)
         sidecar_rules.check_tally(sidecar, self.table, contents, findings)
 
     def check_members(self, data: Buffer, contents: Contents) -> None:
@@ -185,13 +190,14 @@ class _Check:
             self.findings.add("DOC001", "format_version, as in all of ours", "none", key=key)
         sound = True
         for code, (path, expected, got) in check_document(parsed):
-            sound = sound and code in ("DOC006", "SIM004")
+            sound = sound and code in ("ALN004", "DOC006", "SIM004", "TXT001")
             self.findings.add(code, expected, got, key=key, path=path)
         images: list[bytes | None] = []
         decode = self.task.level == "full"
         for code, (path, expected, got) in check_images(parsed, images, decode=decode):
             self.findings.add(code, expected, got, key=key, path=path)
         self.result.num_images += sum(payload is not None for payload in parsed.payloads)
+        self.pictures.add(parsed, images)
         row = self.rows.get(key)
         if sound and self.table is not None and row is not None:
             for path, expected, got in row_fits_document(self.table, row, parsed, images):

@@ -18,7 +18,7 @@ from mmdata.shards.naming import REJECTS, SAMPLES, SIDECAR, TAR
 from mmdata.storage.files import Buffer, exists, read_bytes
 from mmdata.validation.documents import Problem, schema_problem
 from mmdata.validation.findings import Findings
-from mmdata.validation.tar_rules import Contents
+from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, Contents
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import SAMPLES_COLUMNS, Reject, Sidecar, Tally
 
@@ -129,12 +129,13 @@ def rows_fit_members(
     keys = contents.keys
     if len(table["key"]) != len(keys):
         findings.add("SIDE008", f"{len(keys)} rows, one a sample", f"{len(table['key'])}")
-    here = [(key, -1, -1) for key in keys]
-    there = [(key, -1, -1) for key in table["key"]]
-    if sidecar.layout == "interleaved":
-        pairs = zip(contents.names, contents.members, strict=True)
-        here = [(name[0], member.offset, member.size) for name, member in pairs]
-        there = list(zip(table["key"], table["offset"], table["size"], strict=True))
+    pictures = sidecar.layout == "pairs"  # whose rows are about the picture
+    here = [
+        (key, member.offset, member.size)
+        for (key, extension), member in zip(contents.names, contents.members, strict=True)
+        if not pictures or extension in IMAGE_EXTENSIONS
+    ]
+    there = list(zip(table["key"], table["offset"], table["size"], strict=True))
     if here == there:
         return
     for row, (member, listed) in enumerate(zip(here, there, strict=False)):
@@ -182,8 +183,9 @@ def check_tally(
     problems = list(tally_adds_up(tally))
     problems += _differences(tally, {"documents": len(contents.keys)})
     spans = sum(span.num_records for span in sidecar.source)
-    if spans != tally.records:
-        problems.append(("$.source", f"spans of {tally.records} records", f"{spans}"))
+    if spans != tally.records + tally.other_splits:
+        expected = f"spans of {tally.records + tally.other_splits} records"
+        problems.append(("$.source", expected, f"{spans}"))
     if table is not None and len(table["key"]) == tally.documents:
         held = {
             "images": sum(map(len, table["matched"])),

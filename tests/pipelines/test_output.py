@@ -9,6 +9,7 @@ import pytest
 from mmdata.errors import UserError
 from pipelines.convert_mmc4 import convert_mmc4
 from pipelines.output import add_tally, check_is_ours, clear, committed, sweep, write_manifest
+from pipelines.output_files import LiveFiles
 from pipelines.plan import Plan, load_plan
 from schemas.manifest import Tally
 from tests.corpus import make_corpus
@@ -91,7 +92,7 @@ def test_the_manifest_is_written_after_the_sizes_and_is_the_same_again(
 ) -> None:
     output, plan = done
     before = {name: Path(output, name).read_bytes() for name in ("manifest.json", "sizes.json")}
-    write_manifest(output, plan)
+    write_manifest(output, plan, LiveFiles(output))
     assert before == {name: Path(output, name).read_bytes() for name in before}
     manifest = json.loads(before["manifest.json"])
     assert [row["shard"] for row in manifest["shards"]] == [f"{k:09d}.tar" for k in range(3)]
@@ -106,7 +107,7 @@ def test_a_manifest_is_not_written_over_a_missing_shard(done: tuple[str, Plan]) 
     for name in ("manifest.json", "000000001.json"):
         Path(output, name).unlink()
     with pytest.raises(UserError, match=r"000000001\.json: gone while the run was going"):
-        write_manifest(output, plan)
+        write_manifest(output, plan, LiveFiles(output))
     assert not Path(output, "manifest.json").exists()
 
 

@@ -180,3 +180,43 @@ def test_the_table_holds_lists_and_their_gaps() -> None:
     found = pq.read_table(pa.BufferReader(data)).to_pylist()
     assert found[0]["margin"] == [None]
     assert found[0]["similarity"] == [0.25]
+
+
+def test_members_of_one_sample_stand_together(tmp_path: Path) -> None:
+    writer = ShardWriter(str(tmp_path), 3)
+    members = [("jpg", [b"pic", b"ture"]), ("txt", [b"text"]), ("json", [b"{}"])]
+    for ordinal in (0, 1):
+        writer.add_members(ordinal, SPAN, members, row(b"picture"))
+    writer.tally.documents = writer.tally.images = 2
+    sidecar = writer.commit(
+        kind="laion",
+        fingerprint="f",
+        first_ordinal=0,
+        source=[SPAN],
+        may_commit=lambda: True,
+        layout="pairs",
+    )
+    assert sidecar.layout == "pairs"
+    with tarfile.open(tmp_path / "000000003.tar") as archive:
+        assert archive.getnames() == [
+            f"{k:012d}.{ending}" for k in (0, 1) for ending in ("jpg", "txt", "json")
+        ]
+    offsets = pq.read_table(tmp_path / "000000003.samples.parquet").column("offset").to_pylist()
+    data = (tmp_path / "000000003.tar").read_bytes()
+    assert [data[offset : offset + 7] for offset in offsets] == [b"picture"] * 2
+
+
+def test_what_is_attached_appears_with_the_shard_or_not_at_all(tmp_path: Path) -> None:
+    writer = fill(tmp_path, SAMPLES)
+    writer.attach(".outcomes.parquet").write(b"told")
+    with pytest.raises(LeaseLostError):
+        commit(writer, may=False)
+    assert list(tmp_path.iterdir()) == []
+    writer = fill(tmp_path, SAMPLES)
+    writer.attach(".outcomes.parquet").write(b"told")
+    commit(writer)
+    assert (tmp_path / "000000003.outcomes.parquet").read_bytes() == b"told"
+    writer = fill(tmp_path, SAMPLES)
+    writer.attach(".outcomes.parquet").write(b"other")
+    writer.discard()
+    assert (tmp_path / "000000003.outcomes.parquet").read_bytes() == b"told"

@@ -100,11 +100,11 @@ def test_the_shape_of_the_matrix() -> None:
 
 def test_similarities_times_100() -> None:
     document = foreign(make_document(3, images=1, sentences=2))
-    document["similarity_matrix"] = [[31.5, 20.0]]
+    document["similarity_matrix"] = [[20.0, 31.5]]
     assert problems(document) == [
         (
             "SIM004",
-            ("$.similarity_matrix[0][0]", "a cosine, -1 to 1", "31.5 (1 more in this document)"),
+            ("$.similarity_matrix[0][0]", "a cosine, -1 to 1", "20.0 (1 more in this document)"),
         )
     ]
 

@@ -1,0 +1,69 @@
+"""img2dataset's webdataset output as a list of images: `{key}.jpg`, `.txt`, `.json` in tars.
+
+Also our own shards of layout `pairs`. The images are in it, so nothing is fetched.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmdata.errors import BadInputError
+from mmdata.shards.reader import Sample, ShardReader
+from mmdata.sources.base import RecordDropped
+from mmdata.sources.laion_columns import ColumnNames, find_columns
+from mmdata.sources.laion_rows import Row
+from mmdata.sources.records import Segment
+from mmdata.sources.strict_json import decode_object
+from mmdata.sources.tar_images import IMAGE_SUFFIXES
+
+_CAPTION = "caption"
+
+
+def tar_segments(path: str) -> list[Segment]:
+    """The tar as one segment.
+
+    Raises:
+        BadInputError: damaged, or none of its samples holds an image.
+    """
+    with ShardReader(path) as reader:
+        samples = len(reader)
+        if samples and not any(_image(reader.read(key)) for key in reader.keys):
+            raise BadInputError(
+                f"{path}: no sample in it has an image of its own; expected img2dataset's tars "
+                "or shards of layout pairs"
+            )
+    return [Segment(path)]
+
+
+def tar_rows(segment: Segment, names: ColumnNames) -> Iterator[Row | RecordDropped]:
+    """Its samples in order.
+
+    Raises:
+        BadInputError: damaged.
+    """
+    with ShardReader(segment.path) as reader:
+        for sample in reader:
+            try:
+                yield _row(sample, names, segment.path)
+            except RecordDropped as dropped:
+                yield dropped
+
+
+def _row(sample: Sample, names: ColumnNames, path: str) -> Row:
+    values: dict[str, Any] = {}
+    if "json" in sample.members:
+        values |= decode_object(bytes(sample.members["json"]))
+    if "txt" in sample.members and names.caption is None:
+        values[_CAPTION] = bytes(sample.members["txt"])
+    values.setdefault(_CAPTION, None)
+    wanted = ColumnNames(
+        url=names.url, caption=names.caption or _CAPTION, similarity=names.similarity
+    )
+    columns = find_columns(list(values), wanted, path, "")
+    image = _image(sample)
+    return Row(values, columns, None if image is None else bytes(image), has_image=True)
+
+
+def _image(sample: Sample) -> memoryview | None:
+    return next(
+        (data for kind, data in sample.members.items() if f".{kind}" in IMAGE_SUFFIXES), None
+    )

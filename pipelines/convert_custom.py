@@ -1,0 +1,303 @@
+"""convert-custom: conversations and interleaved pages of one's own to interleaved shards."""
+
+import os
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from mmdata.assemble import AssemblyPolicy, Draft, Outcome, assemble, check
+from mmdata.errors import BadInputError, UserError
+from mmdata.images import ImageRejected
+from mmdata.similarity import ClipSpec
+from mmdata.sources.base import RecordDropped, RecordError, SourceDocument, SourceImage
+from mmdata.sources.containers import SUFFIXES, find_segments
+from mmdata.sources.conversations.formats import Reading, parse_record
+from mmdata.sources.image_objects import FetchesAhead
+from mmdata.sources.image_store import ImageSource, ImageStore, find_in_folders, open_images
+from mmdata.sources.pseudonyms import Pseudonyms
+from mmdata.sources.records import Overlong, Segment, read_records
+from pipelines.clip import describe_clip, front_end
+from pipelines.config import ConvertCustom
+from pipelines.convert import ConversionResult, run_conversion
+from pipelines.convert_mmc4 import image_urls, reader, usable_images
+from pipelines.plan import SegmentScan
+from pipelines.policy import assembly_policy, byte_options
+from pipelines.units import overlong_drop
+from schemas.manifest import ExcludedInput, Kind
+from schemas.reasons import DocumentDrop, ImageDrop
+
+KEY_VARIABLE = "MMDATA_PSEUDONYM_KEY"
+_LEAST_KEY_BYTES = 16
+#: Images that are looked for in a segment before the work starts, to estimate sizes.
+_PROBED_IMAGES = 64
+#: Records that are parsed before the work starts where none of them lists an image.
+_PROBED_RECORDS = 2000
+
+
+def convert_custom(options: ConvertCustom, *, quiet: bool = False) -> ConversionResult:
+    """Convert records of conversations to shards; the same call again goes on where it stopped.
+
+    Args:
+        options: see `ConvertCustom`.
+        quiet: no progress bar.
+
+    Raises:
+        UserError: it cannot start as asked; nothing was written.
+        BadInputError: inputs are missing or damaged; all of them are named.
+    """
+    images: ImageSource | None = None
+    excluded: list[ExcludedInput] = []
+    if options.image_root is not None:
+        images, excluded = usable_images(options, options.image_root, "--image-root")
+    clip = describe_clip(options, options.ray_address) if options.clip_model else None
+    names = _pseudonyms(options)
+    recipe = CustomRecipe(
+        kind="custom",
+        max_record_bytes=options.max_record_bytes,
+        key_prefix=options.key_prefix,
+        images=images,
+        policy=assembly_policy(options),
+        reading=Reading(
+            format=None if options.format == "auto" else options.format,
+            roles=options.roles,
+            on_tag_mismatch=options.on_tag_mismatch,
+            placeholders=options.placeholder,
+            matrix_wanted=clip is None,
+        ),
+        names=names,
+        clip=clip,
+    )
+    return run_conversion(
+        options,
+        recipe,
+        options.inputs,
+        suffixes=SUFFIXES,
+        list_segments=find_segments,
+        byte_options=_byte_options(options, names),
+        quiet=quiet,
+        clip=clip,
+        excluded=excluded,
+        names=names,
+    )
+
+
+def _byte_options(options: ConvertCustom, names: Pseudonyms | None) -> dict[str, object]:
+    found: dict[str, object] = byte_options(options)
+    for name in ("format", "roles", "on_tag_mismatch", "window"):
+        found[name] = getattr(options, name)
+    found["placeholder"] = list(options.placeholder)
+    if names is not None:
+        found["pseudonymise"] = True
+        found["keep_field"] = list(options.keep_field)
+        # Tells another key from this one, and nothing of either.
+        found["pseudonym_check"] = names.of("\0mmdata pseudonym check")
+    return found
+
+
+def _pseudonyms(options: ConvertCustom) -> Pseudonyms | None:
+    """Makes pseudonyms with the user's key, where they are asked for.
+
+    Raises:
+        UserError: there is no key, or it is too short to be one.
+    """
+    if not options.pseudonymise:
+        return None
+    if options.pseudonym_key is not None:
+        where = f"--pseudonym-key {options.pseudonym_key}"
+        try:
+            with open(options.pseudonym_key, "rb") as file:
+                key = file.read().strip()
+        except OSError as error:
+            raise UserError(f"{where}: cannot be read: {error.strerror}") from None
+    else:
+        where = f"${KEY_VARIABLE}"
+        key = os.environ.get(KEY_VARIABLE, "").strip().encode()
+        if not key:
+            raise UserError(
+                f"--pseudonymise: needs a secret key, in --pseudonym-key FILE or in {where}; "
+                "openssl rand -hex 32 makes one. Keep it: the same key gives the same pseudonyms"
+            )
+    if len(key) < _LEAST_KEY_BYTES:
+        raise UserError(f"{where}: expected at least {_LEAST_KEY_BYTES} bytes, got {len(key)}")
+    by = options.split_by.partition(".")[0]
+    fields = () if options.split is None or by in ("id", "url-host") else (by,)
+    return Pseudonyms(key, fields, options.keep_field)
+
+
+class _NoImages:
+    """In place of an image root: records are to hold their images."""
+
+    by_url = False
+
+    def read(self, name: str, url: str = "") -> bytes:
+        raise ImageRejected(ImageDrop.MISSING, f"{name}: there is no --image-root to look in")
+
+    def size(self, name: str, url: str = "") -> int | None:
+        return None
+
+    def where(self) -> str:
+        return "the records themselves: --image-root says where else"
+
+
+@dataclass(frozen=True, slots=True)
+class CustomRecipe:
+    """How records of conversations become samples."""
+
+    kind: Kind
+    max_record_bytes: int
+    key_prefix: str
+    images: ImageSource | None
+    policy: AssemblyPolicy
+    reading: Reading
+    names: Pseudonyms | None = None
+    clip: ClipSpec | None = None
+
+    def store(self) -> ImageStore:
+        """Where images lie that are not in the records."""
+        if self.images is None:
+            return _NoImages()
+        if self.images.kind != "folder":
+            return open_images(self.images, self.policy.images.max_bytes)
+        most = self.policy.images.max_bytes
+        return find_in_folders(self.images, "", "", named=True, pattern=None, max_bytes=most)
+
+    def open(self, segment: Segment) -> "CustomConverter":
+        """What converts a segment's records."""
+        store = self.store()
+        far = isinstance(store, FetchesAhead)
+        return FarCustomConverter(self, store) if far else CustomConverter(self, store)
+
+    def parse(self, record: bytes) -> SourceDocument:
+        """A record as a document; names below the image root are made relative to it.
+
+        Raises:
+            RecordDropped: it is broken.
+            RecordError: its placeholders do not fit, and that is to be an error.
+        """
+        document = parse_record(record, self.reading)
+        if self.images is None or not self.images.root:
+            return document
+        for index, image in enumerate(document.images):
+            if image.name.startswith("/") or "://" in image.name:
+                for root in {self.images.root, os.path.realpath(self.images.root)}:
+                    if image.name.startswith(root + "/"):
+                        relative = replace(image, name=image.name[len(root) + 1 :])
+                        document.images[index] = relative
+        return document
+
+    def scan(self, segment: Segment) -> SegmentScan:
+        """Count records; look for images until one is found, and for some more to know sizes.
+
+        Raises:
+            BadInputError: damaged, no record of a known format, or none of its images is there.
+        """
+        store = self.store()
+        scan = SegmentScan(looked_in=store.where())
+        unknown = ""
+        for record in read_records(segment, self.max_record_bytes):
+            if isinstance(record, Overlong):
+                scan.records += 1
+                scan.record_bytes += record.num_bytes
+                scan.crc32 = zlib.crc32(b"%d" % record.num_bytes, scan.crc32)
+                continue
+            scan.records += 1
+            scan.record_bytes += len(record)
+            scan.crc32 = zlib.crc32(b"\n", zlib.crc32(record, scan.crc32))
+            if _wants_more(scan):
+                unknown = self._probe(record, store, scan) or unknown
+        if unknown and not scan.probed_records:
+            raise BadInputError(
+                f"{segment.label}: no record is of a known format: {unknown} (--format says which "
+                "it is meant to be)",
+                short="no record is of a known format",
+            )
+        if scan.probed_images and not scan.probed_found:
+            raise BadInputError(
+                f"{segment.label}: none of its {scan.probed_images} images was found in "
+                f"{store.where()}; --image-root is the folder that their names are relative to",
+                short=f"none of its {scan.probed_images} images was found",
+            )
+        return scan
+
+    def _probe(self, record: bytes, store: ImageStore, scan: SegmentScan) -> str:
+        """Look for one record's images; returns what is wrong where its format is not known."""
+        try:
+            document = self.parse(record)
+        except RecordDropped as dropped:
+            return dropped.detail if dropped.reason == DocumentDrop.UNKNOWN_FORMAT else ""
+        except RecordError:  # told when it is converted
+            return ""
+        scan.probed_records += 1
+        urls = image_urls(document) if store.by_url else {}
+        for image in document.images:
+            scan.probed_images += 1
+            size = _size(image, store, urls.get(image.name, ""))
+            if size is not None:
+                scan.probed_found += 1
+                scan.probed_bytes += size
+        return ""
+
+
+class CustomConverter:
+    """Makes a sample of a record; a draft where CLIP is to score it."""
+
+    def __init__(self, recipe: CustomRecipe, store: ImageStore) -> None:
+        self._recipe = recipe
+        self._store = store
+        self._pixels = front_end(recipe.clip).pixels if recipe.clip else None
+
+    def __call__(self, record: bytes | Overlong) -> Outcome | Draft:
+        """One record as a sample, or why not."""
+        recipe, names = self._recipe, self._recipe.names
+        if isinstance(record, Overlong):
+            return overlong_drop(record, recipe.max_record_bytes)
+        try:
+            document = recipe.parse(record)
+        except RecordDropped as dropped:
+            return Outcome(drop=(dropped.reason, "" if names else dropped.detail))
+        policy, read = recipe.policy, reader(self._store, document)
+        if names is not None:
+            if policy.split is not None and not policy.split.holds(document):
+                return Outcome(placed=True, elsewhere=True)
+            policy, read = replace(policy, split=None), names.reader(document, read)
+            document = names.document(document)
+        if self._pixels is None:
+            return self._told(assemble(document, read, policy))
+        draft = check(document, read, policy, self._pixels)
+        self._told(draft.outcome)
+        return draft
+
+    def _told(self, outcome: Outcome) -> Outcome:
+        """What became of a record, without what its details may tell of the source."""
+        if self._recipe.names is not None:
+            if outcome.drop:
+                outcome.drop = (outcome.drop[0], "")
+            for index, (reason, _) in outcome.dropped_images.items():
+                outcome.dropped_images[index] = (reason, "")
+        return outcome
+
+
+class FarCustomConverter(CustomConverter):
+    """The same where each image is a request to a store: those of the next records go out early."""
+
+    def ahead(self, record: bytes | Overlong) -> None:
+        """Begin to fetch a record's images; parsing it twice costs less than waiting once."""
+        if isinstance(record, Overlong) or not isinstance(self._store, FetchesAhead):
+            return
+        with suppress(RecordDropped, RecordError):
+            for image in self._recipe.parse(record).images:
+                if image.name and not image.embedded:
+                    self._store.fetch_ahead(image.name)
+
+
+def _wants_more(scan: SegmentScan) -> bool:
+    """Whether the next record's images are to be looked for."""
+    if not scan.probed_images:
+        return scan.probed_records < _PROBED_RECORDS
+    return scan.probed_found == 0 or scan.probed_images < _PROBED_IMAGES
+
+
+def _size(image: SourceImage, store: ImageStore, url: str) -> int | None:
+    if image.embedded:
+        return len(image.embedded) * 3 // 4
+    return store.size(image.name, url) if image.name else None

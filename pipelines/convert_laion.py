@@ -1,0 +1,175 @@
+"""convert-laion: lists of image-text pairs to shards, their images fetched on the way."""
+
+import sys
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from mmdata.assemble import AssemblyPolicy
+from mmdata.errors import BadInputError
+from mmdata.fetch.policy import FetchPolicy
+from mmdata.similarity import ClipSpec
+from mmdata.sources.laion import (
+    SUFFIXES,
+    columns_of,
+    count_rows,
+    expand_folders,
+    list_segments,
+    read_rows,
+)
+from mmdata.sources.laion_columns import ColumnNames
+from mmdata.sources.laion_rows import Row, RowFilters
+from mmdata.sources.records import Segment
+from pipelines.clip import describe_clip
+from pipelines.convert import ConversionResult, run_conversion
+from pipelines.laion_options import ConvertLaion, FetcherName, Layout, fetch_policy
+from pipelines.laion_outcomes import has_failed
+from pipelines.laion_unit import laion_unit
+from pipelines.plan import SegmentScan
+from pipelines.policy import assembly_policy, byte_options
+from schemas.manifest import Kind
+
+#: Rows that are looked at before the work starts, to estimate sizes.
+_PROBED_ROWS = 64
+#: Of an image on the web, for estimates: nothing is asked before the work starts.
+_ASSUMED_IMAGE_BYTES = 50_000
+#: Rough rate of one worker that downloads, or that reads images from its input.
+_DOWNLOADS_PER_SECOND = 200.0
+_IMAGES_PER_SECOND = 1200.0
+#: Options that change which rows become samples, or what of them stands in the shards.
+_BYTE_OPTIONS = (
+    *("layout", "url_col", "caption_col", "similarity_col", "min_caption_similarity"),
+    *("max_punsafe", "max_pwatermark", "nsfw", "min_size", "max_bytes", "ignore_noai"),
+)
+
+
+def convert_laion(options: ConvertLaion, *, quiet: bool = False) -> ConversionResult:
+    """Convert image-text pairs to shards; the same call again goes on where it stopped.
+
+    Args:
+        options: see `ConvertLaion`.
+        quiet: no progress bar.
+
+    Raises:
+        UserError: it cannot start as asked; nothing was written.
+        BadInputError: inputs are missing or damaged; all of them are named.
+        MissingExtraError: what the fetcher needs is not installed.
+    """
+    _check_fetcher(options.fetcher, quiet=quiet)
+    clip = describe_clip(options, options.ray_address) if options.clip_model else None
+    recipe = LaionRecipe(
+        kind="laion",
+        max_record_bytes=options.max_record_bytes,
+        key_prefix=options.key_prefix,
+        names=ColumnNames(
+            url=options.url_col, caption=options.caption_col, similarity=options.similarity_col
+        ),
+        filters=_filters(options),
+        policy=_policy(options),
+        layout=options.layout,
+        fetcher=options.fetcher,
+        fetch=fetch_policy(options),
+        retry_failed=options.retry_failed,
+        clip=clip,
+    )
+    return run_conversion(
+        options,
+        recipe,
+        expand_folders(options.inputs),
+        suffixes=SUFFIXES,
+        list_segments=list_segments,
+        byte_options=byte_options(options) | _byte_options(options),
+        quiet=quiet,
+        clip=clip,
+        run=laion_unit,
+        rate=_IMAGES_PER_SECOND if options.fetcher == "none" else _DOWNLOADS_PER_SECOND,
+        is_stale=has_failed if options.retry_failed else None,
+    )
+
+
+def _check_fetcher(fetcher: FetcherName, *, quiet: bool) -> None:
+    """Say at once what is missing, and what img2dataset does not promise."""
+    if fetcher == "native":
+        from mmdata.fetch.ahead import check_installed
+
+        check_installed()
+    elif fetcher == "img2dataset":
+        from pipelines.laion_img2dataset import NO_GUARANTEES, check_installed
+
+        check_installed()
+        if not quiet:
+            sys.stderr.write(NO_GUARANTEES + "\n")
+
+
+def _filters(options: ConvertLaion) -> RowFilters:
+    return RowFilters(
+        min_caption_similarity=options.min_caption_similarity,
+        max_punsafe=options.max_punsafe,
+        max_pwatermark=options.max_pwatermark,
+        nsfw=tuple(value.strip().lower() for value in options.nsfw),
+        min_size=options.min_size,
+        max_aspect=options.max_aspect,
+    )
+
+
+def _policy(options: ConvertLaion) -> AssemblyPolicy:
+    """What a pair must be like; --min-size holds for the picture itself as for its row."""
+    policy = assembly_policy(options)
+    side = max(options.min_side, options.min_size)
+    return replace(policy, images=replace(policy.images, min_side=side))
+
+
+def _byte_options(options: ConvertLaion) -> dict[str, Any]:
+    values = {name: getattr(options, name) for name in _BYTE_OPTIONS}
+    return values | {"nsfw": list(options.nsfw)}
+
+
+@dataclass(frozen=True, slots=True)
+class LaionRecipe:
+    """How rows become samples."""
+
+    kind: Kind
+    max_record_bytes: int
+    key_prefix: str
+    names: ColumnNames
+    filters: RowFilters
+    policy: AssemblyPolicy
+    layout: Layout
+    fetcher: FetcherName
+    fetch: FetchPolicy
+    retry_failed: bool
+    clip: ClipSpec | None = None
+
+    def scan(self, segment: Segment) -> SegmentScan:
+        """Count rows, and look at the first ones; nothing is fetched.
+
+        Raises:
+            BadInputError: damaged, or it lacks a column that is needed.
+        """
+        columns = columns_of(segment, self.names, self.max_record_bytes)
+        if columns is not None and (problem := self.filters.missing(columns)):
+            raise BadInputError(f"{segment.path}: {problem}")
+        records, crc32 = count_rows(segment, self.max_record_bytes)
+        scan = SegmentScan(records=records, crc32=crc32, record_bytes=500 * records)
+        rows = read_rows(segment, self.names, self.max_record_bytes)
+        for row in islice(rows, _PROBED_ROWS):
+            scan.probed_records += 1
+            if isinstance(row, Row):
+                self._probe(row, segment, scan)
+        return scan
+
+    def _probe(self, row: Row, segment: Segment, scan: SegmentScan) -> None:
+        scan.probed_images += 1
+        if row.has_image:
+            scan.looked_in = "the input itself"
+            scan.probed_found += row.image is not None
+            scan.probed_bytes += len(row.image or b"")
+        elif self.fetcher == "none":
+            raise BadInputError(
+                f"{segment.path}: holds URLs, no images; --fetcher none asks for inputs that hold "
+                "them"
+            )
+        else:
+            scan.looked_in = "the web; not asked yet, 50 kB each are assumed"
+            scan.probed_found += 1
+            scan.probed_bytes += _ASSUMED_IMAGE_BYTES

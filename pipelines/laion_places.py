@@ -1,0 +1,64 @@
+"""A row of convert-laion on its way through a unit, and how it sets out: parsed and filtered."""
+
+from dataclasses import dataclass
+
+from mmdata.assemble import Draft, Outcome
+from mmdata.fetch.outcome import Fetched
+from mmdata.sources.base import RecordDropped
+from mmdata.sources.laion_rows import PairSource, Row, RowFilters, check_filters, parse_row
+from mmdata.sources.split import SplitRule
+
+
+@dataclass(slots=True)
+class Place:
+    """A row on its way.
+
+    Attributes:
+        place: in the unit.
+        key: of its sample.
+        pair: None where the row was dropped, or its sample is held already.
+        drop: why it was dropped before anything was asked.
+        held: what became of it stands.
+        fetched: how its download ended; None where nothing was asked.
+        draft: its checked picture.
+    """
+
+    place: int
+    key: str
+    pair: PairSource | None = None
+    drop: Outcome | None = None
+    held: bool = False
+    fetched: Fetched | None = None
+    draft: Draft | None = None
+
+    @property
+    def url(self) -> str | None:
+        """What is to be fetched; None where nothing is."""
+        return self.pair.url if self.pair is not None and not self.pair.row.has_image else None
+
+
+def parsed(
+    number: int, key: str, row: Row | RecordDropped, filters: RowFilters, split: SplitRule | None
+) -> Place:
+    """A row as a pair, or why it is none; of another split, nothing more is asked of it.
+
+    Args:
+        number: its place in the unit.
+        key: of its sample.
+        row: as read.
+        filters: that it has to pass before anything is fetched.
+        split: that is being written; None: there is one only.
+    """
+    placed = False
+    try:
+        if isinstance(row, RecordDropped):
+            raise row
+        pair = parse_row(row)
+        if split is not None and not split.holds(pair.document):
+            return Place(number, key, drop=Outcome(elsewhere=True))
+        placed = True
+        check_filters(row, filters)
+    except RecordDropped as dropped:
+        drop = Outcome(drop=(dropped.reason, dropped.detail), placed=placed)
+        return Place(number, key, drop=drop)
+    return Place(number, key, pair)

@@ -1,0 +1,76 @@
+"""Records of conversations and interleaved pages as others write them: what convert-custom reads.
+
+Source formats, so unknown fields are tolerated everywhere: they are carried along into the
+document. LLaVA, ADNI, ShareGPT and OpenAI-style messages are one family (`Dialogue`): a list of
+turns under `conversations` or `messages`, each `from`/`value` or `role`/`content`.
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+#: An image: a name below --image-root, a URL, a `data:` URI, or an object (see `ImageObject`).
+ImageReference = str | dict[str, msgspec.Raw]
+Images = ImageReference | list[ImageReference | None] | None
+
+
+class ImageObject(Struct):
+    """An image as an object; the bytes where there are some, else the first name that is there."""
+
+    bytes: Annotated[str | None, Meta(description="the encoded file, as base64")] = None
+    base64_image: str | None = None
+    image_base64: str | None = None
+    url: Annotated[str | None, Meta(description="a URL or a `data:` URI")] = None
+    path: Annotated[str | None, Meta(description="below --image-root")] = None
+    image_name: str | None = None
+    file_name: str | None = None
+
+
+class ContentPart(Struct):
+    """A part of a turn: a text, or an image where it stands."""
+
+    type: Annotated[str, Meta(description="text, input_text, image_url, input_image or image")] = ""
+    text: str | None = None
+    image_url: ImageReference | None = None
+    image: ImageReference | None = None
+
+
+class Turn(Struct, rename={"sender": "from"}):
+    """What one side says. `<image>` and its like in a text stand for the next of the images."""
+
+    sender: str | None = None
+    value: str | UnsetType = UNSET
+    role: str | None = None
+    content: str | list[ContentPart] | UnsetType = UNSET
+
+
+class Dialogue(Struct):
+    """LLaVA, ADNI, ShareGPT and messages: turns, and the images that placeholders stand for."""
+
+    conversations: list[Turn] | UnsetType = UNSET
+    messages: list[Turn] | UnsetType = UNSET
+    image: Images = None
+    images: Images = None
+    id: Any = None
+
+
+class ObelicsRow(Struct):
+    """OBELICS: at each place either a text or an image."""
+
+    texts: list[str | None]
+    images: list[ImageReference | None]
+
+
+class ChatGptSequence(Struct):
+    """OpenFlamingo's ChatGPT sequences: `_!_IMAGE1_!_` in `example` is a key of `image_map`."""
+
+    example: str
+    image_map: dict[str, dict[str, msgspec.Raw]]
+    is_gpt: bool | None = None
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """JSON Schemas (2020-12) of the formats, by file stem."""
+    records = {"dialogue": Dialogue, "obelics": ObelicsRow, "chatgpt": ChatGptSequence}
+    return {name: msgspec.json.schema(record) for name, record in records.items()}
