@@ -1,6 +1,7 @@
 """`make bench`: every part, then all gates once more; the exit code is 1 where one was not met.
 
-    python -m benchmarks [convert] [workers] [resize] [plan] [memory] [fetch] [loader] [--folder .bench]
+    python -m benchmarks [convert] [workers] [resize] [plan] [memory] [fetch] [loader]
+        [--folder .bench]
 
 Without a name all parts run, in about 20 minutes on two cores, once the corpora are made.
 Each part is a module that also runs alone, with options of its own.
