@@ -35,28 +35,24 @@ from typing import Any
 
 import msgspec
 import torch
-from transformers import AutoTokenizer
 
 from benchmarks.convert import ready_corpus
 from benchmarks.gates import Gate, median_ratio, print_gates
+from benchmarks.loader_apart import SEED, SIZE_PX, load_tokenizer, our_stream
 from benchmarks.loader_peers import OpenFlamingoWay, Place, floor
 from benchmarks.make_corpus import photographs
 from benchmarks.resize import mosaic
 from flamingo.data import decode, prepare, stream
-from flamingo.data.config import StreamConfig
 from flamingo.data.records import image_bytes, read_record
-from flamingo.data.stream import Stream
 from flamingo.data.tokens import MediaTokenizer
-from flamingo.model.tokenizer import add_media_tokens
 from mmdata.shards.reader import ShardReader
 from pipelines.config import ConvertMmc4
 from pipelines.convert_mmc4 import convert_mmc4
 from schemas.manifest import Manifest
 
-SIZE_PX, BATCH, SEED = 224, 8, 0
+BATCH = 8
 LARGE_SIDE = (2592, 1944)
 LARGE_DOCS, LARGE_PHOTOGRAPHS = 60, 24
-TOKENIZER = Path("tests/assets/parity_text/tokenizer")
 AIM_USUAL, AIM_LARGE, AIM_FLOOR = 5.0, 10.0, 0.8
 AIM_PARSE_US, AIM_MIB, AIM_START_SECONDS = 250.0, 500.0, 3.0
 WINDOW, NUM_SHARDS = 64, 10_000
@@ -72,13 +68,6 @@ STAGES: list[tuple[Any, str, str]] = [
     (decode, "_resize_and_crop", "resize"),
     (stream, "collate", "collate"),
 ]
-
-
-def load_tokenizer() -> Any:
-    """A small one, with the media tokens."""
-    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
-    add_media_tokens(tokenizer)
-    return tokenizer
 
 
 def ready_shards(corpus: Path, name: str, **options: Any) -> Path:
@@ -125,18 +114,6 @@ def large_corpus(corpus: Path) -> Path:
         archive.writestr(source.name.removesuffix(".zip"), "\n".join(kept))
     mark.write_text("{}", encoding="utf-8")
     return large
-
-
-def our_stream(shards: Path, tokenizer: Any, **changes: Any) -> Stream:
-    """The loader as the trainer has it, in one thread."""
-    options: dict[str, Any] = {
-        "name": "mmc4",
-        "shards": (str(shards),),
-        "batch_size": BATCH,
-        "image_size": SIZE_PX,
-        "decode_threads": 0,
-    }
-    return Stream(StreamConfig(**options | changes), MediaTokenizer(tokenizer), seed=SEED)
 
 
 def ours(shards: Path, tokenizer: Any) -> int:
@@ -286,31 +263,15 @@ def linked_shards(shards: Path, number: int) -> Path:
     return folder
 
 
-def private_bytes() -> int:
-    """Of this process: what it does not share with the page cache."""
-    lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
-    sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
-    return 1024 * (sizes["Private_Dirty"] + sizes.get("Swap", 0))
-
-
-def measure_start(shards: Path, windows: int) -> dict[str, float]:
-    """In a process of its own: seconds to the first batch, and memory after some more."""
-    tokenizer = load_tokenizer()
-    loaded = time.perf_counter()
-    one = our_stream(shards, tokenizer, shuffle_shards=windows, decode_threads=4)
-    batches = one.batches()
-    next(batches)
-    first = time.perf_counter() - loaded
-    peak = private_bytes()
-    for _ in range(40):
-        next(batches)
-        peak = max(peak, private_bytes())
-    batches.close()  # type: ignore[attr-defined]
-    return {"seconds": first, "bytes": peak}
-
-
 def _apart(shards: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.loader", "--measure", str(shards)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.loader_apart",
+        str(shards),
+        "--window",
+        str(WINDOW),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -354,19 +315,15 @@ def bench(folder: Path, docs: int = 400, runs: int = 5) -> list[Gate]:
 
 
 def main() -> None:
-    """The command line: the tables, or (in a process of its own) one measurement."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--docs", type=int, default=400)
     parser.add_argument("--runs", type=int, default=5, help="of each, by turns")
     parser.add_argument(
         "--folder", type=Path, default=Path(os.environ.get("MMDATA_BENCH_DIR", ".bench"))
     )
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measure:
-        print(json.dumps(measure_start(options.measure, WINDOW)))
-    else:
-        print_gates(bench(options.folder.resolve(), options.docs, options.runs))
+    print_gates(bench(options.folder.resolve(), options.docs, options.runs))
 
 
 if __name__ == "__main__":

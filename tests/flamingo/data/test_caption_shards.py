@@ -45,7 +45,7 @@ def test_a_laion_conversion_is_read_as_captions(
     stream = Stream(config_of(tmp_path / "out"), tokenizer, validation=True)
     assert stream.rule == "caption"
     batches = list(itertools.islice(stream.batches(), PAIRS))
-    pictures = [tuple(i[:, 0, 0].tolist()) for batch in batches for i in batch.images]
+    pictures = [tuple(i[:, 0, 0].tolist()) for batch in batches for i in batch.pixels]
     assert pictures == [colour_of(k, 0) for k in range(PAIRS)]
     texts = [
         tokenizer.decode(row[mask.bool()].tolist())
