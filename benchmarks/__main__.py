@@ -1,6 +1,6 @@
 """`make bench`: every part, then all gates once more; the exit code is 1 where one was not met.
 
-    python -m benchmarks [convert] [workers] [resize] [plan] [memory] [fetch] [loader]
+    python -m benchmarks [convert] [workers] [resize] [plan] [memory] [fetch] [order] [loader]
         [--folder .bench]
 
 Without a name all parts run, in about 20 minutes on two cores, once the corpora are made.
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import convert, fetch, loader, memory, plan, resize, workers
+from benchmarks import convert, fetch, loader, memory, order, plan, resize, workers
 from benchmarks.gates import Gate, load_average, print_gates
 
 PARTS: dict[str, Callable[[Path], list[Gate]]] = {
@@ -24,6 +24,7 @@ PARTS: dict[str, Callable[[Path], list[Gate]]] = {
     "plan": plan.bench,
     "memory": memory.bench,
     "fetch": lambda folder: fetch.bench(),
+    "order": order.bench,
     "loader": loader.bench,
 }
 

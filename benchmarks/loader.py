@@ -121,7 +121,7 @@ def ours(shards: Path, tokenizer: Any) -> int:
     samples = 0
     for one in our_stream(shards, tokenizer).batches():
         samples += len(one.keys)
-        if one.position.epoch:  # the batch that reaches into the next epoch counts too
+        if one.position.last_epoch:  # the batch that reaches into the next epoch counts too
             break
     return samples
 

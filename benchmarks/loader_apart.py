@@ -38,6 +38,7 @@ def our_stream(shards: Path, tokenizer: Any, **changes: Any) -> Stream:
         "batch_size": BATCH,
         "image_size": SIZE_PX,
         "decode_threads": 0,
+        "lanes": 1,
     }
     return Stream(StreamConfig(**options | changes), MediaTokenizer(tokenizer), seed=SEED)
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from flamingo.train.config import REFUSED, Generate, Train
+from flamingo.train.streams import from_mapping
 from mmdata import __version__
 from mmdata.errors import (
     EXIT_CANNOT_START,
@@ -324,6 +325,9 @@ def _read_config(path: str | None, options: type) -> dict[str, Any]:
     found = {}
     for name, value in values.items():
         key = str(name).replace("-", "_")
+        if key == "streams" and options is Train:
+            found.update({flag: tuple(texts) for flag, texts in from_mapping(path, value).items()})
+            continue
         if key not in hints:
             raise UserError(f"--config {path}: no option {name!r}{_meant(key, hints)}")
         try:

@@ -51,6 +51,8 @@ class DocumentReason(StrEnum):
 
     BAD_RECORD = "bad-record"
     """Not JSON, or not an object of the expected fields."""
+    DAMAGED = "damaged"
+    """The shard does not hold the sample where its index says."""
     NOT_INTERLEAVED = "not-interleaved"
     """The sample has no document in it, in a stream that reads documents."""
     NOT_A_PAIR = "not-a-pair"

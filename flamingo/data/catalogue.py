@@ -1,37 +1,60 @@
 """The shards of a stream: found, counted, and what kind of samples they hold.
 
-Counts come from the manifest or the sidecar, where there is one, and else from the tar's own
-headers (2.5 us a sample, once at start). A shard of ours without its sidecar is left over from a
-conversion that was stopped: it is left out, and said so.
+A specification is a folder, a glob, a brace range, a manifest.json, a list (.txt, a shard a line),
+each on a disk or in a store, or `pipe:COMMAND` whose output is a tar. Counts come from the manifest
+or the sidecar, where there is one, and else from an index of the tar's own headers, made once
+(2.5 us a member, several tars at a time); of a remote tar without either, that means to fetch it.
+A shard of ours without its sidecar is left over from a conversion that was stopped: it is left out,
+and said so.
 """
 
 import hashlib
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from flamingo.data.records import RecordRule, likely_rule
 from mmdata.errors import BadInputError, UserError
+from mmdata.shards.index import index_shard
 from mmdata.shards.naming import MANIFEST_NAME, PLAN_NAME, SIDECAR, TAR, shard_of
-from mmdata.shards.reader import ShardReader
-from mmdata.storage.paths import expand_paths
-from schemas.manifest import Manifest, ManifestShard, Sidecar
+from mmdata.storage.files import FileFacts, list_folder, read_bytes
+from mmdata.storage.paths import Expansion, expand_braces, expand_paths
+from mmdata.storage.urls import is_url, is_web
+from schemas.manifest import Manifest, Sidecar
 
 logger = logging.getLogger(__name__)
 _SHOWN = 3
+_LISTS = (".txt", ".list")
+PIPE = "pipe:"
 _Record = TypeVar("_Record", Manifest, Sidecar)
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A tar and the number of its samples."""
+    """A tar and the number of its samples.
+
+    Attributes:
+        path: of the tar, a URL, or a `pipe:` command.
+        num_samples: in it.
+        num_bytes: as its manifest, sidecar or store says; None for foreign ones on this machine.
+        sha256: as its manifest or sidecar says.
+        version: of a remote one, as its store says.
+    """
 
     path: str
     num_samples: int
+    num_bytes: int | None = None
+    sha256: str | None = None
+    version: str = ""
+
+    @property
+    def is_remote(self) -> bool:
+        return is_remote(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,48 +74,76 @@ class Catalogue:
         return sum(shard.num_samples for shard in self.shards)
 
     @property
+    def remote(self) -> list[Shard]:
+        """Shards that are fetched before they are read."""
+        return [shard for shard in self.shards if shard.is_remote]
+
+    @property
     def identity(self) -> str:
         """Equal when names and sizes are: then a position means the same sample."""
         digest = hashlib.blake2b(digest_size=16)
         for shard in self.shards:
-            digest.update(f"{Path(shard.path).name}\0{shard.num_samples}\n".encode())
+            digest.update(f"{_name(shard.path)}\0{shard.num_samples}\n".encode())
         return digest.hexdigest()
 
 
-def find_shards(name: str, specs: Sequence[str]) -> Catalogue:
+#: Counts the samples of remote tars that nothing beside them describes.
+CountRemote = Callable[[Sequence[Shard]], list[int]]
+
+
+def is_remote(path: str) -> bool:
+    """Whether a shard is fetched before it is read."""
+    return is_url(path) or path.startswith(PIPE)
+
+
+def find_shards(
+    name: str,
+    specs: Sequence[str],
+    *,
+    count_remote: CountRemote | None = None,
+    index_folder: str | None = None,
+) -> Catalogue:
     """The shards that a stream's specification stands for.
+
+    Args:
+        name: of the stream.
+        specs: what it is made of.
+        count_remote: fetches and counts what only that can tell; None: such shards are refused.
+        index_folder: where indexes of foreign tars are kept when not beside them.
 
     Raises:
         UserError: there are none, or some do not exist.
         BadInputError: one cannot be read.
     """
-    found = expand_paths(specs, (TAR,))
+    found = _expand(specs)
     if found.problems:
         shown = "; ".join(f"{path}: {problem}" for path, problem in found.problems[:_SHOWN])
         more = len(found.problems) - _SHOWN
         raise UserError(f"stream {name}: {shown}" + (f"; and {more} more" if more > 0 else ""))
-    folders = {Path(path).parent for path in found.files}
-    manifests = {folder: _manifest(folder) for folder in folders}
-    listed = {
-        folder / row.shard: row
-        for folder, manifest in manifests.items()
-        for row in (manifest.shards if manifest else [])
+    folders = {
+        folder: _Folder(folder)
+        for folder in dict.fromkeys(
+            os.path.dirname(path) for path in found.files if not path.startswith(PIPE)
+        )
     }
-    shards = []
-    for path in found.files:
-        num_samples = _num_samples(Path(path), listed.get(Path(path)))
-        if num_samples is None:
-            logger.warning("%s: no sidecar, so its conversion did not finish: left out", path)
-        else:
-            shards.append(Shard(path, num_samples))
+    described = [_describe(path, folders) for path in found.files]
+    present = [shard for shard in described if shard is not None]
+    shards = _count(present, count_remote, index_folder)
     if not any(shard.num_samples for shard in shards):
         raise UserError(f"stream {name}: {' '.join(specs) or 'no shards given'}: holds no samples")
-    kinds = {manifest.kind for manifest in manifests.values() if manifest is not None}
+    kinds = {folder.manifest.kind for folder in folders.values() if folder.manifest is not None}
     return Catalogue(tuple(shards), frozenset(kinds))
 
 
-def resolve_rule(name: str, catalogue: Catalogue) -> RecordRule:
+def resolve_rule(
+    name: str, catalogue: Catalogue, first_members: Callable[[int], dict[str, memoryview]]
+) -> RecordRule:
     """`interleaved` or `caption`: by the manifests, else by the first sample.
+
+    Args:
+        name: of the stream.
+        catalogue: its shards.
+        first_members: reads the first sample of a shard, by its number.
 
     Raises:
         UserError: neither tells.
@@ -102,52 +153,173 @@ def resolve_rule(name: str, catalogue: Catalogue) -> RecordRule:
     }
     if len(rules) == 1:
         return rules.pop()
-    first = next(shard for shard in catalogue.shards if shard.num_samples)
-    with ShardReader(first.path) as reader:
-        rule = None if rules else likely_rule(reader.read(reader.keys[0]).members)
+    first = next(n for n, shard in enumerate(catalogue.shards) if shard.num_samples)
+    rule = None if rules else likely_rule(first_members(first))
     if rule is None:
         raise UserError(
-            f"stream {name}: {first.path}: its first sample does not tell whether the stream is "
-            "interleaved or of captions; set its rule"
+            f"stream {name}: {catalogue.shards[first].path}: its first sample does not tell "
+            "whether the stream is interleaved or of captions; set its rule"
         )
     return rule
 
 
-def _manifest(folder: Path) -> Manifest | None:
-    """Ours; None where there is none, or another tool's."""
-    path = folder / MANIFEST_NAME
-    if not path.is_file() or b'"format_version"' not in path.read_bytes():
-        return None
-    return _read(path, Manifest)
+def _expand(specs: Sequence[str]) -> Expansion:
+    """The shards by name, in order."""
+    files: list[str] = []
+    problems: list[tuple[str, str]] = []
+    for spec in specs:
+        part = _expand_one(spec)
+        files += part.files
+        problems += part.problems
+    return Expansion(files, problems)
 
 
-def _num_samples(path: Path, listed: ManifestShard | None) -> int | None:
-    """Samples of a shard; None for a shard of ours that was not committed."""
-    if listed is not None:
-        return _checked(path, listed.bytes, listed.samples)
-    if shard_of(path.name):  # a name of ours; OpenFlamingo's script gives the same
-        sidecar = path.with_name(path.name.removesuffix(TAR) + SIDECAR)
-        if sidecar.is_file():
-            described = _read(sidecar, Sidecar)
-            return _checked(path, described.bytes, described.tally.documents)
-        if (path.parent / PLAN_NAME).is_file():
+def _expand_one(spec: str) -> Expansion:
+    folder, base = os.path.split(spec)
+    if spec.startswith(PIPE):
+        return Expansion(expand_braces(spec), [])
+    try:
+        if base == MANIFEST_NAME:
+            rows = _read(spec, Manifest).shards
+            return expand_paths([os.path.join(folder, row.shard) for row in rows], (TAR,))
+        if base.endswith(_LISTS) and not any(char in spec for char in "*?[{"):
+            return _expand(_lines(spec))
+        if is_url(spec) and "{" in spec and not any(char in spec for char in "*?["):
+            return _expand_urls(expand_braces(spec))
+    except (OSError, ValueError) as error:
+        return Expansion([], [(spec, str(getattr(error, "strerror", None) or error))])
+    return expand_paths([spec], (TAR,))
+
+
+def _lines(path: str) -> list[str]:
+    """The shards that a list names, a line each; relative ones stand beside the list."""
+    lines = [line.strip() for line in read_bytes(path).decode("utf-8-sig").splitlines()]
+    named = [line for line in lines if line and not line.startswith("#")]
+    return [
+        line if is_remote(line) else os.path.join(os.path.dirname(path), line) for line in named
+    ]
+
+
+def _expand_urls(urls: Sequence[str]) -> Expansion:
+    """URLs of a range, looked up by one listing a folder where the store has listings."""
+    if is_web(urls[0]):
+        return expand_paths(urls, (TAR,))
+    listed = {folder: list_folder(folder) for folder in {os.path.dirname(url) for url in urls}}
+    there = [url for url in urls if os.path.basename(url) in listed[os.path.dirname(url)]]
+    missing = set(urls).difference(there)
+    return Expansion(there, [(url, "no such file") for url in urls if url in missing])
+
+
+class _Folder:
+    """What stands in a folder of shards, looked at once."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.files: dict[str, FileFacts] = {} if is_web(path) else list_folder(path or ".")
+        self.manifest = self._manifest()
+        rows = self.manifest.shards if self.manifest else []
+        self.rows = {row.shard: row for row in rows}
+
+    def _manifest(self) -> Manifest | None:
+        """Ours; None where there is none, or another tool's."""
+        path = os.path.join(self.path, MANIFEST_NAME)
+        if is_web(path):
+            try:
+                data = read_bytes(path)
+            except OSError:  # a web server without one; it lists nothing
+                return None
+        elif MANIFEST_NAME in self.files:
+            data = read_bytes(path)
+        else:
             return None
-    with ShardReader(path) as reader:
-        return len(reader)
+        return _decode(path, data, Manifest) if b'"format_version"' in data else None
 
 
-def _checked(path: Path, num_bytes: int, num_samples: int) -> int:
-    size = path.stat().st_size
-    if size != num_bytes:
+def _describe(path: str, folders: dict[str, _Folder]) -> Shard | None:
+    """What is known of a shard without opening it; a count of -1 where nothing tells."""
+    if path.startswith(PIPE):
+        return Shard(path, -1)
+    folder, name = folders[os.path.dirname(path)], os.path.basename(path)
+    facts = folder.files.get(name)
+    row = folder.rows.get(name)
+    if row is not None:
+        return _checked(path, row.bytes, row.samples, row.sha256, facts)
+    if shard_of(name):  # a name of ours; OpenFlamingo's script gives the same
+        beside = name.removesuffix(TAR) + SIDECAR
+        if beside in folder.files:
+            sidecar = _read(os.path.join(folder.path, beside), Sidecar)
+            documents = sidecar.tally.documents
+            return _checked(path, sidecar.bytes, documents, sidecar.sha256, facts)
+        if PLAN_NAME in folder.files:
+            logger.warning("%s: no sidecar, so its conversion did not finish: left out", path)
+            return None
+    if not is_url(path) or facts is None:
+        return Shard(path, -1)
+    return Shard(path, -1, facts.size, version=facts.version)
+
+
+def _count(
+    shards: Sequence[Shard], count_remote: CountRemote | None, index_folder: str | None
+) -> list[Shard]:
+    """With the samples counted of those that nothing describes."""
+    unknown = [shard for shard in shards if shard.num_samples < 0]
+    local = [shard for shard in unknown if not shard.is_remote]
+    remote = [shard for shard in unknown if shard.is_remote]
+    counts: dict[str, int] = {}
+    if local:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1), "index") as pool:
+            sizes = pool.map(lambda shard: _index_size(shard.path, index_folder), local)
+            counts.update(zip((shard.path for shard in local), sizes, strict=True))
+    if remote:
+        if count_remote is None:
+            raise UserError(
+                f"{remote[0].path}: nothing beside it says how many samples it holds, so it has to "
+                "be fetched first; give --cache-dir"
+            )
+        sizes_there = count_remote(remote)
+        counts.update(zip((shard.path for shard in remote), sizes_there, strict=True))
+    return [
+        shard
+        if shard.num_samples >= 0
+        else Shard(shard.path, counts[shard.path], shard.num_bytes, version=shard.version)
+        for shard in shards
+    ]
+
+
+def _index_size(path: str, index_folder: str | None) -> int:
+    try:
+        return len(index_shard(path, folder=index_folder))
+    except BadInputError:
+        raise
+    except OSError as error:
+        raise BadInputError(f"{path}: {error.strerror or error}") from error
+
+
+def _checked(
+    path: str, num_bytes: int, num_samples: int, sha256: str, facts: FileFacts | None
+) -> Shard:
+    if facts is not None and facts.size != num_bytes:
         raise BadInputError(
-            f"{path}: expected {num_bytes} bytes as its sidecar says, got {size}; run the "
+            f"{path}: expected {num_bytes} bytes as its sidecar says, got {facts.size}; run the "
             "conversion again, or mmdata validate"
         )
-    return num_samples
+    return Shard(path, num_samples, num_bytes, sha256)
 
 
-def _read(path: Path, record: type[_Record]) -> _Record:
+def _read(path: str, record: type[_Record]) -> _Record:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=record)
-    except (OSError, msgspec.MsgspecError) as error:
+        return _decode(path, read_bytes(path), record)
+    except OSError as error:
+        raise BadInputError(f"{path}: {error.strerror or error}") from error
+
+
+def _decode(path: str, data: bytes, record: type[_Record]) -> _Record:
+    try:
+        return msgspec.json.decode(data, type=record)
+    except msgspec.MsgspecError as error:
         raise BadInputError(f"{path}: {error}") from error
+
+
+def _name(path: str) -> str:
+    """Of a shard wherever it lies; a command's whole text."""
+    return path if path.startswith(PIPE) else os.path.basename(path)

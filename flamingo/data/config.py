@@ -26,13 +26,21 @@ class StreamConfig:
     rule: Rule = "auto"
     """interleaved: documents; caption: one image and its text. auto: as the manifest says."""
     batch_size: int = 8
-    """Samples."""
+    """Samples of a micro-batch."""
+    global_batch_size: int | None = None
+    """B: samples of a step on all ranks. Default: a micro-batch a rank."""
+    lanes: int | None = None
+    """G: parts of the shards that are read side by side; divides B. Default: B."""
+    resampled: bool = False
+    """Draw shards with replacement instead of reading each once an epoch."""
+    max_bad_fraction: float = 0.01
+    """Share of damaged samples above which the run stops (judged over 1,000 at least)."""
     max_tokens: int | None = None
     """Tokens of a sample at most. Default: 256 interleaved, 32 captions."""
     image_size: int = 224
     """Pixels of the square that the model sees."""
     shuffle_shards: int = 8
-    """Shards whose samples are shuffled together (and are open at the same time)."""
+    """Shards of a lane whose samples are shuffled together."""
     min_similarity: float = 0.24
     """Interleaved: drop images whose similarity to their sentence is below this (0 to 1)."""
     min_image_bytes: int = 11_000
@@ -61,8 +69,8 @@ class StreamConfig:
     """Threads that decode images; 0: none, decode where the batch is asked for."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "image_size", "shuffle_shards"):
-            if getattr(self, name) < 1:
+        for name in ("batch_size", "image_size", "shuffle_shards", "lanes", "global_batch_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"stream {self.name}: {name}: expected at least 1")
         if self.decode_threads < 0:
             raise UserError(f"stream {self.name}: decode_threads: expected at least 0")
@@ -71,5 +79,7 @@ class StreamConfig:
                 f"stream {self.name}: random_flip: precomputed features cannot be mirrored; turn "
                 "it off, or train from pixels"
             )
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise UserError(f"stream {self.name}: max_bad_fraction: expected 0 to 1")
         if self.max_tokens is not None and self.max_tokens < MIN_TOKENS:
             raise UserError(f"stream {self.name}: max_tokens: expected at least {MIN_TOKENS}")

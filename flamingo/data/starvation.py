@@ -1,62 +1,86 @@
-"""A stream that yields nothing: noticed after one pass over its records, and explained.
+"""A stream that yields nothing: noticed after a pass over its records, and explained.
 
 OpenFlamingo's loader goes on for ever instead; its own default threshold, 30 on a scale of 0 to
-1, does that to every document.
+1, does that to every document. Here a lane whose whole epoch is left out has the stream looked
+through once, in the order on disk, up to the first record that can be used.
 """
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 
 from flamingo.data.config import StreamConfig
-from flamingo.data.order import Position
-from flamingo.data.prepare import Plan
+from flamingo.data.lane import Outcome
 from flamingo.data.records import RecordRule
 from mmdata.errors import UserError
 from mmdata.selection import DocumentReason, SelectionPolicy
 
 
 class PassWatch:
-    """Watches whole passes over a stream's records.
+    """Watches the lanes of a rank.
 
     Args:
         config: of the stream.
         rule: of the stream.
         policy: what its selection asks.
+        survey: every record of the stream, from the start.
     """
 
-    def __init__(self, config: StreamConfig, rule: RecordRule, policy: SelectionPolicy) -> None:
+    def __init__(
+        self,
+        config: StreamConfig,
+        rule: RecordRule,
+        policy: SelectionPolicy,
+        survey: Callable[[], Iterable[Outcome]],
+    ) -> None:
         self._config, self._rule, self._policy = config, rule, policy
-        self._reasons: Counter[DocumentReason] = Counter()
-        self._is_whole = False
-        self._num_used = 0
+        self._survey = survey
+        self._is_fertile = False
+        self._barren: dict[int, int] = {}  # lane -> the epoch that it has read from its start
 
-    def saw(self, plan: Plan, before: Position, after: Position) -> None:
-        """Take note of a record.
+    def saw(self, lane: int, outcome: Outcome) -> None:
+        """Take note of a lane's record.
 
         Raises:
-            UserError: it was the last of a pass that used none.
+            UserError: the stream has no record that can be used.
         """
-        if before.index == 0 and before.chunk == 0:
-            self._reasons.clear()
-            self._is_whole, self._num_used = True, 0
-        if plan.document_drop is None:
-            self._num_used += 1
-        else:
-            self._reasons[plan.document_drop] += 1
-        if after.epoch > before.epoch and self._is_whole and not self._num_used:
-            self._refuse()
-
-    def _refuse(self) -> None:
-        """Raises unless a coin did it: the next pass throws it anew."""
-        if self._reasons[DocumentReason.SINGLE_IMAGE] and self._policy.keep_single_image > 0.0:
+        if self._is_fertile:
             return
-        total, thing = self._reasons.total(), self._thing
-        if len(self._reasons) == 1:
-            words = self._words(next(iter(self._reasons)))
+        if outcome.is_used:
+            self._is_fertile = True
+            return
+        if outcome.at.index == 0:
+            self._barren[lane] = outcome.at.epoch
+        if outcome.after.epoch > outcome.at.epoch and self._barren.get(lane) == outcome.at.epoch:
+            self.look_through()
+
+    def look_through(self) -> None:
+        """Find a record that can be used.
+
+        Raises:
+            UserError: there is none.
+        """
+        reasons: Counter[DocumentReason] = Counter()
+        for outcome in self._survey():
+            drop = outcome.plan.document_drop
+            if drop is None:
+                self._is_fertile = True
+                return
+            reasons[drop] += 1
+        # A coin falls anew each epoch.
+        if reasons[DocumentReason.SINGLE_IMAGE] and self._policy.keep_single_image > 0.0:
+            self._is_fertile = True
+            return
+        self._refuse(reasons)
+
+    def _refuse(self, reasons: Counter[DocumentReason]) -> None:
+        total, thing = reasons.total(), self._thing
+        if len(reasons) == 1:
+            words = self._words(next(iter(reasons)))
             problem = f"every {thing} is {words}: all {total} dropped"
         else:
             problem = f"all {total} {thing}s dropped: " + "; ".join(
                 f"{number} {'is' if number == 1 else 'are'} {self._words(reason)}"
-                for reason, number in self._reasons.most_common()
+                for reason, number in reasons.most_common()
             )
         raise UserError(f"stream {self._config.name}: {problem}; nothing to train on")
 

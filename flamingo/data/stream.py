@@ -1,107 +1,66 @@
-"""A stream of batches that is a function of (seed, epoch, shards) and stops and goes on anywhere.
+"""A stream of batches that is a function of (seed, shards, B) and stops and goes on anywhere.
 
-The order is arithmetic (`flamingo.data.order`). Records are read, selected and tokenised in that
-order in the caller's thread; the images that stay are decoded by a few threads, some records
-ahead; results are taken in order again. So the number of threads changes the speed and nothing
-else, and a position, two numbers, is all that a resume needs.
+The order is arithmetic (`flamingo.data.order`): a global batch of B samples is filled by G lanes,
+each of which reads its own shards and goes on until it has enough. A rank reads its own lanes and
+nothing else; how many ranks there are, and how many threads decode, changes nothing in what a
+global batch holds. A position, three numbers a lane, is all that a resume needs.
 
-What is not used is counted by reason. A pass over all records that yields nothing is an error
-with these counts, where OpenFlamingo's loader goes round for ever.
+What is not used is counted by reason. A stream that yields nothing is an error with these counts,
+where OpenFlamingo's loader goes round for ever; damaged samples are skipped, up to a share.
 
-Cost of looking ahead: two batches of records, JSON and all, are in memory (1 MB a document).
+Cost of looking ahead: two steps of records, JSON and all, are in memory (1 MB a document).
 """
 
+import contextlib
 import logging
-from collections import Counter, OrderedDict, deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 
-from torch import Tensor
-
-from flamingo.data.batch import Batch, Sample, collate
+from flamingo.data.batch import Batch, collate
+from flamingo.data.cache import ShardCache
 from flamingo.data.catalogue import find_shards, resolve_rule
 from flamingo.data.config import StreamConfig
-from flamingo.data.order import Order, Position
-from flamingo.data.packing import NextFit
-from flamingo.data.prepare import Example, Plan, Preparer
-from flamingo.data.records import Record, RecordRule, UnusableError, read_record
+from flamingo.data.damage import DamageWatch
+from flamingo.data.lane import LaneReader, Outcome
+from flamingo.data.mix import Share, whole_share
+from flamingo.data.order import LanePosition, Lanes, Position
+from flamingo.data.prepare import Preparer
+from flamingo.data.records import RecordRule
+from flamingo.data.sequences import LaneRun, Row
+from flamingo.data.shelf import Shelf
 from flamingo.data.starvation import PassWatch
 from flamingo.data.tokens import MediaTokenizer
-from mmdata.errors import BadInputError, UserError
-from mmdata.shards.reader import ShardReader
+from mmdata.errors import UserError
 
 logger = logging.getLogger(__name__)
-_BATCHES_AHEAD = 2
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """A record whose images are being decoded.
-
-    Attributes:
-        after: the position after it.
-        record: None when it is none of the stream's kind.
-        decoded: futures by image; empty without threads.
-    """
-
-    key: str
-    source: str
-    epoch: int
-    after: Position
-    record: Record | None
-    plan: Plan
-    decoded: dict[int, "Future[Tensor | None]"] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What became of a record."""
-
-    sample: Sample
-    after: Position
-
-    @property
-    def plan(self) -> Plan:
-        return self.sample.example.plan
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A sequence of a batch.
-
-    Attributes:
-        samples: several where they are packed.
-        position: after the last of them.
-        drops: since the row before.
-    """
-
-    samples: list[Sample]
-    position: Position
-    drops: Counter[str]
-
-
-def _joined(rows: list[_Row]) -> _Row:
-    samples = [sample for row in rows for sample in row.samples]
-    return _Row(samples, rows[-1].position, sum((row.drops for row in rows), Counter()))
+_STEPS_AHEAD = 2
+_WINDOWS_AT_HAND = 2
+_LIKELY_PACKED = 4
 
 
 class Stream:
-    """The samples of some shards, in batches.
+    """The samples of some shards, in global batches of B, of which a rank makes its part.
 
     Attributes:
         config: as given.
         rule: `interleaved` or `caption`.
         num_samples: records of an epoch, before any is dropped.
+        share: the lanes that are read here.
         drops: of all batches that were taken from this object, by reason.
+        opened: shards that were opened here, by their number.
 
     Args:
         config: what to read and how.
         tokenizer: with the media tokens.
         seed: of the run.
         validation: every sample once, in the order on disk, no coins; the last batch is what is
-            left.
+            left. Ranks share the shards in contiguous parts.
+        rank: of this process.
+        world: ranks.
+        share: the lanes to read, where they are not an equal part.
+        cache: of shards that are not on this machine.
 
     Raises:
         UserError: no shards, or what is asked for cannot be.
@@ -115,23 +74,38 @@ class Stream:
         *,
         seed: int = 0,
         validation: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        share: Share | None = None,
+        cache: ShardCache | None = None,
     ) -> None:
         self.config = config
-        self._tokenizer, self._validation = tokenizer, validation
-        self._catalogue = find_shards(config.name, config.shards)
-        self.rule: RecordRule = (
-            resolve_rule(config.name, self._catalogue) if config.rule == "auto" else config.rule
-        )
-        self._preparer = Preparer(config, self.rule, tokenizer, seed=seed, validation=validation)
-        self._seed = seed
-        self._pack = config.pack_tokens
-        if self._pack is not None and self._pack < self._preparer.max_tokens:
-            raise UserError(
-                f"stream {config.name}: pack_tokens {self._pack}: expected at least the "
-                f"{self._preparer.max_tokens} tokens of a sample"
+        self._tokenizer, self._validation, self._cache = tokenizer, validation, cache
+        batch_size = config.global_batch_size or config.batch_size * world
+        if validation:
+            self.share = Share(world, config.batch_size, range(rank, rank + 1))
+        else:
+            self.share = share or whole_share(
+                batch_size, num_lanes=config.lanes, rank=rank, world=world
             )
+        self._catalogue = find_shards(
+            config.name,
+            config.shards,
+            count_remote=cache.count if cache else None,
+            index_folder=cache.folder if cache else None,
+        )
+        self._check_cache()
+        self._seed = seed
         self.num_samples = self._catalogue.num_samples
         self.drops: Counter[str] = Counter()
+        self.opened: set[int] = set()
+        self.rule: RecordRule = self._resolve_rule() if config.rule == "auto" else config.rule
+        self._preparer = Preparer(config, self.rule, tokenizer, seed=seed, validation=validation)
+        if config.pack_tokens is not None and config.pack_tokens < self._preparer.max_tokens:
+            raise UserError(
+                f"stream {config.name}: pack_tokens {config.pack_tokens}: expected at least the "
+                f"{self._preparer.max_tokens} tokens of a sample"
+            )
         logger.info("%s", self.describe())
 
     def describe(self) -> str:
@@ -141,162 +115,205 @@ class Stream:
 
     @property
     def identity(self) -> str:
-        """Equal when a position means the same sample: of shards, seed and window."""
-        return f"{self._catalogue.identity}-{self._seed}-{self.config.shuffle_shards}"
+        """Equal when a position means the same sample: of shards, seed and window (and lanes)."""
+        parts = [self._catalogue.identity, self._seed, self.config.shuffle_shards]
+        return "-".join(map(str, parts + (["resampled"] if self.config.resampled else [])))
+
+    def after(self, position: Position) -> Position:
+        """Where a new sequence begins that goes on behind another's position: a fresh epoch.
+
+        Lanes of another B are other lanes, so their positions cannot be carried over.
+        """
+        start = LanePosition(position.last_epoch + 1)
+        return Position((start,) * self.share.num_lanes)
 
     def expect_tower(self, tower: str) -> None:
         """Refuse precomputed features of another vision tower than this (`TowerSpec.identity`)."""
         self._preparer.expect_tower(tower)
 
     def batches(self, start: Position | None = None) -> Iterator[Batch]:
-        """Batches from a position on: without end, or, in validation, to the end of the shards.
+        """The micro-batches of `steps`, one after the other."""
+        with contextlib.closing(self.steps(start)) as steps:
+            for step in steps:
+                yield from step
+
+    def steps(self, start: Position | None = None) -> Generator[list[Batch], None, None]:
+        """This rank's part of each global batch, in micro-batches of `batch_size` at most.
+
+        Without end, or, in validation, to the end of the shards, a micro-batch a step.
 
         Raises:
-            UserError: a whole pass over the records yields nothing.
-            BadInputError: a shard is damaged.
+            UserError: no record of the stream can be used.
+            BadInputError: a shard is damaged, or too many samples are.
+            StorageError: a store does not answer.
         """
-        rows: list[_Row] = []
-        drops: Counter[str] = Counter()
-        for row in self._rows(start or Position()):
-            drops += row.drops
-            if row.samples:
-                rows.append(row)
-            if len(rows) == self.config.batch_size:
-                yield self._batch(rows, drops)
-                rows, drops = [], Counter()
-        if rows:
-            yield self._batch(rows, drops)
-        else:
-            self.drops += drops
-
-    def _batch(self, rows: list["_Row"], drops: Counter[str]) -> Batch:
-        self.drops += drops
-        return collate(
-            [sample for row in rows for sample in row.samples],
-            self._tokenizer,
-            self.rule,
-            position=rows[-1].position,
-            drops=drops,
-            per_sequence=None if self._pack is None else [len(row.samples) for row in rows],
-        )
-
-    def _rows(self, start: Position) -> Iterator["_Row"]:
-        """Sequences: one sample each, or packed; last what was dropped behind the last sample."""
-        watch = PassWatch(self.config, self.rule, self._preparer.policy)
-        open_row: NextFit[_Row] = NextFit(self._pack or 0)
-        drops: Counter[str] = Counter()
-        position = start
-        for outcome in self._outcomes(start):
-            drops += outcome.plan.drops
-            watch.saw(outcome.plan, position, outcome.after)
-            position = outcome.after
-            if outcome.plan.document_drop is not None:
-                continue
-            row = _Row([outcome.sample], position, drops)
-            drops = Counter()
-            if self._pack is None:
-                yield row
-            elif closed := open_row.add(row, len(outcome.plan.input_ids)):
-                yield _joined(closed)
-        if last := open_row.close():
-            yield _joined(last)
-        yield _Row([], position, drops)
-
-    def _outcomes(self, start: Position) -> Iterator[_Outcome]:
-        """What became of each record, in order."""
-        pending: deque[_Pending] = deque()
-        ahead = _BATCHES_AHEAD * self.config.batch_size if self.config.decode_threads else 0
+        position = start or Position()
+        if position.lanes and len(position.lanes) != self.share.num_lanes:
+            raise UserError(
+                f"stream {self.config.name}: the position is of {len(position.lanes)} lanes, the "
+                f"stream has {self.share.num_lanes}"
+            )
+        order = self._order(self.share.num_lanes)
         with ExitStack() as stack:
-            pool = None
-            if self.config.decode_threads:
-                pool = ThreadPoolExecutor(self.config.decode_threads, "decode")
-                stack.callback(pool.shutdown, cancel_futures=True)
-            readers = stack.enter_context(_Readers(self.config.shuffle_shards))
-            for record in self._records(start, readers):
-                self._submit(record, pool)
-                pending.append(record)
-                if len(pending) > ahead:
-                    yield self._finish(pending.popleft())
-            while pending:
-                yield self._finish(pending.popleft())
+            shelf = stack.enter_context(self._shelf())
+            pool = self._pool(stack)
+            lanes = [
+                self._lane(number, position.lane(number), order, shelf, pool)
+                for number in self.share.lanes
+            ]
+            watch = PassWatch(self.config, self.rule, self._preparer.policy, self._survey)
+            records = sum(order.size(lane.number, 0) for lane in lanes)
+            damage = DamageWatch(self.config.name, self.config.max_bad_fraction, records)
+            run = LaneRun(lanes, watch, damage, self.config.pack_tokens)
+            if self._validation:
+                yield from self._validation_steps(run)
+            else:
+                yield from self._training_steps(run)
 
-    def _records(self, start: Position, readers: "_Readers") -> Iterator[_Pending]:
-        """Records read and planned, in order."""
-        shards = self._catalogue.shards
-        order = Order(
-            [shard.num_samples for shard in shards],
+    def _training_steps(self, run: LaneRun) -> Iterator[list[Batch]]:
+        each, size = self.share.samples_per_lane, self.config.batch_size
+        before = run.position(self.share)
+        while True:
+            for lane in run.lanes:
+                lane.read_ahead(self._num_ahead(each))
+            rows = [row for lane in run.lanes for row in run.take(lane, each)]
+            after = run.position(self.share)
+            yield self._collate(rows, size, before, after, run.drops)
+            before, run.drops = after, Counter()
+
+    def _validation_steps(self, run: LaneRun) -> Iterator[list[Batch]]:
+        (lane,) = run.lanes
+        size = self.config.batch_size
+        while True:
+            lane.read_ahead(self._num_ahead(size))
+            rows = run.take(lane, size)
+            if not rows:
+                break
+            yield self._collate(rows, size, Position(), Position(), run.drops)
+            run.drops = Counter()
+            if len(rows) < size:
+                break
+        self.drops += run.drops
+        run.damage.report()
+
+    def _num_ahead(self, sequences: int) -> int:
+        """Samples to have in hand for so many sequences of a step."""
+        steps = 1 + _STEPS_AHEAD if self.config.decode_threads else 1
+        return steps * sequences * (1 if self.config.pack_tokens is None else _LIKELY_PACKED)
+
+    def _collate(
+        self,
+        rows: list[Row],
+        size: int,
+        before: Position,
+        after: Position,
+        drops: Counter[str],
+    ) -> list[Batch]:
+        """Micro-batches of a step. The first tells the drops; the last, where the step ends."""
+        self.drops += drops
+        parts = [rows[first : first + size] for first in range(0, len(rows), size)]
+        is_packed = self.config.pack_tokens is not None
+        return [
+            collate(
+                [sample for row in part for sample in row.samples],
+                self._tokenizer,
+                self.rule,
+                position=after if number + 1 == len(parts) else before,
+                drops=Counter() if number else drops,
+                per_sequence=[len(row.samples) for row in part] if is_packed else None,
+            )
+            for number, part in enumerate(parts)
+        ]
+
+    def _order(self, num_lanes: int, *, on_disk: bool | None = None) -> Lanes:
+        as_on_disk = self._validation if on_disk is None else on_disk
+        return Lanes(
+            [shard.num_samples for shard in self._catalogue.shards],
             seed=self._seed,
             stream=self.config.name,
-            window_shards=None if self._validation else self.config.shuffle_shards,
+            num_lanes=num_lanes,
+            window_shards=None if as_on_disk else self.config.shuffle_shards,
+            resampled=self.config.resampled and not as_on_disk,
         )
-        position = start
-        while not (self._validation and position.epoch):
-            shard, ordinal = order.place(position)
-            after = order.following(position)
-            path = shards[shard].path
-            reader, keys = readers.open(path, shards[shard].num_samples)
-            key = keys[ordinal]
-            try:
-                record = read_record(reader.read(key).members, self.rule)
-                plans = self._preparer.plans(record, key, position.epoch)
-            except UnusableError as error:
-                record, plans = None, [Plan(document_drop=error.reason)]
-            for chunk in range(position.chunk, len(plans)):
-                is_last = chunk + 1 == len(plans)
-                behind = after if is_last else replace(position, chunk=chunk + 1)
-                yield _Pending(key, path, position.epoch, behind, record, plans[chunk])
-            position = after
 
-    def _submit(self, pending: _Pending, pool: ThreadPoolExecutor | None) -> None:
-        record = pending.record
-        if pool is None or record is None or pending.plan.document_drop is not None:
+    def _lane(
+        self,
+        number: int,
+        position: LanePosition,
+        order: Lanes,
+        shelf: Shelf,
+        pool: ThreadPoolExecutor | None,
+        *,
+        is_endless: bool | None = None,
+    ) -> LaneReader:
+        return LaneReader(
+            number,
+            position,
+            order=order,
+            shelf=shelf,
+            source_of=lambda shard: self._catalogue.shards[shard].path,
+            preparer=self._preparer,
+            rule=self.rule,
+            pool=pool,
+            is_endless=not self._validation if is_endless is None else is_endless,
+        )
+
+    def _shelf(self) -> Shelf:
+        windows = _WINDOWS_AT_HAND * self.config.shuffle_shards
+        shelf = Shelf(
+            self._catalogue.shards,
+            store=self._cache if self._catalogue.remote else None,
+            index_folder=self._cache.folder if self._cache else None,
+            most_indexes=max(4, len(self.share.lanes) * windows),
+        )
+        shelf.opened = self.opened
+        return shelf
+
+    def _pool(self, stack: ExitStack) -> ThreadPoolExecutor | None:
+        if not self.config.decode_threads:
+            return None
+        pool = ThreadPoolExecutor(self.config.decode_threads, "decode")
+        stack.callback(pool.shutdown, cancel_futures=True)
+        return pool
+
+    def _survey(self) -> Iterator[Outcome]:
+        """Every record of the stream, in the order on disk."""
+        with self._shelf() as shelf:
+            order = self._order(1, on_disk=True)
+            yield from self._lane(
+                0, LanePosition(), order, shelf, None, is_endless=False
+            ).outcomes()
+
+    def _resolve_rule(self) -> RecordRule:
+        with self._shelf() as shelf:
+            return resolve_rule(
+                self.config.name, self._catalogue, lambda shard: shelf.read(shard, 0).members
+            )
+
+    def _check_cache(self) -> None:
+        """Whether what is remote can be read, and whether the cache holds what is at hand."""
+        remote = self._catalogue.remote
+        if not remote:
             return
-        for image in pending.plan.images:
-            pending.decoded[image] = pool.submit(
-                self._preparer.decode, record, image, pending.key, source=pending.source
+        if self._cache is None:
+            raise UserError(f"stream {self.config.name}: {remote[0].path}: give --cache-dir")
+        largest = max(shard.num_bytes or 0 for shard in remote)
+        windows = 1 if self._validation else _WINDOWS_AT_HAND * self.config.shuffle_shards
+        number = min(len(remote), len(self.share.lanes) * windows)
+        logger.info(
+            "stream %s: up to %d shards at hand, %.2f GB of the cache at most",
+            self.config.name,
+            number,
+            number * largest / 1e9,
+        )
+        if number * largest > self._cache.max_bytes:
+            logger.warning(
+                "stream %s: %d lanes x %d shards of up to %.2f GB do not fit in the cache of "
+                "%.2f GB: shards will be fetched more than once; raise --cache-gb, or lower "
+                "--shuffle-shards",
+                self.config.name,
+                len(self.share.lanes),
+                windows,
+                largest / 1e9,
+                self._cache.max_bytes / 1e9,
             )
-
-    def _finish(self, pending: _Pending) -> _Outcome:
-        example = Example(pending.plan)
-        if pending.record is not None:
-            decoded = {image: future.result() for image, future in pending.decoded.items()}
-            example = self._preparer.finish(
-                pending.record,
-                pending.key,
-                pending.epoch,
-                pending.plan,
-                decoded,
-                source=pending.source,
-            )
-        return _Outcome(Sample(pending.key, pending.source, example), pending.after)
-
-
-class _Readers:
-    """Shards that are open, the one used longest ago closed first; a context manager."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._open: OrderedDict[str, tuple[ShardReader, list[str]]] = OrderedDict()
-
-    def open(self, path: str, num_samples: int) -> tuple[ShardReader, list[str]]:
-        """A shard's reader and its keys in order."""
-        if path not in self._open:
-            reader = ShardReader(path)
-            keys = reader.keys
-            if len(keys) != num_samples:
-                reader.close()
-                raise BadInputError(
-                    f"{path}: expected {num_samples} samples as its manifest says, got {len(keys)}"
-                )
-            self._open[path] = (reader, keys)
-            if len(self._open) > self._most:
-                self._open.popitem(last=False)[1][0].close()
-        self._open.move_to_end(path)
-        return self._open[path]
-
-    def __enter__(self) -> "_Readers":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._open:
-            self._open.popitem()[1][0].close()

@@ -8,6 +8,7 @@ instead; they paste in and get an answer, not a stack of usage text.
 from dataclasses import dataclass, field
 from typing import Literal
 
+from flamingo.train.streams import check_streams
 from mmdata.errors import UserError
 
 Rule = Literal["auto", "interleaved", "caption"]
@@ -26,7 +27,6 @@ REFUSED: dict[str, str] = {
     "wandb_project": "use the JSON lines and the plot in the run's folder",
     "wandb_entity": "use the JSON lines and the plot in the run's folder",
     "save_checkpoints_to_wandb": "checkpoints are folders under --run-name; copy them",
-    "dataset_resampled": "every record is read once an epoch; leave it out",
 }
 
 
@@ -42,6 +42,29 @@ class Train:
     """Interleaved shards: a folder, a glob or a {000..041} range."""
     laion_shards: str | None = None
     """Caption shards: the same, or img2dataset's tars."""
+    stream: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """name=SHARDS: another stream to train on; repeat the option. SHARDS is a folder, a glob, a
+    range, a manifest, a list (.txt), s3://… or pipe:COMMAND. `streams:` in a --config file."""
+    stream_opt: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """name.key=value: an option of one stream, as batch_size, rule, min_similarity, lanes."""
+    mix: str | None = None
+    """name=share,…: one batch shared by all streams, in place of a batch of each."""
+    batch_size: int | None = None
+    """With --mix: samples of a micro-batch, of all streams. Default: their batches added up."""
+    val_stream: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """name=SHARDS: a stream to measure the loss on, every sample once; repeat the option."""
+    val_every: int | None = None
+    """Steps between measurements; without it before the first step and at the end only."""
+    dataset_resampled: bool = False
+    """Draw shards with replacement, instead of reading each once an epoch."""
+    max_bad_fraction: float = 0.01
+    """Share of damaged samples above which the run stops (judged over 1,000 at least)."""
+    cache_dir: str | None = None
+    """Folder where shards of a store are kept while they are needed; for all ranks of a host."""
+    cache_gb: float = 100.0
+    """Size of that folder at most, in GB."""
+    allow_new_batch_size: bool = False
+    """Resume with another global batch: a new sequence of samples, from a fresh epoch on."""
     tokenizer_path: str | None = None
     """Tokenizer; the language model's folder when not given."""
     vision_encoder_path: str = "ViT-L-14"
@@ -156,8 +179,6 @@ class Train:
     """Write the first batches as an HTML page to the run's folder, and stop."""
 
     def __post_init__(self) -> None:
-        if self.mmc4_shards is None and self.laion_shards is None:
-            raise UserError("nothing to train on: give --mmc4-shards, --laion-shards or both")
         for name in _AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -175,6 +196,9 @@ class Train:
             raise UserError(f"--keep-single-image {self.keep_single_image}: expected 0 to 1")
         if self.init_from and self.resume_from_checkpoint:
             raise UserError("--init-from starts a run, --resume-from-checkpoint goes on: give one")
+        if self.batch_size is not None and self.mix is None:
+            raise UserError("--batch-size goes with --mix; use --batch-size-mmc4, --stream-opt, …")
+        check_streams(self)
 
     @property
     def bf16(self) -> bool:
@@ -187,6 +211,8 @@ _AT_LEAST_ONE = (
     "vision_chunk",
     "batch_size_mmc4",
     "batch_size_laion",
+    "batch_size",
+    "val_every",
     "gradient_accumulation_steps",
     "train_num_samples_mmc4",
     "train_num_samples_laion",
@@ -212,6 +238,7 @@ _AT_LEAST_ZERO = (
     "clip_norm",
     "workers",
     "mmc4_min_image_bytes",
+    "cache_gb",
 )
 
 

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -43,13 +42,13 @@ class StreamFeed:
 
     Attributes:
         name: in logs.
-        batches: endless micro-batches.
+        steps: endless: the micro-batches of each step.
         multiplier: of its loss.
-        position: after the last micro-batch that was taken.
+        position: after the last step that was taken.
     """
 
     name: str
-    batches: Iterator[Batch]
+    steps: Iterator[list[Batch]]
     multiplier: float
     position: Position
 
@@ -116,8 +115,9 @@ class Trainer:
         )
 
     def _draw(self, feed: StreamFeed) -> list[Batch]:
-        micro = list(islice(feed.batches, self.options.gradient_accumulation_steps))
-        feed.position = micro[-1].position
+        micro = next(feed.steps)
+        if micro:
+            feed.position = micro[-1].position
         return micro
 
     def _learning_rate(self) -> float:
@@ -136,12 +136,12 @@ class Trainer:
         if num_targets == 0:
             return total
         for batch in micro:
-            loss = self._sum_loss(batch)
+            loss = self.sum_loss(batch)
             (loss * (feed.multiplier / num_targets)).backward()
             total += loss.detach()
         return total / num_targets
 
-    def _sum_loss(self, batch: Batch) -> Tensor:
+    def sum_loss(self, batch: Batch) -> Tensor:
         """Cross-entropy summed over the micro-batch's target tokens, 0-d."""
         documents = batch.document_index
         with self._autocast():

@@ -7,10 +7,12 @@ model, whose parts are checked against each other before their weights load.
 import dataclasses
 import json
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from flamingo.data.config import StreamConfig
+from flamingo.data.cache import ShardCache
+from flamingo.data.mix import mix_shares, mix_slots, whole_share
 from flamingo.data.order import Position
 from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
@@ -37,32 +39,17 @@ from flamingo.train.device import (
 from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.optim import make_optimizer
 from flamingo.train.schedule import run_steps
+from flamingo.train.streams import mix_of, sequence_of, training_streams, validation_streams
 from flamingo.train.telemetry import StepReport, Telemetry, plot_losses
+from flamingo.train.validate import Validation
 from mmdata.errors import UserError
 from mmdata.storage.atomic import write_atomically
 
 OPTIONS_NAME = "options.json"
 PREVIEW_NAME = "preview.html"
 _PREVIEW_BATCHES = 2
-#: Options that decide which samples come in which order: a resumed run keeps them.
-_SEQUENCE = (
-    "mmc4_textsim_threshold",
-    "mmc4_max_num_images",
-    "mmc4_min_num_images",
-    "mmc4_min_image_bytes",
-    "mmc4_max_tokens",
-    "laion_max_tokens",
-    "mmc4_rule",
-    "laion_rule",
-    "keep_single_image",
-    "surplus",
-    "long_documents",
-    "pack",
-    "pack_tokens",
-    "random_flip",
-    "exact_preprocess",
-    "shuffle_shards",
-)
+#: In the record of a sequence of samples: what --allow-new-batch-size may change.
+_STEP_SAMPLES, _LANES = "samples of a step", "lanes"
 
 
 @dataclass(slots=True)
@@ -79,6 +66,7 @@ class TrainResult:
         preview: the page of a dry run.
         drops: what selection left out in this run, by reason.
         skipped_steps: not finite, in all.
+        validation: the last loss measured on each validation stream.
         resumed_from: step that the run went on from; 0 for a fresh one.
     """
 
@@ -91,6 +79,7 @@ class TrainResult:
     preview: str | None = None
     drops: dict[str, int] = field(default_factory=dict)
     skipped_steps: int = 0
+    validation: dict[str, float] = field(default_factory=dict)
     resumed_from: int = 0
 
 
@@ -110,16 +99,28 @@ def train(options: Train) -> TrainResult:
     )
     tower = tower_name(options.vision_encoder_path)
     media_tokenizer = MediaTokenizer(tokenizer)
-    streams = make_streams(options, media_tokenizer, configured_image_size(tower))
-    os.makedirs(folder, exist_ok=True)
-    if options.dry_run:
-        return _dry_run(options, streams, media_tokenizer)
-    accumulation = options.gradient_accumulation_steps
-    batch = {stream.config.name: stream.config.batch_size * accumulation for stream in streams}
+    with ExitStack() as stack:
+        cache = _cache(options)
+        if cache is not None:
+            stack.enter_context(cache)
+        size = configured_image_size(tower)
+        streams = make_streams(options, media_tokenizer, size, cache)
+        validation = make_validation(options, media_tokenizer, size, cache)
+        os.makedirs(folder, exist_ok=True)
+        if options.dry_run:
+            return _dry_run(options, streams, media_tokenizer)
+        return _train(options, tower, streams, validation)
+
+
+def _train(
+    options: Train, tower: str, streams: list[Stream], validation: list[Stream]
+) -> TrainResult:
+    folder = options.run_name
+    batch = {stream.config.name: stream.share.batch_size for stream in streams}
     total_steps = run_steps(options, batch)
     checkpoint = options.resume_from_checkpoint or find_checkpoint(folder)
     sequence = _sequence(options, streams, batch)
-    before = _state_to_resume(checkpoint, sequence)
+    before, goes_on = _state_to_resume(options, checkpoint, sequence)
     result = TrainResult(folder, resumed_from=before.step, steps=before.step)
     if before.step >= total_steps:
         return result
@@ -127,49 +128,87 @@ def train(options: Train) -> TrainResult:
     # A checkpoint to go on from is also what the parts are checked against before they load.
     weights = resumed or _first_weights(options.init_from)
     model, image_processor, tokenizer = _model(options, tower, weights)
-    trainer = _trainer(options, model, image_processor, streams, before, total_steps)
+    starts = _starts(streams, before, goes_on=goes_on)
+    trainer = _trainer(options, model, image_processor, streams, starts, before.step, total_steps)
     if resumed is not None:
         restore_optimizer(resumed, trainer.optimizer)
         trainer.skipped_steps = before.skipped_steps
-    _run(options, trainer, tokenizer, sequence, result)
+    measured = Validation(folder, validation, every=options.val_every, done=before.step)
+    _run(options, trainer, tokenizer, sequence, measured, result)
     return result
 
 
-def make_streams(options: Train, tokenizer: MediaTokenizer, image_size: int) -> list[Stream]:
-    """The streams that the options name, captions last."""
-    streams = []
-    for name in ("mmc4", "laion"):
-        shards = getattr(options, f"{name}_shards")
-        if shards is not None:
-            streams.append(_stream(options, tokenizer, image_size, name, shards))
-    return streams
+def make_streams(
+    options: Train,
+    tokenizer: MediaTokenizer,
+    image_size: int,
+    cache: ShardCache | None = None,
+    *,
+    rank: int = 0,
+    world: int = 1,
+) -> list[Stream]:
+    """The streams that the options name, each with this rank's part of the global batch."""
+    wanted = training_streams(options, image_size=image_size)
+    micro = {one.name: one.config.batch_size for one in wanted}
+    shares = {
+        one.name: whole_share(
+            one.config.batch_size * options.gradient_accumulation_steps * world,
+            num_lanes=one.config.lanes,
+            rank=rank,
+            world=world,
+        )
+        for one in wanted
+    }
+    mix = mix_of(options)
+    if mix is not None:
+        accumulation = options.gradient_accumulation_steps
+        total = (options.batch_size or sum(micro.values())) * accumulation * world
+        shares = mix_shares(mix_slots(mix, total), rank=rank, world=world)
+        micro = {name: -(-len(one.lanes) // accumulation) or 1 for name, one in shares.items()}
+    return [
+        Stream(
+            dataclasses.replace(
+                one.config,
+                batch_size=micro[one.name],
+                global_batch_size=shares[one.name].batch_size,
+            ),
+            tokenizer,
+            seed=options.seed,
+            share=shares[one.name],
+            cache=cache,
+        )
+        for one in wanted
+    ]
 
 
-def _stream(
-    options: Train, tokenizer: MediaTokenizer, image_size: int, name: str, shards: str
-) -> Stream:
-    config = StreamConfig(
-        name=name,
-        shards=(shards,),
-        rule=getattr(options, f"{name}_rule"),
-        batch_size=getattr(options, f"batch_size_{name}"),
-        max_tokens=getattr(options, f"{name}_max_tokens"),
-        image_size=image_size,
-        shuffle_shards=options.shuffle_shards,
-        min_similarity=options.mmc4_textsim_threshold,
-        min_image_bytes=options.mmc4_min_image_bytes,
-        max_images=options.mmc4_max_num_images,
-        min_images=options.mmc4_min_num_images,
-        keep_single_image=options.keep_single_image,
-        surplus=options.surplus,
-        long_documents=options.long_documents,
-        pack_tokens=options.pack_tokens if options.pack else None,
-        random_flip=options.random_flip,
-        exact_preprocess=options.exact_preprocess,
-        features=getattr(options, f"{name}_features"),
-        decode_threads=options.workers,
-    )
-    return Stream(config, tokenizer, seed=options.seed)
+def make_validation(
+    options: Train,
+    tokenizer: MediaTokenizer,
+    image_size: int,
+    cache: ShardCache | None = None,
+    *,
+    rank: int = 0,
+    world: int = 1,
+) -> list[Stream]:
+    """The streams that the loss is measured on."""
+    return [
+        Stream(
+            one.config,
+            tokenizer,
+            seed=options.seed,
+            validation=True,
+            rank=rank,
+            world=world,
+            cache=cache,
+        )
+        for one in validation_streams(options, image_size=image_size)
+    ]
+
+
+def _cache(options: Train) -> ShardCache | None:
+    if options.cache_dir is None:
+        return None
+    return ShardCache(options.cache_dir, int(options.cache_gb * 1e9))
 
 
 def _dry_run(options: Train, streams: list[Stream], tokenizer: MediaTokenizer) -> TrainResult:
@@ -212,7 +251,8 @@ def _trainer(
     model: Flamingo,
     image_processor: Any,
     streams: list[Stream],
-    before: RunState,
+    starts: dict[str, Position],
+    done: int,
     total_steps: int,
 ) -> Trainer:
     device = choose_device(options.device)
@@ -225,11 +265,11 @@ def _trainer(
         tower = tower_identity(model.vision_encoder, options.vision_tokens, pixels.mean, pixels.std)
         for stream in streams:
             stream.expect_tower(tower)
-    feeds = []
-    for stream in streams:
-        start = Position(**before.positions.get(stream.config.name, {}))
-        multiplier = getattr(options, f"loss_multiplier_{stream.config.name}")
-        feeds.append(StreamFeed(stream.config.name, stream.batches(start), multiplier, start))
+    multipliers = {one.name: one.loss_multiplier for one in training_streams(options)}
+    feeds = [
+        StreamFeed(name, stream.steps(starts[name]), multipliers[name], starts[name])
+        for name, stream in ((stream.config.name, stream) for stream in streams)
+    ]
     return Trainer(
         model=model,
         optimizer=make_optimizer(model, options),
@@ -238,7 +278,7 @@ def _trainer(
         pixels=pixels,
         device=device,
         total_steps=total_steps,
-        done=before.step,
+        done=done,
     )
 
 
@@ -247,6 +287,7 @@ def _run(
     trainer: Trainer,
     tokenizer: Any,
     sequence: dict[str, Any],
+    validation: Validation,
     result: TrainResult,
 ) -> None:
     """All steps that are left, with log and checkpoints."""
@@ -264,17 +305,17 @@ def _run(
     reports: list[StepReport] = []
     keep = 1 if options.delete_previous_checkpoint else options.keep_checkpoints
     try:
+        _measure(validation, trainer, telemetry, result)
         while trainer.done < trainer.total_steps:
             report = trainer.step()
             telemetry.report(report)
             reports.append(report)
             last = trainer.done == trainer.total_steps
+            _measure(validation, trainer, telemetry, result)
             if last or (options.save_steps and trainer.done % options.save_steps == 0):
                 state = RunState(
                     step=trainer.done,
-                    positions={
-                        feed.name: dataclasses.asdict(feed.position) for feed in trainer.feeds
-                    },
+                    positions={feed.name: feed.position.record() for feed in trainer.feeds},
                     skipped_steps=trainer.skipped_steps,
                     options=record,
                     sequence=sequence,
@@ -288,6 +329,17 @@ def _run(
     result.drops = dict(sorted(telemetry.drops.items()))
     result.first, result.last = _mean_losses(reports[:5]), _mean_losses(reports[-5:])
     result.plot = plot_losses(folder)
+
+
+def _measure(
+    validation: Validation, trainer: Trainer, telemetry: Telemetry, result: TrainResult
+) -> None:
+    """The loss on the validation streams, where it is due."""
+    if not validation.is_due(trainer.done, is_last=trainer.done == trainer.total_steps):
+        return
+    result.validation = validation.measure(trainer)
+    losses = "  ".join(f"{name} {loss:.4f}" for name, loss in result.validation.items())
+    telemetry.say(f"step {trainer.done:>6}  validation loss {losses}")
 
 
 def _mean_losses(reports: list[StepReport]) -> dict[str, float]:
@@ -305,34 +357,53 @@ def _folder_of(checkpoint: str) -> str:
 
 def _sequence(options: Train, streams: list[Stream], batch: dict[str, int]) -> dict[str, Any]:
     """What decides which samples come in which order; it stays the same over a run's resumes."""
-    chosen: dict[str, Any] = {name: getattr(options, name) for name in _SEQUENCE}
+    chosen: dict[str, Any] = {}
+    for one in training_streams(options):
+        chosen |= sequence_of(one)
     for stream in streams:
-        chosen[f"{stream.config.name}: samples of a step"] = batch[stream.config.name]
+        chosen[f"{stream.config.name}: {_STEP_SAMPLES}"] = batch[stream.config.name]
+        chosen[f"{stream.config.name}: {_LANES}"] = stream.share.num_lanes
         chosen[f"{stream.config.name}: rule"] = stream.rule
         chosen[f"{stream.config.name}: shards, seed and window"] = stream.identity
     return chosen
 
 
-def _state_to_resume(checkpoint: str | None, sequence: dict[str, Any]) -> RunState:
-    """Where to go on; a fresh state without a checkpoint.
+def _state_to_resume(
+    options: Train, checkpoint: str | None, sequence: dict[str, Any]
+) -> tuple[RunState, bool]:
+    """Where to go on, and whether in the same sequence; a fresh state without a checkpoint.
 
     Raises:
         UserError: the options would give another sequence of samples.
     """
     if checkpoint is None:
-        return RunState()
+        return RunState(), True
     state = read_state(_folder_of(checkpoint))
-    changed = [
-        f"{name}: was {state.sequence.get(name)}, is {sequence.get(name)}"
+    names = [
+        name
         for name in sorted(state.sequence.keys() | sequence.keys())
         if state.sequence.get(name) != sequence.get(name)
     ]
-    if changed:
+    is_batch = bool(names) and all(name.endswith((_STEP_SAMPLES, _LANES)) for name in names)
+    if names and not (is_batch and options.allow_new_batch_size):
+        changed = [f"{n}: was {state.sequence.get(n)}, is {sequence.get(n)}" for n in names]
+        advice = "use the same options"
+        if is_batch:
+            advice += ", start a new sequence of samples with --allow-new-batch-size"
         raise UserError(
             f"{checkpoint}: was trained on another sequence of samples ({'; '.join(changed)}); "
-            "use the same options, or another --run-name with --init-from for its weights alone"
+            f"{advice}, or another --run-name with --init-from for its weights alone"
         )
-    return state
+    return state, not names
+
+
+def _starts(streams: list[Stream], before: RunState, *, goes_on: bool) -> dict[str, Position]:
+    """Where each stream starts; in a new sequence, behind the epochs that were begun."""
+    starts = {}
+    for stream in streams:
+        saved = Position.of_record(before.positions.get(stream.config.name, []))
+        starts[stream.config.name] = saved if goes_on else stream.after(saved)
+    return starts
 
 
 def summary(result: TrainResult) -> str:
@@ -346,6 +417,8 @@ def summary(result: TrainResult) -> str:
         lines.append(f"went on from step {result.resumed_from}")
     for name, first in result.first.items():
         lines.append(f"{name}: loss {first:.4f} at the start, {result.last[name]:.4f} at the end")
+    for name, loss in result.validation.items():
+        lines.append(f"{name}: validation loss {loss:.4f}")
     left_out = ", ".join(f"{reason} {count}" for reason, count in result.drops.items())
     lines.append(f"left out by selection: {left_out or 'nothing'}")
     if result.skipped_steps:

@@ -7,6 +7,7 @@ those would end at 1/k of its curve.
 import math
 
 from flamingo.train.config import Schedule, Train
+from flamingo.train.streams import training_streams
 from mmdata.errors import UserError
 
 
@@ -30,7 +31,7 @@ def run_steps(options: Train, batch_sizes: dict[str, int]) -> int:
 
 
 def _epoch_steps(options: Train, batch_sizes: dict[str, int]) -> int:
-    samples = {"mmc4": options.train_num_samples_mmc4, "laion": options.train_num_samples_laion}
+    samples = {one.name: one.train_num_samples for one in training_streams(options)}
     steps = {}
     for name, batch in batch_sizes.items():
         number = samples[name]

@@ -72,7 +72,7 @@ class Telemetry:
 
     def __init__(self, folder: str, *, total_steps: int, done: int, logging_steps: int) -> None:
         self._path = os.path.join(folder, LOG_NAME)
-        _forget_after(self._path, done)
+        forget_after(self._path, done)
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
         self._every = logging_steps
         self._total = total_steps
@@ -97,6 +97,10 @@ class Telemetry:
         if step.step % self._every == 0 or step.step == self._total:
             tqdm.write(self._console_line(), file=sys.stdout)
             self._recent = []
+
+    def say(self, text: str) -> None:
+        """A line on the console."""
+        tqdm.write(text, file=sys.stdout)
 
     def _console_line(self) -> str:
         """The steps since the last line, averaged."""
@@ -123,7 +127,7 @@ class Telemetry:
         self._file.close()
 
 
-def _forget_after(path: str, done: int) -> None:
+def forget_after(path: str, done: int) -> None:
     """Take lines of later steps out of the log; a line that a crash cut goes too."""
     if not os.path.exists(path):
         return
@@ -156,6 +160,7 @@ def plot_losses(folder: str) -> str:
     lines = read_log(os.path.join(folder, LOG_NAME))
     figure, axes = pyplot.subplots(figsize=(8, 4.5), dpi=110, layout="constrained")
     window = max(1, len(lines) // 20)
+    _plot_validation(axes, os.path.join(folder, "validation.jsonl"))
     for name in sorted({name for line in lines for name in line["losses"]}):
         points = [
             (line["step"], line["losses"][name])
@@ -175,6 +180,14 @@ def plot_losses(folder: str) -> str:
     figure.savefig(path)
     pyplot.close(figure)
     return path
+
+
+def _plot_validation(axes: Any, path: str) -> None:
+    """The losses on data that is not trained on, as points joined by dashes."""
+    lines = read_log(path) if os.path.exists(path) else []
+    for name in sorted({name for line in lines for name in line["losses"]}):
+        points = [(line["step"], line["losses"][name]) for line in lines if name in line["losses"]]
+        axes.plot(*zip(*points, strict=True), "o--", markersize=3, label=f"{name} (validation)")
 
 
 class Stopwatch:

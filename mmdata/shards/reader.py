@@ -21,7 +21,7 @@ from mmdata.storage.files import exists, map_file, read_bytes
 from mmdata.storage.urls import is_url
 
 #: Faults that leave every member where it is.
-_HARMLESS = frozenset((Damage.NOT_A_FILE, Damage.TRAILING, Damage.PADDING))
+HARMLESS_DAMAGE = frozenset((Damage.NOT_A_FILE, Damage.TRAILING, Damage.PADDING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class ShardReader:
         return index
 
     def _refuse(self, fault: Fault) -> None:
-        if fault.damage not in _HARMLESS:
+        if fault.damage not in HARMLESS_DAMAGE:
             raise BadInputError(
                 f"{self.path}: damaged at byte {fault.offset}: expected {fault.expected}, got "
                 f"{fault.got}; mmdata validate {self.path} says more"

@@ -1,11 +1,15 @@
 """Which shards a stream has, how many samples they hold, and of what kind."""
 
+import json
 import logging
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from flamingo.data.catalogue import find_shards, resolve_rule
+from flamingo.data.shelf import Shelf
 from mmdata.errors import BadInputError, UserError
 from tests.shard_factory import Dataset, make_pairs, make_tar
 
@@ -22,6 +26,32 @@ def test_folder_glob_range_and_list(pages: Dataset) -> None:
     assert counts(pages.folder / "*.tar") == everything
     assert counts(pages.folder / "{000000000..000000002}.tar") == [7, 7, 0]
     assert counts(pages.path(3), pages.path(2)) == [7, 0]
+
+
+def test_manifest_and_list(pages: Dataset, tmp_path: Path) -> None:
+    assert counts(pages.folder / "manifest.json") == [7, 7, 0, 7, 7, 7]
+    listed = tmp_path / "some.txt"
+    listed.write_text(f"# two\npages/000000003.tar\n\n{pages.path(2)}\n")
+    assert counts(listed) == [7, 0]
+    listed.write_text("pages/none.tar\n")
+    with pytest.raises(UserError, match=r"none\.tar: no such file"):
+        find_shards("s", [str(listed)])
+    with pytest.raises(UserError, match="No such file"):
+        find_shards("s", [str(tmp_path / "other.txt")])
+
+
+def test_thousands_of_shards_with_a_manifest_start_at_once(tmp_path: Path) -> None:
+    """The issue asks for 3 s to the first batch of 10,000; this is the part that grows."""
+    pages = write_pages(tmp_path / "pages", [[make_page(0, [0])]])
+    manifest = json.loads((pages.folder / "manifest.json").read_text())
+    (row,) = manifest["shards"]
+    manifest["shards"] = [row | {"shard": f"{n:09d}.tar"} for n in range(3000)]
+    (pages.folder / "manifest.json").write_text(json.dumps(manifest))
+    for number in range(1, 3000):
+        os.link(pages.path(0), pages.path(number))
+    start = time.perf_counter()
+    assert sum(counts(pages.folder)) == 3000
+    assert time.perf_counter() - start < 3
 
 
 def test_counts_come_from_the_sidecar_or_the_tar(pages: Dataset) -> None:
@@ -81,7 +111,9 @@ def test_a_shard_of_another_size_than_its_sidecar_says(pages: Dataset) -> None:
 
 class TestRule:
     def rule(self, *specs: object) -> str:
-        return resolve_rule("s", find_shards("s", [str(one) for one in specs]))
+        catalogue = find_shards("s", [str(one) for one in specs])
+        shelf = Shelf(catalogue.shards, most_indexes=4)
+        return resolve_rule("s", catalogue, lambda shard: shelf.read(shard, 0).members)
 
     @pytest.mark.parametrize(
         ("kind", "rule"), [("mmc4", "interleaved"), ("custom", "interleaved"), ("laion", "caption")]

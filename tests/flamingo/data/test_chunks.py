@@ -82,13 +82,13 @@ def album(number: int, images: int = 7) -> dict[str, Any]:
 
 
 def drawn(stream: Stream, start: Position | None = None) -> list[tuple[str, list[Any], Position]]:
-    """Two epochs of single samples: key, colours, position behind."""
+    """Two epochs of single samples, of the one lane: key, colours, position behind."""
     found = []
     for batch in stream.batches(start):
         assert batch.pixels is not None
         colours = [tuple(image[:, 0, 0].tolist()) for image in batch.pixels]
         found.append((batch.keys[0], colours, batch.position))
-        if batch.position.epoch == 2:
+        if batch.position.last_epoch == 2:
             return found
     raise AssertionError("a training stream ends never")
 
@@ -104,7 +104,7 @@ class TestInTheStream:
         self, shards: str, tokenizer: MediaTokenizer
     ) -> None:
         config = config_of(shards, batch_size=1, max_images=3, long_documents="chunk")
-        first_epoch = [one for one in drawn(Stream(config, tokenizer)) if one[2].epoch == 0]
+        first_epoch = [one for one in drawn(Stream(config, tokenizer)) if one[2].last_epoch == 0]
         assert [len(colours) for _, colours, _ in first_epoch[:6]] == [3, 3, 1, 3, 3, 1]
         for at in range(0, 15, 3):
             keys = {key for key, _, _ in first_epoch[at : at + 3]}
@@ -134,7 +134,7 @@ class TestInTheStream:
     ) -> None:
         config = config_of(shards, batch_size=1, max_images=3, long_documents="chunk")
         whole = drawn(Stream(config, tokenizer))
-        assert whole[0][2].chunk == 1
+        assert whole[0][2].lane(0).chunk == 1
         for at in range(len(whole) - 1):
             assert drawn(Stream(config, tokenizer), whole[at][2]) == whole[at + 1 :]
 

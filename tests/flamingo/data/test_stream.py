@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flamingo.data.batch import Batch
-from flamingo.data.order import Position
+from flamingo.data.order import LanePosition, Position
 from flamingo.data.stream import Stream
 from flamingo.data.tokens import IGNORED, MediaTokenizer
 from mmdata.errors import BadInputError, UserError
@@ -97,7 +97,7 @@ class TestPicturesAndText:
 class TestOrder:
     def test_resume_gives_the_rest(self, pages: Dataset, tokenizer: MediaTokenizer) -> None:
         undisturbed = take(Stream(config_of(pages.folder), tokenizer, seed=7), 20)
-        assert undisturbed[-1].position.epoch >= 2
+        assert undisturbed[-1].position.last_epoch >= 2
         for number in range(20):
             fresh = Stream(config_of(pages.folder), tokenizer, seed=7)
             rest = take(fresh, 20 - number - 1, undisturbed[number].position)
@@ -124,7 +124,7 @@ class TestOrder:
         config = config_of(pages.folder, batch_size=5)
         batches = take(Stream(config, tokenizer), 21)
         keys = [key for batch in batches for key in batch.keys]
-        assert batches[6].position == Position(1, 0)
+        assert batches[6].position == Position((LanePosition(1),) * 5)
         for epoch in range(3):
             assert len(set(keys[epoch * 35 : epoch * 35 + 35])) == 35
         assert keys[:35] != keys[35:70]
@@ -155,12 +155,13 @@ class TestDrops:
         stream = Stream(config_of(pages.folder, batch_size=1), tokenizer)
         epochs: dict[int, set[str]] = {0: set(), 1: set()}
         dropped: Counter[str] = Counter()
-        before = Position()
+        before = LanePosition()
         for batch in stream.batches():
-            if before.epoch == batch.position.epoch < 2:
+            after = batch.position.lane(0)
+            if before.epoch == after.epoch < 2:
                 epochs[before.epoch] |= set(batch.keys)
             dropped += batch.drops
-            before = batch.position
+            before = after
             if before.epoch >= 2:
                 break
         assert all(15 < len(keys) < 45 for keys in epochs.values())
@@ -305,7 +306,7 @@ class TestNothingToTrainOn:
     ) -> None:
         stream = Stream(config_of(pages.folder, min_similarity=0.9), tokenizer)
         with pytest.raises(UserError, match="all 35 dropped"):
-            next(stream.batches(Position(4, 30)))
+            next(stream.batches(Position((LanePosition(4, 3),) * 4)))
 
 
 class TestCaptions:

@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from flamingo.data.order import Position
+from flamingo.train.checkpoint import find_checkpoint, read_state
 from flamingo.train.config import Train
 from flamingo.train.loop import NotFiniteError
 from flamingo.train.run import summary, train
@@ -148,7 +150,7 @@ def test_a_resume_with_another_sequence_of_samples_is_refused(run_options: Optio
     train(run_options("run", max_steps=2))
     with pytest.raises(UserError, match=r"mmc4: samples of a step: was 4, is 8"):
         train(run_options("run", batch_size_mmc4=8))
-    with pytest.raises(UserError, match=r"mmc4_textsim_threshold: was 0.24, is 0.2"):
+    with pytest.raises(UserError, match=r"mmc4: min_similarity: was 0.24, is 0.2"):
         train(run_options("run", mmc4_textsim_threshold=0.2))
 
 
@@ -225,3 +227,51 @@ def test_a_checkpoint_of_another_language_model_is_refused_before_anything_loads
     with pytest.raises(UserError, match="does not fit: lm_sha256: expected") as refused:
         train(run_options("run", lm_path=str(other)))
     assert "\n" not in str(refused.value)
+
+
+def test_another_batch_size_is_a_new_sequence_only_when_asked_for(run_options: Options) -> None:
+    train(run_options("run", max_steps=2, save_steps=1))
+    with pytest.raises(UserError, match=r"samples of a step: was 4, is 8.*--allow-new-batch-size"):
+        train(run_options("run", max_steps=4, batch_size_mmc4=8))
+    allowed = run_options("run", max_steps=4, batch_size_mmc4=8, allow_new_batch_size=True)
+    assert train(allowed).resumed_from == 2
+    state = read_state(str(find_checkpoint(allowed.run_name)))
+    lanes = Position.of_record(state.positions["mmc4"]).lanes
+    assert len(lanes) == 8
+    assert all(lane is not None and lane.epoch >= 1 for lane in lanes)  # none of epoch 0 again
+    with pytest.raises(UserError, match="min_similarity"):  # nothing else may change with it
+        train(
+            run_options(
+                "run", batch_size_mmc4=4, mmc4_textsim_threshold=0.2, allow_new_batch_size=True
+            )
+        )
+
+
+def test_one_batch_is_shared_by_streams(run_options: Options, world: World) -> None:
+    mixed = run_options(
+        "mixed",
+        mmc4_shards=None,
+        stream=(f"web={world.shards}", f"pairs={world.captions}"),
+        stream_opt=("web.max_tokens=64",),
+        mix="web=0.6,pairs=0.4",
+        batch_size=8,
+        gradient_accumulation_steps=2,
+    )
+    result = train(mixed)
+    assert set(result.last) == {"web", "pairs"}
+    line = read_log(os.path.join(mixed.run_name, "log.jsonl"))[0]
+    assert line["samples"] == 16
+    state = read_state(str(find_checkpoint(mixed.run_name)))
+    assert {name: len(lanes) for name, lanes in state.positions.items()} == {"web": 10, "pairs": 6}
+
+
+def test_drawn_with_replacement_and_resumed(run_options: Options) -> None:
+    whole = run_options("whole", max_steps=6, dataset_resampled=True)
+    train(whole)
+    halves = run_options("halves", max_steps=3, dataset_resampled=True)
+    train(halves)
+    train(run_options("halves", max_steps=6, dataset_resampled=True))
+    assert equal(weights(whole, 6), weights(halves, 6))
+    plain = run_options("plain", max_steps=6)
+    train(plain)
+    assert not equal(weights(whole, 6), weights(plain, 6))

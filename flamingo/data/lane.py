@@ -1,0 +1,179 @@
+"""One lane of a stream: its records read ahead in order, accepted ones handed out one by one.
+
+A record is read, selected and tokenised in the caller's thread; its images are decoded by a pool.
+Only decoding tells whether a record is good, so the lane keeps some that look good in hand, and
+takes the next when one is not: what it rejects shifts nothing for another lane.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from flamingo.data.batch import Sample
+from flamingo.data.order import LanePosition, Lanes
+from flamingo.data.prepare import Example, Plan, Preparer
+from flamingo.data.records import Record, RecordRule, UnusableError, read_record
+from flamingo.data.shelf import Loan, Shelf
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A record, or a chunk of one, whose images are being decoded.
+
+    Attributes:
+        at: its position.
+        after: the position after it.
+        record: None when it is none of the stream's kind.
+        decoded: futures by image; empty without threads.
+    """
+
+    key: str
+    source: str
+    at: LanePosition
+    after: LanePosition
+    record: Record | None
+    plan: Plan
+    loan: Loan | None
+    decoded: dict[int, "Future[Tensor | None]"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a record.
+
+    Attributes:
+        at: its position in its lane.
+        after: the lane's position after it.
+        sample: what is used of it; nothing where its plan says why not.
+    """
+
+    at: LanePosition
+    after: LanePosition
+    sample: Sample
+
+    @property
+    def plan(self) -> Plan:
+        return self.sample.example.plan
+
+    @property
+    def is_used(self) -> bool:
+        return self.plan.document_drop is None
+
+
+class LaneReader:
+    """Reads a lane from a position on.
+
+    Attributes:
+        position: after the last record that was taken.
+
+    Args:
+        number: of the lane.
+        position: where it stands.
+        order: of the stream.
+        shelf: its shards.
+        source_of: the path of a shard by its number.
+        preparer: of the stream.
+        rule: of the stream.
+        pool: that decodes; None: where the sample is asked for.
+        is_endless: goes on with the next epoch.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        position: LanePosition,
+        *,
+        order: Lanes,
+        shelf: Shelf,
+        source_of: Callable[[int], str],
+        preparer: Preparer,
+        rule: RecordRule,
+        pool: ThreadPoolExecutor | None,
+        is_endless: bool = True,
+    ) -> None:
+        self.number = number
+        self._order, self._shelf, self._source_of = order, shelf, source_of
+        self._preparer, self._rule, self._pool = preparer, rule, pool
+        self._is_endless = is_endless
+        self.position = order.start(number, position)
+        self._next = self.position
+        self._pending: deque[_Pending] = deque()
+        self._num_good = 0  # pending that look good
+
+    def read_ahead(self, samples: int) -> None:
+        """Read until so many records in hand look good, or many more do not."""
+        most = 4 * samples
+        while self._num_good < samples and len(self._pending) < most and not self._is_at_end():
+            self._read()
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """What became of each record, in order, from the position on."""
+        while self._pending or not self._is_at_end():
+            if not self._pending:
+                self._read()
+            pending = self._pending.popleft()
+            self._num_good -= pending.plan.document_drop is None
+            outcome = self._finish(pending)
+            self.position = pending.after
+            yield outcome
+
+    def _is_at_end(self) -> bool:
+        if self._is_endless:
+            return False
+        return bool(self._next.epoch) or not self._order.size(self.number, 0)
+
+    def _read(self) -> None:
+        """Read the next record, all of its chunks, and begin to decode."""
+        at = self._next
+        if self._shelf.fetches:
+            self._shelf.expect(self.number, self._order.upcoming(self.number, at))
+        shard, ordinal = self._order.place(self.number, at)
+        source = self._source_of(shard)
+        following = self._order.following(self.number, LanePosition(at.epoch, at.index))
+        record, loan = None, None
+        try:
+            loan = self._shelf.read(shard, ordinal)
+            key = loan.key
+            record = read_record(loan.members, self._rule)
+            plans = self._preparer.plans(record, key, at.epoch)
+        except UnusableError as error:
+            key = self._shelf.key(shard, ordinal)
+            plans = [Plan(document_drop=error.reason)]
+        for chunk in range(min(at.chunk, len(plans) - 1), len(plans)):
+            here = LanePosition(at.epoch, at.index, chunk)
+            is_last = chunk + 1 == len(plans)
+            after = following if is_last else LanePosition(at.epoch, at.index, chunk + 1)
+            plan = plans[chunk]
+            pending = _Pending(key, source, here, after, record, plan, loan if is_last else None)
+            self._submit(pending)
+            self._pending.append(pending)
+            self._num_good += plan.document_drop is None
+        self._next = following
+
+    def _submit(self, pending: _Pending) -> None:
+        record = pending.record
+        if self._pool is None or record is None or pending.plan.document_drop is not None:
+            return
+        for image in pending.plan.images:
+            pending.decoded[image] = self._pool.submit(
+                self._preparer.decode, record, image, pending.key, source=pending.source
+            )
+
+    def _finish(self, pending: _Pending) -> Outcome:
+        example = Example(pending.plan)
+        if pending.record is not None:
+            decoded = {image: future.result() for image, future in pending.decoded.items()}
+            example = self._preparer.finish(
+                pending.record,
+                pending.key,
+                pending.at.epoch,
+                pending.plan,
+                decoded,
+                source=pending.source,
+            )
+        if pending.loan is not None:
+            pending.loan.give_back()
+        return Outcome(pending.at, pending.after, Sample(pending.key, pending.source, example))
