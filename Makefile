@@ -16,7 +16,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/demo.py
 
+# The report is tested in a browser: one that is installed, else playwright's own where the network
+# gives it. Without one those tests are skipped and say why.
 test: $(VENV)/.installed-dev
+	@$(BIN)/python -m tests.browser
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-dev

@@ -1,7 +1,6 @@
 """`make bench`: every part, then all gates once more; the exit code is 1 where one was not met.
 
-    python -m benchmarks [convert] [workers] [resize] [plan] [memory] [fetch] [order] [loader]
-        [--folder .bench]
+    python -m benchmarks [PART …] [--folder .bench]
 
 Without a name all parts run, in about 20 minutes on two cores, once the corpora are made.
 Each part is a module that also runs alone, with options of its own.
@@ -14,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import convert, fetch, loader, memory, order, plan, resize, workers
+from benchmarks import convert, fetch, loader, memory, order, plan, resize, validate, workers
 from benchmarks.gates import Gate, load_average, print_gates
 
 PARTS: dict[str, Callable[[Path], list[Gate]]] = {
@@ -22,6 +21,7 @@ PARTS: dict[str, Callable[[Path], list[Gate]]] = {
     "workers": workers.bench,
     "resize": lambda folder: resize.bench(),
     "plan": plan.bench,
+    "validate": validate.bench,
     "memory": memory.bench,
     "fetch": lambda folder: fetch.bench(),
     "order": order.bench,

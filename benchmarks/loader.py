@@ -43,9 +43,9 @@ from benchmarks.loader_peers import OpenFlamingoWay, Place, floor
 from benchmarks.make_corpus import photographs
 from benchmarks.resize import mosaic
 from flamingo.data import decode, prepare, stream
-from flamingo.data.records import image_bytes, read_record
-from flamingo.data.tokens import MediaTokenizer
 from mmdata.shards.reader import ShardReader
+from mmdata.usage.records import image_bytes, read_record
+from mmdata.usage.tokens import MediaTokenizer
 from pipelines.config import ConvertMmc4
 from pipelines.convert_mmc4 import convert_mmc4
 from schemas.manifest import Manifest

@@ -15,8 +15,8 @@ from transformers import AutoTokenizer
 
 from flamingo.data.config import StreamConfig
 from flamingo.data.stream import Stream
-from flamingo.data.tokens import MediaTokenizer
-from flamingo.model.tokenizer import add_media_tokens
+from mmdata.usage.tokenizer import add_media_tokens
+from mmdata.usage.tokens import MediaTokenizer
 
 SIZE_PX, BATCH, SEED = 224, 8, 0
 TOKENIZER = Path("tests/assets/parity_text/tokenizer")

@@ -76,6 +76,13 @@ def convert(out: Path) -> None:
     run("mmdata", "validate", out / "damaged", expect=1)
 
 
+def look(out: Path) -> None:
+    """All of it on one page, for a browser."""
+    title("last: the whole dataset on one page")
+    run("mmdata", "report", out / "shards", "--output", out / "report.html", "--title",
+        "The MMC4 sample")  # fmt: skip
+
+
 def converse(out: Path) -> None:
     """Conversations with pictures, split, checked, shown."""
     folder = out / "conversations"
@@ -131,7 +138,11 @@ def main() -> None:
     converse(arguments.output)
     if not arguments.no_training:
         train(arguments.output)
-    print(f"\ndone in {time.monotonic() - start:.0f} s; everything is in {arguments.output}/")
+    look(arguments.output)
+    print(
+        f"\ndone in {time.monotonic() - start:.0f} s; everything is in {arguments.output}/; "
+        f"open {arguments.output}/report.html"
+    )
 
 
 if __name__ == "__main__":

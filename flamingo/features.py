@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from flamingo.data.decode import UndecodableError, decode_image, to_input
-from flamingo.data.records import IMAGE_EXTENSIONS, UnusableError, image_bytes, read_record
 from flamingo.model.vision import encode_images, load_tower, tower_identity
 from flamingo.train.device import choose_device, pixels_of, tower_name
 from mmdata.errors import BadInputError
@@ -28,6 +27,7 @@ from mmdata.shards.features import (
 )
 from mmdata.shards.reader import Sample, ShardReader
 from mmdata.storage.files import size_of
+from mmdata.usage.records import IMAGE_EXTENSIONS, UnusableError, image_bytes, read_record
 
 _Image = str | memoryview | None
 

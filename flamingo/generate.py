@@ -5,9 +5,7 @@ import os
 import torch
 
 from flamingo.data.decode import decode_image, to_input
-from flamingo.data.tokens import MediaTokenizer
 from flamingo.model.factory import create_model_and_transforms
-from flamingo.model.media_tokens import EOC_TOKEN, MEDIA_TOKEN
 from flamingo.train.checkpoint import find_checkpoint, read_state
 from flamingo.train.config import Generate
 from flamingo.train.device import (
@@ -18,6 +16,7 @@ from flamingo.train.device import (
     tower_name,
 )
 from mmdata.errors import UserError
+from mmdata.usage.tokens import EOC_TOKEN, MEDIA_TOKEN, MediaTokenizer
 
 
 def generate(options: Generate) -> str:

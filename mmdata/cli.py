@@ -26,6 +26,8 @@ from mmdata.errors import (
 )
 from pipelines.config import Align, ConvertCustom, ConvertMmc4, Features, Show, Status, Validate
 from pipelines.laion_options import ConvertLaion, FetchImages
+from pipelines.repair_options import Index, Repair
+from pipelines.report_options import Report
 
 
 def _run_convert_mmc4(options: ConvertMmc4) -> int:
@@ -81,12 +83,49 @@ def _run_align(options: Align) -> int:
 
 
 def _run_validate(options: Validate) -> int:
-    from mmdata.validation.render import render
+    if options.tokenizer is not None:
+        _need("forecast", "validate --tokenizer")
+    from mmdata.validation.render import render_rules
     from pipelines.validate import validate
+    from pipelines.validation_report import print_report
 
+    if options.rules:
+        render_rules()
+        return 0
     report = validate(options)
-    render(report)
+    print_report(report, options.format)
     return report.exit_code
+
+
+def _run_repair(options: Repair) -> int:
+    from pipelines.repair import repair
+    from pipelines.report import print_conversion
+
+    result = repair(options)
+    print_conversion(result)
+    return result.exit_code
+
+
+def _run_index(options: Index) -> int:
+    from pipelines.index import index
+    from pipelines.report import print_indexed
+
+    result = index(options)
+    print_indexed(result)
+    return result.exit_code
+
+
+def _run_report(options: Report) -> int:
+    from pipelines.report_html import report
+
+    result = report(options)
+    print(
+        f"{result.path}: {result.documents:,} documents in {result.shards:,} shards, "
+        f"{result.shown:,} of them to look at ({result.bytes / 1e6:.1f} MB); open it in a browser"
+    )
+    if result.problems:
+        print(f"{result.problems:,} shards could not be read; the page names them")
+    return result.exit_code
 
 
 def _run_features(options: Features) -> int:
@@ -109,9 +148,20 @@ def _run_status(options: Status) -> int:
 
 
 def _run_show(options: Show) -> int:
-    from mmdata.show import show
+    from mmdata.show.text import show, show_json
 
-    sys.stdout.write(show(_with_key(options)))
+    options = _with_key(options)
+    if options.json:
+        sys.stdout.write(show_json(options))
+    elif options.preview or sys.stdout.isatty():
+        from rich.console import Console
+
+        from mmdata.show.terminal import show_in_terminal
+
+        console = Console(force_terminal=options.preview or None, highlight=False)
+        show_in_terminal(options, console, preview=not options.no_preview)
+    else:
+        sys.stdout.write(show(options) + "\n")
     return 0
 
 
@@ -150,6 +200,7 @@ def _need(extra: str, command: str) -> None:
 
 #: Modules that an optional extra brings.
 EXTRAS = {
+    "forecast": ("transformers",),
     "clip": ("torch", "torchvision", "open_clip"),
     "train": ("torch", "torchvision", "open_clip", "transformers", "matplotlib"),
 }
@@ -163,6 +214,9 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "align": (Align, _run_align),
     "validate": (Validate, _run_validate),
     "features": (Features, _run_features),
+    "repair": (Repair, _run_repair),
+    "index": (Index, _run_index),
+    "report": (Report, _run_report),
     "status": (Status, _run_status),
     "show": (Show, _run_show),
     "train": (Train, _run_train),

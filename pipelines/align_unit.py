@@ -78,7 +78,7 @@ def align_unit(task: UnitTask[AlignRecipe]) -> Iterator[Tick | Scored]:
     if is_done(task, shard):
         return
     with _Source(task) as source:
-        writer = ShardWriter(task.output, shard, key_prefix=source.key_prefix)
+        writer = ShardWriter(task.output, shard, key_prefix=source.key_prefix, energon=task.energon)
         writer.tally = source.dropped_before()
         try:
             yield from _write(task, source, writer)

@@ -10,6 +10,7 @@ from typing import Literal
 from mmdata.errors import UserError
 from mmdata.images.policy import ImagePolicy
 from mmdata.sources.conversations.roles import parse_template
+from pipelines.forecast_options import ForecastOptions
 from pipelines.options import (
     ClipDevice,
     Conversion,
@@ -23,6 +24,8 @@ from pipelines.options import (
 )
 
 Level = Literal["structure", "content", "full"]
+Severity = Literal["error", "warning"]
+ReportFormat = Literal["table", "json", "jsonl", "github"]
 CustomFormat = Literal["auto", "llava", "sharegpt", "messages", "mmc4", "obelics", "chatgpt"]
 OnTagMismatch = Literal["error", "first-turn", "drop"]
 
@@ -127,6 +130,8 @@ class Align:
     """Start even if the estimate says that the disk cannot hold the output."""
     log_json: str | None = None
     """Append progress, shards, drops and failures to this file, as JSON lines."""
+    energon: bool = False
+    """Also write what Megatron-Energon reads by: `.tar.idx` beside each shard, and `.nv-meta`."""
     dry_run: bool = False
     """Make the plan, print it, and stop."""
 
@@ -153,15 +158,33 @@ class Align:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Validate:
-    """Check shards: structure, checksums, schema, alignment, images."""
+class Validate(ForecastOptions):
+    """Check shards: structure, checksums, schema, alignment, images; and forecast training."""
 
-    shards: tuple[str, ...] = field(metadata={"positional": True})
+    shards: tuple[str, ...] = field(default=(), metadata={"positional": True})
     """Shards (.tar), folders, globs or {000..041} ranges."""
     json: str | None = None
     """Also write the whole report to this file."""
-    level: Level = "full"
-    """structure: tar blocks and names; content: and hashes, JSON, alignment; full: and images."""
+    level: Level | None = None
+    """structure: tar blocks and names; content: and hashes, JSON, alignment; full: and images.
+    Default: full; with --forecast or --peer structure."""
+    checksum: bool = False
+    """At level structure, compare the sha256 of the tars too; the other levels always do."""
+    select: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """Only these rules count: codes or their beginnings (TAR,IMG002). Several times for more."""
+    ignore: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """These rules do not count; the longer of two beginnings decides."""
+    fail_on: Severity = "error"
+    """The least severity that makes the exit code 1."""
+    format: ReportFormat = "table"
+    """Of what is printed: table for people, json and jsonl for programs, github for its checks."""
+    across: bool = False
+    """Also compare the shards: documents and images that repeat, similarities that drift."""
+    against: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """Shards of another dataset (test, say) that must share nothing with these; implies --across.
+    Several times for more."""
+    rules: bool = False
+    """List the rules, and stop."""
     workers: int | None = None
     """Ray worker processes; 0: in this process. Default: all cores, 0 for small jobs."""
     ray_address: str | None = None
@@ -172,12 +195,21 @@ class Validate:
     """Findings shown for each rule; all are counted."""
 
     def __post_init__(self) -> None:
+        ForecastOptions.__post_init__(self)
         check_choices(self)
-        check_paths(self.shards, "shards")
+        for name in ("shards", "select", "ignore", "against"):
+            check_paths(getattr(self, name), name)
+        if not self.shards and not self.rules:
+            raise UserError("no shards given: name .tar files, folders, globs or {000..041} ranges")
         at_least(self.max_findings, 1, "--max-findings")
         if self.workers is not None:
             at_least(self.workers, 0, "--workers")
         check_stall_timeout(self.stall_timeout)
+
+    @property
+    def depth(self) -> Level:
+        """The level, with its default."""
+        return self.level or ("structure" if self.looks_ahead else "full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,10 +276,19 @@ class Show:
     """Seed of the draw."""
     extract: str | None = None
     """Also write the pictures of what is shown to this folder."""
+    json: bool = False
+    """Print a JSON object a sample, a line each, instead."""
+    preview: bool = False
+    """Draw the pictures in half blocks also where the output is no terminal (less -R)."""
+    no_preview: bool = False
+    """Draw no pictures."""
 
     def __post_init__(self) -> None:
         if self.random is not None:
             at_least(self.random, 1, "--random")
+        if self.preview and (self.no_preview or self.json):
+            other = "--no-preview" if self.no_preview else "--json"
+            raise UserError(f"--preview and {other}: choose one, they contradict")
 
 
 def check_roles(roles: str) -> None:

@@ -247,7 +247,7 @@ def _run(
     if not result.shards_left and not result.interrupted and not undone:
         if not holds(lease.path, lease.holder.run):
             raise LeaseLostError(f"{output}: another run has taken over; nothing is lost")
-        write_manifest(output, plan, files)
+        write_manifest(output, plan, files, energon=options.energon)
         result.complete = True
     return result
 
@@ -382,6 +382,7 @@ def _tasks(
                     shards=tuple(missing),
                     refresh_missing=options.refresh_missing,
                     clip=work.clip,
+                    energon=options.energon,
                     counts_unplaced=work.counts_unplaced,
                 )
             )

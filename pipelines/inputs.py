@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from mmdata.errors import BadInputError, MMDataError
 from mmdata.sources.records import Segment
@@ -14,7 +15,6 @@ from mmdata.storage.paths import expand_paths
 from mmdata.storage.urls import absolute
 from pipelines.engine import UnitAgain, UnitDone, UnitFailure, choose_workers, run_units
 from pipelines.events import Alive, alive_while
-from pipelines.options import Conversion
 from pipelines.plan import Plan, PlanInput, SegmentScan, input_names
 from pipelines.progress import Progress
 from pipelines.units import Counting, Tick
@@ -23,6 +23,19 @@ from schemas.manifest import ExcludedInput
 #: Rough rate of one core, to decide whether a Ray is worth starting.
 _SCAN_BYTES_PER_SECOND = 60e6
 _RAY_WORTH_SCAN_SECONDS = 5.0
+
+
+class CountOptions(Protocol):
+    """What counting is told."""
+
+    @property
+    def workers(self) -> int | None: ...
+    @property
+    def ray_address(self) -> str | None: ...
+    @property
+    def stall_timeout(self) -> float: ...
+    @property
+    def skip_bad_inputs(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +54,7 @@ class Problem:
 
 
 def count_inputs(
-    options: Conversion,
+    options: CountOptions,
     recipe: Counting,
     specs: Sequence[str],
     suffixes: tuple[str, ...],
@@ -113,7 +126,7 @@ def _entry(
     )
 
 
-def _told(problems: list[Problem], options: Conversion) -> str:
+def _told(problems: list[Problem], options: CountOptions) -> str:
     """All problems for the screen."""
     lines = [f"{problem.path}: {problem.text}" for problem in problems]
     if len(lines) == 1:
@@ -179,7 +192,7 @@ def _batches(recipe: Counting, segments: list[Segment], workers: int) -> list[_S
 
 
 def _scan(
-    options: Conversion, recipe: Counting, entries: list[PlanInput], *, quiet: bool
+    options: CountOptions, recipe: Counting, entries: list[PlanInput], *, quiet: bool
 ) -> list[Problem]:
     """Fill in the counts of new inputs; returns what is wrong with damaged ones."""
     segments = [segment for entry in entries for segment in entry.segments]

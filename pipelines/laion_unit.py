@@ -168,7 +168,12 @@ class _ShardWork:
             held = None
             if stands is not None:
                 held = stack.enter_context(HeldShard(self.task.output, self.shard))
-            writer = ShardWriter(self.task.output, self.shard, key_prefix=self.job.key_prefix)
+            writer = ShardWriter(
+                self.task.output,
+                self.shard,
+                key_prefix=self.job.key_prefix,
+                energon=self.task.energon,
+            )
             try:
                 yield from self._fill(writer, rows, held)
                 self._commit(writer)

@@ -108,6 +108,8 @@ class Conversion:
     """Make the plan, print it with estimates of bytes and time, and stop; nothing is written."""
     log_json: str | None = None
     """Append progress, shards, drops and failures to this file, as JSON lines."""
+    energon: bool = False
+    """Also write what Megatron-Energon reads by: `.tar.idx` beside each shard, and `.nv-meta`."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -187,6 +189,8 @@ class RunOptions(Protocol):
     def log_json(self) -> str | None: ...
     @property
     def clip_actors(self) -> int | None: ...
+    @property
+    def energon(self) -> bool: ...
 
 
 class ClipOptions(Protocol):

@@ -11,6 +11,7 @@ from collections import Counter
 import msgspec
 
 from mmdata.errors import UserError
+from mmdata.shards.energon import META_FILES, META_FOLDER, write_meta, write_tar_index
 from mmdata.shards.naming import (
     MANIFEST_NAME,
     PLAN_NAME,
@@ -19,6 +20,7 @@ from mmdata.shards.naming import (
     SIDECAR,
     SIZES_NAME,
     TAR,
+    TAR_INDEX,
     shard_of,
     shard_stem,
 )
@@ -97,6 +99,9 @@ def sweep(output: str) -> int:
     if is_url(output):
         return abort_uploads(output)
     left = leftovers(output)
+    meta = os.path.join(output, META_FOLDER)
+    if os.path.isdir(meta):
+        left += [os.path.join(META_FOLDER, name) for name in leftovers(meta)]
     remove(os.path.join(output, name) for name in left)
     return len(left)
 
@@ -143,13 +148,13 @@ def clear(output: str) -> None:
     names = [name for name in list_names(output) if shard_of(name)]
     first = [name for name in names if name.endswith(SIDECAR)]
     rest = [name for name in names if not name.endswith(SIDECAR)]
-    for group in ([MANIFEST_NAME, SIZES_NAME], first, rest, [PLAN_NAME]):
+    for group in ([MANIFEST_NAME, SIZES_NAME, *META_FILES], first, rest, [PLAN_NAME]):
         remove(os.path.join(output, name) for name in group)
 
 
 def forget_manifest(output: str) -> None:
     """Take back the word that the dataset is complete, before a shard is written anew."""
-    remove(os.path.join(output, name) for name in (MANIFEST_NAME, SIZES_NAME))
+    remove(os.path.join(output, name) for name in (MANIFEST_NAME, SIZES_NAME, *META_FILES))
 
 
 def forget_shard(output: str, shard: int) -> None:
@@ -180,7 +185,17 @@ def add_tally(total: Tally, part: Tally) -> None:
         setattr(total, name, dict(sorted(counts.items())))
 
 
-def write_manifest(output: str, plan: Plan, files: OutputFiles) -> Manifest:
+def _write_energon(output: str, sizes: dict[str, int], files: OutputFiles) -> None:
+    """Write Energon's `.nv-meta`, and the index of each shard that was written without."""
+    for shard in sizes:
+        if files.size(shard.removesuffix(TAR) + TAR_INDEX) is None:
+            write_tar_index(os.path.join(output, shard))
+    write_meta(output, sizes)
+
+
+def write_manifest(
+    output: str, plan: Plan, files: OutputFiles, *, energon: bool = False
+) -> Manifest:
     """Write `sizes.json`, then `manifest.json`: from here on the dataset is complete."""
     totals = Tally()
     rows: list[ManifestShard] = []
@@ -219,6 +234,8 @@ def write_manifest(output: str, plan: Plan, files: OutputFiles) -> Manifest:
         shards=rows,
     )
     sizes = {row.shard: row.samples for row in rows}
+    if energon:
+        _write_energon(output, sizes, files)
     write_atomically(os.path.join(output, SIZES_NAME), msgspec.json.encode(sizes) + b"\n")
     write_atomically(os.path.join(output, MANIFEST_NAME), encode_record(manifest))
     return manifest

@@ -6,11 +6,10 @@ is kept in the output folder (`plan.json`): a resume does not count again, and a
 into the same folder is refused with the differences.
 """
 
-import hashlib
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -23,10 +22,23 @@ from mmdata.storage.atomic import write_atomically
 from mmdata.storage.files import read_bytes
 from mmdata.storage.urls import absolute
 from schemas.document import FORMAT_VERSION
-from schemas.manifest import ExcludedInput, Kind
+from schemas.manifest import ExcludedInput, Kind, manifest_fingerprint
 
 
-class SegmentScan(Struct, kw_only=True):
+class ShardScan(Struct, kw_only=True, omit_defaults=True):
+    """What a shard that is an input says of its samples.
+
+    Attributes:
+        layout: of the samples; empty where there are none.
+        first_key, last_key: of the samples; empty where they are no converter's keys in order.
+    """
+
+    layout: Literal["", "interleaved", "pairs"] = ""
+    first_key: str = ""
+    last_key: str = ""
+
+
+class SegmentScan(Struct, kw_only=True, omit_defaults=True):
     """What one pass over a segment found, and a look at its first images.
 
     Attributes:
@@ -38,6 +50,7 @@ class SegmentScan(Struct, kw_only=True):
         probed_found: of these, there.
         probed_bytes: of those files.
         looked_in: where images were looked for.
+        shard: of an input that is a shard.
     """
 
     records: int = 0
@@ -48,6 +61,7 @@ class SegmentScan(Struct, kw_only=True):
     probed_found: int = 0
     probed_bytes: int = 0
     looked_in: str = ""
+    shard: ShardScan | None = None
 
 
 class PlanInput(Struct, kw_only=True):
@@ -235,14 +249,8 @@ def fingerprint_of(
     kind: Kind, inputs: list[PlanInput], options: dict[str, Any], versions: dict[str, str]
 ) -> str:
     """A hash of all that decides the shards' bytes; no mount paths, no number of workers."""
-    facts = {
-        "format_version": FORMAT_VERSION,
-        "kind": kind,
-        "inputs": [[entry.name, entry.bytes, entry.records, entry.crc32] for entry in inputs],
-        "options": options,
-        "versions": versions,
-    }
-    return hashlib.sha256(msgspec.json.encode(facts, order="deterministic")).hexdigest()
+    facts = [(entry.name, entry.bytes, entry.records, entry.crc32) for entry in inputs]
+    return manifest_fingerprint(kind, facts, options, versions)
 
 
 def input_names(paths: Sequence[str]) -> list[str]:

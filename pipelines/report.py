@@ -6,6 +6,7 @@ from rich.table import Table
 from pipelines.convert import ConversionResult
 from pipelines.fetch_images import FetchResult
 from pipelines.hide import public_plan
+from pipelines.index import IndexResult
 from pipelines.space import free_bytes, human_bytes, human_seconds
 from pipelines.status import RunStatus
 from schemas.manifest import Tally
@@ -209,6 +210,24 @@ def print_fetched(result: FetchResult, console: Console | None = None) -> None:
             f"fetched {fetched:,} images, {human_bytes(result.image_bytes)}, in "
             f"{result.seconds:.1f} s, {fetched / result.seconds:,.0f} images/s"
         )
+
+
+def print_indexed(result: IndexResult, console: Console | None = None) -> None:
+    """Print what an indexing came to."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    for folder, samples in result.folders.items():
+        console.print(f"{folder}: {samples:,} samples", markup=False)
+    for path, error in result.failures:
+        console.print(f"failed: {path}: {error}", markup=False)
+    if unreadable := result.tally.notes.get("unreadable", 0):
+        console.print(
+            f"{unreadable:,} samples cannot be read wholly: mmdata validate says why, mmdata "
+            "repair writes the others"
+        )
+    kept = f", {result.kept:,} of them before" if result.kept else ""
+    console.print(f"{result.shards:,} shards are indexed{kept}")
+    if result.failures:
+        console.print("no manifest: mend or remove what failed and run the same command again")
 
 
 def print_status(found: RunStatus, console: Console | None = None) -> None:

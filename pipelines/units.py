@@ -68,7 +68,6 @@ class Recipe(Counting, Protocol):
 
     def open(self, segment: Segment) -> "RecordConverter":
         """Get ready to convert a segment's records."""
-        ...
 
 
 class RecordConverter(Protocol):
@@ -76,7 +75,6 @@ class RecordConverter(Protocol):
 
     def __call__(self, record: bytes | Overlong) -> Outcome | Draft:
         """One record as a sample, or why not."""
-        ...
 
 
 @runtime_checkable
@@ -85,7 +83,6 @@ class LooksAhead(Protocol):
 
     def ahead(self, record: bytes | Overlong) -> None:
         """Begin to fetch what a record needs."""
-        ...
 
 
 class UnitError(MMDataError):
@@ -111,6 +108,8 @@ class UnitTask(Generic[Job]):
     """What computes the similarities; None: the source has them."""
     pool: tuple[str, ...] = ()
     """Names of the actors that score; empty where the task does."""
+    energon: bool = False
+    """Whether Energon's index is written with each shard."""
     counts_unplaced: bool = True
     """Whether records that no split can be told of are counted here."""
 
@@ -193,7 +192,8 @@ def _write_shard(
     convert: RecordConverter,
 ) -> Iterator[Tick | Scored]:
     unit = task.unit
-    writer = ShardWriter(task.output, shard, key_prefix=task.recipe.key_prefix)
+    prefix = task.recipe.key_prefix
+    writer = ShardWriter(task.output, shard, key_prefix=prefix, energon=task.energon)
     last = Tick(0, 0, 0, 0)
     count = 0
     pulse = Pulse()
@@ -207,7 +207,7 @@ def _write_shard(
             if outcome.elsewhere or not (outcome.placed or task.counts_unplaced):
                 writer.tally.other_splits += 1
             else:
-                _add_outcome(writer, unit, place, outcome, task.recipe.key_prefix)
+                _add_outcome(writer, unit, place, outcome, prefix)
             if count % TICK_RECORDS == 0 or pulse.due():
                 now = progress_of(writer.tally)
                 yield ticked(last, now)

@@ -18,15 +18,18 @@ from mmdata.shards.naming import MANIFEST_NAME
 from mmdata.storage.atomic import write_atomically
 from mmdata.storage.files import exists, read_bytes, real_path, size_of
 from mmdata.storage.paths import expand_paths
+from mmdata.validation.across import compare_shards
+from mmdata.validation.choosing import chosen_codes
 from mmdata.validation.findings import Findings
 from mmdata.validation.manifest_rules import Folder, check_folder, read_folder
-from mmdata.validation.report import ReportBuilder, ValidationReport
-from mmdata.validation.rules import Level
+from mmdata.validation.report import ReportBuilder, with_outlook
 from mmdata.validation.shard import ShardResult, ShardTask, check_shard
 from pipelines.config import Validate
 from pipelines.engine import UnitAgain, UnitDone, UnitFailure, choose_workers, run_units
 from pipelines.events import Alive, alive_while
+from pipelines.forecast import find_holdings, forecast, judge_peer
 from schemas.manifest import Manifest
+from schemas.validation import AcrossReport, Level, ValidationReport
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -42,11 +45,12 @@ def validate(options: Validate) -> ValidationReport:
         UserError: a path does not exist, a folder holds no shard, or Ray does not start; nothing
             was checked.
     """
+    codes = chosen_codes(options.select, options.ignore)
     paths = find_shards(options.shards)
     by_folder: dict[str, list[int]] = defaultdict(list)
     for index, path in enumerate(paths):
         by_folder[os.path.dirname(path) or "."].append(index)
-    builder = ReportBuilder(options.max_findings)
+    builder = ReportBuilder(options.max_findings, codes, options.fail_on)
     folders: list[tuple[Folder, Findings, list[int]]] = []
     for parent, indices in by_folder.items():
         findings = Findings(os.path.join(parent, MANIFEST_NAME), options.max_findings)
@@ -56,8 +60,9 @@ def validate(options: Validate) -> ValidationReport:
     tasks = [
         ShardTask(
             path=path,
-            level=options.level,
+            level=options.depth,
             max_findings=options.max_findings,
+            checksum=options.checksum,
             owed=(os.path.dirname(path) or ".") in owed,
         )
         for path in paths
@@ -68,7 +73,21 @@ def validate(options: Validate) -> ValidationReport:
     for place, (folder, findings, indices) in enumerate(folders, start=len(paths)):
         check_folder(folder, [results[index] for index in indices], findings)
         builder.add(place, findings.counts, findings.kept)
-    report = _build(builder, options.level, results)
+    across = None
+    if options.across or options.against:
+        other = find_shards(options.against) if options.against else []
+        findings = Findings(paths[0] if paths else "", options.max_findings)
+        across = compare_shards(paths, other, findings)
+        place = len(paths) + len(folders)
+        builder.add(place, findings.counts, findings.kept, findings.shards)
+    report = _build(builder, options.depth, results, across)
+    if options.looks_ahead:
+        holdings = find_holdings(paths)
+        report = with_outlook(
+            report,
+            forecast(options, holdings) if options.forecast else None,
+            judge_peer(options, holdings) if options.peer else None,
+        )
     if options.json is not None:
         _write_json(report, options.json)
     return report
@@ -108,7 +127,7 @@ def is_empty_dataset(folder: str) -> bool:
 
 def run_tasks(tasks: Sequence[ShardTask], options: Validate) -> list[ShardResult]:
     """Every task's result, in the order of the tasks; a failed one is a finding, not a crash."""
-    seconds = _total_bytes(tasks) / _BYTES_PER_SECOND[options.level]
+    seconds = _total_bytes(tasks) / _BYTES_PER_SECOND[options.depth]
     workers = choose_workers(options.workers, seconds, options.ray_address)
     results: list[ShardResult | None] = [None] * len(tasks)
     with _progress(len(tasks)) as bar:
@@ -151,7 +170,10 @@ def _failed(task: ShardTask, failure: UnitFailure) -> ShardResult:
 
 
 def _build(
-    builder: ReportBuilder, level: Level, results: Sequence[ShardResult]
+    builder: ReportBuilder,
+    level: Level,
+    results: Sequence[ShardResult],
+    across: AcrossReport | None,
 ) -> ValidationReport:
     return builder.build(
         level,
@@ -159,6 +181,7 @@ def _build(
         samples=sum(result.num_samples for result in results),
         images=sum(result.num_images for result in results),
         num_bytes=sum(result.num_bytes for result in results),
+        across=across,
     )
 
 

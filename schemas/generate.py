@@ -7,7 +7,7 @@ a test fails when the two differ.
 import json
 from pathlib import Path
 
-from schemas import conversation, document, laion, manifest
+from schemas import conversation, document, laion, manifest, validation
 
 FOLDER = Path(__file__).parent / "json"
 
@@ -19,6 +19,7 @@ def schema_files() -> dict[str, str]:
         "pair": laion.json_schema(),
         **manifest.json_schemas(),
         **conversation.json_schemas(),
+        **validation.json_schemas(),
     }
     return {
         f"{name}.schema.json": json.dumps(_titled(name, schema), indent=2, ensure_ascii=False)

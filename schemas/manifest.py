@@ -5,12 +5,14 @@ presence means that the conversion is complete. None of these holds a time or a 
 input and options give the same bytes.
 """
 
+import hashlib
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from schemas.document import Count, Sha256
+from schemas.document import FORMAT_VERSION, Count, Sha256
 
 Kind = Literal["mmc4", "laion", "custom"]
 Layout = Literal["interleaved", "pairs"]
@@ -46,7 +48,7 @@ class Tally(Struct, kw_only=True):
     other_splits: Annotated[int, Meta(ge=0, description="records of the other splits")] = 0
 
 
-class Sidecar(Struct, kw_only=True, frozen=True):
+class Sidecar(Struct, kw_only=True, frozen=True, omit_defaults=True):
     """`000000000.json`, committed after everything else of its shard."""
 
     format_version: str
@@ -63,6 +65,9 @@ class Sidecar(Struct, kw_only=True, frozen=True):
     source: list[SourceSpan]
     tally: Tally
     fingerprint: Annotated[str, Meta(description="of inputs, options and versions")]
+    indexed: Annotated[
+        bool, Meta(description="the tar was made by others, and only what is beside it by us")
+    ] = False
 
 
 class Reject(Struct, kw_only=True, omit_defaults=True):
@@ -118,6 +123,30 @@ class Manifest(Struct, kw_only=True, frozen=True):
     inputs: list[ManifestInput]
     excluded_inputs: list[ExcludedInput]
     shards: list[ManifestShard]
+
+
+def manifest_fingerprint(
+    kind: str,
+    inputs: Iterable[tuple[str, int, int, str]],
+    options: dict[str, Any],
+    versions: dict[str, str],
+) -> str:
+    """A hash of all that decides the shards' bytes; no mount paths, no number of workers.
+
+    Args:
+        kind: of the conversion.
+        inputs: (file, bytes, records, crc32) of each, as the manifest lists them.
+        options: that change bytes.
+        versions: of formats and codecs.
+    """
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "kind": kind,
+        "inputs": [list(entry) for entry in inputs],
+        "options": options,
+        "versions": versions,
+    }
+    return hashlib.sha256(msgspec.json.encode(facts, order="deterministic")).hexdigest()
 
 
 #: Columns of `000000000.samples.parquet`: name -> (type, meaning). Lists have one entry an image.

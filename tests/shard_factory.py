@@ -49,6 +49,10 @@ ARROW_TYPES = {
 }
 
 
+#: The one input: file, bytes, records, crc32.
+SOURCE = ("docs_shard_0_v2.jsonl.zip", 1, 1, "0")
+
+
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -140,6 +144,13 @@ class Dataset:
     documents: list[list[dict[str, Any] | bytes]]
     kind: str = "mmc4"
 
+    @property
+    def fingerprint(self) -> str:
+        """Of docs/format.md: what the manifest says went in."""
+        facts = {"format_version": "1", "inputs": [list(SOURCE)], "kind": self.kind}
+        facts |= {"options": {}, "versions": {}}
+        return sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode())
+
     def path(self, shard: int = 0, ending: str = ".tar") -> Path:
         return self.folder / f"{shard:09d}{ending}"
 
@@ -225,7 +236,7 @@ class Dataset:
             "first_ordinal": first,
             "source": [span],
             "tally": tally,
-            "fingerprint": "f" * 64,
+            "fingerprint": self.fingerprint,
         }
 
     def sign(self) -> None:
@@ -250,7 +261,8 @@ class Dataset:
                 }
             )
             totals = sidecar["tally"] if totals is None else add(totals, sidecar["tally"])
-        source = {"file": "docs_shard_0_v2.jsonl.zip", "bytes": 1, "records": 1, "crc32": "0"}
+        file, size, records, crc32 = SOURCE
+        source = {"file": file, "bytes": size, "records": records, "crc32": crc32}
         manifest = {
             "format_version": "1",
             "kind": self.kind,
@@ -258,7 +270,7 @@ class Dataset:
             "totals": totals,
             "options": {},
             "versions": {},
-            "fingerprint": "f" * 64,
+            "fingerprint": self.fingerprint,
             "inputs": [source],
             "excluded_inputs": [],
             "shards": rows,

@@ -41,10 +41,10 @@ def run(command: str, folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(
-    "page",
-    ["README.md", "docs/format.md", "docs/architecture.md", "docs/align.md", "docs/formats.md"],
-)
+DOCS = ("format", "formats", "architecture", "align", "report", "rules", "repair", "cluster")
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{name}.md" for name in DOCS)])
 def test_every_link_and_named_file_is_there(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!http)([^)#]+)\)", text)

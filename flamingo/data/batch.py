@@ -18,15 +18,10 @@ from torch import Tensor
 from flamingo.data.order import Position
 from flamingo.data.packing import pack_layout
 from flamingo.data.prepare import Example
-from flamingo.data.records import RecordRule
-from flamingo.data.tokens import (
-    MediaTokenizer,
-    caption_labels,
-    interleaved_labels,
-    num_targets,
-    pad,
-)
+from flamingo.data.tokens import caption_labels, interleaved_labels, num_targets, pad
 from flamingo.model.outputs import IGNORED
+from mmdata.usage.records import RecordRule
+from mmdata.usage.tokens import MediaTokenizer
 
 
 @dataclass(frozen=True, slots=True)

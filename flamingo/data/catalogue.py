@@ -18,13 +18,13 @@ from typing import TypeVar
 
 import msgspec
 
-from flamingo.data.records import RecordRule, likely_rule
 from mmdata.errors import BadInputError, UserError
 from mmdata.shards.index import index_shard
 from mmdata.shards.naming import MANIFEST_NAME, PLAN_NAME, SIDECAR, TAR, shard_of
 from mmdata.storage.files import FileFacts, list_folder, read_bytes
 from mmdata.storage.paths import Expansion, expand_braces, expand_paths
 from mmdata.storage.urls import is_url, is_web
+from mmdata.usage.records import RecordRule, likely_rule
 from schemas.manifest import Manifest, Sidecar
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,6 @@ Rule = Literal["auto", "interleaved", "caption"]
 Surplus = Literal["drop", "argmax"]
 LongDocuments = Literal["truncate", "chunk"]
 
-#: Tokens of a sample at most, as OpenFlamingo has them.
-MAX_TOKENS = {"interleaved": 256, "caption": 32}
 #: A caption's own: begin, `<image>`, one token of text, `<|endofchunk|>`, end.
 MIN_TOKENS = 5
 

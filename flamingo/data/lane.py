@@ -14,9 +14,10 @@ from torch import Tensor
 
 from flamingo.data.batch import Sample
 from flamingo.data.order import LanePosition, Lanes
-from flamingo.data.prepare import Example, Plan, Preparer
-from flamingo.data.records import Record, RecordRule, UnusableError, read_record
+from flamingo.data.prepare import Example, Preparer
 from flamingo.data.shelf import Loan, Shelf
+from mmdata.usage.plans import Plan
+from mmdata.usage.records import Record, RecordRule, UnusableError, read_record
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,56 +6,18 @@ document nothing but itself. (A document that was cut into chunks is not cut ane
 put together without the image.)
 """
 
-import sys
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from flamingo.data.chunks import Chunk, cut_document
-from flamingo.data.config import MAX_TOKENS, StreamConfig
+from flamingo.data.config import StreamConfig
 from flamingo.data.decode import UndecodableError, decode_image
 from flamingo.data.features import FeatureStore
-from flamingo.data.records import Record, RecordRule, image_bytes
-from flamingo.data.tokens import MediaTokenizer, caption_tokens, interleaved_tokens
-from mmdata.selection import (
-    DocumentReason,
-    ImageReason,
-    SelectionPolicy,
-    coin,
-    judge_cut,
-    select,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be used of a record.
-
-    Attributes:
-        input_ids: its tokens.
-        images: indices of its images, the k-th for the k-th `<image>` tag.
-        image_drops: why each other image is not used.
-        document_drop: why nothing is; None when something is.
-        chunk: the part of a document that was cut which this is.
-    """
-
-    input_ids: list[int] = field(default_factory=list)
-    images: list[int] = field(default_factory=list)
-    image_drops: dict[int, ImageReason] = field(default_factory=dict)
-    document_drop: DocumentReason | None = None
-    chunk: Chunk | None = None
-
-    @property
-    def drops(self) -> Counter[str]:
-        """`document:<reason>` once or `image:<reason>` for each image.
-
-        The images of a dropped document are not counted one by one.
-        """
-        if self.document_drop is not None:
-            return Counter([f"document:{self.document_drop}"])
-        return Counter(f"image:{reason}" for reason in self.image_drops.values())
+from mmdata.selection import ImageReason, SelectionPolicy, coin
+from mmdata.usage.plans import MAX_TOKENS, Plan, plan_chunks, plan_record, plan_rest_of_chunk
+from mmdata.usage.records import Record, RecordRule, image_bytes
+from mmdata.usage.tokens import MediaTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,58 +82,22 @@ class Preparer:
         unusable: Mapping[int, ImageReason] | None = None,
     ) -> Plan:
         """What to use of a record, leaving out the images that are unusable."""
-        if self._rule == "caption":
-            return self._plan_caption(record, unusable or {})
-        chance = None if self._validation else self._coin(epoch, key)
-        chosen = select(record.candidates, self.policy, coin=chance, unusable=unusable)
-        if chosen.document_drop is not None:
-            return Plan(image_drops=chosen.image_drops, document_drop=chosen.document_drop)
-        places = [sentence for _, sentence in chosen.kept]
-        tokens = interleaved_tokens(record.texts, places, self._tokenizer, self.max_tokens)
-        images = [image for image, _ in chosen.kept]
-        drops = chosen.image_drops | dict.fromkeys(images[tokens.num_images :], ImageReason.CUT_OFF)
-        reason = judge_cut(
-            tokens.num_images,
+        return plan_record(
+            record,
+            self._rule,
             self.policy,
-            image_is_last=tokens.input_ids[-1] == self._tokenizer.image_id,
-            coin=chance,
+            self._tokenizer,
+            self.max_tokens,
+            coin=self._single_coin(epoch, key),
+            unusable=unusable,
         )
-        return Plan(tokens.input_ids, images[: tokens.num_images], drops, reason)
 
     def plans(self, record: Record, key: str, epoch: int) -> list[Plan]:
-        """What to use of a record: one plan, or one a chunk in the order of the text.
-
-        Only a document that truncation takes images from is cut, and what it gives is not subject
-        to the coin for documents of a single image.
-        """
-        plan = self.plan(record, key, epoch)
-        lost = {ImageReason.CUT_OFF, ImageReason.OVER_CAP} & set(plan.image_drops.values())
-        if (
-            self._config.long_documents == "truncate"
-            or self._rule == "caption"
-            or not (lost or plan.document_drop is DocumentReason.CUT_OFF)
-        ):
-            return [plan]
-        chance = None if self._validation else self._coin(epoch, key)
-        policy = replace(self.policy, max_images=sys.maxsize)
-        chosen = select(record.candidates, policy, coin=chance)
-        if chosen.document_drop is not None:
-            return [Plan(image_drops=chosen.image_drops, document_drop=chosen.document_drop)]
-        cut = cut_document(
-            record.texts,
-            chosen.kept,
-            self._tokenizer,
-            max_tokens=self.max_tokens,
-            max_images=self.policy.max_images,
-        )
-        drops = chosen.image_drops | dict.fromkeys(cut.over_cap, ImageReason.OVER_CAP)
-        drops |= dict.fromkeys(cut.cut_off, ImageReason.CUT_OFF)
-        if not cut.chunks:
-            return [Plan(image_drops=drops, document_drop=DocumentReason.CUT_OFF)]
-        return [
-            Plan(chunk.input_ids, [i for i, _ in chunk.pairs], {} if number else drops, chunk=chunk)
-            for number, chunk in enumerate(cut.chunks)
-        ]
+        """What to use of a record: one plan, or one a chunk in the order of the text."""
+        if self._config.long_documents == "truncate" or self._rule == "caption":
+            return [self.plan(record, key, epoch)]
+        chance = self._single_coin(epoch, key)
+        return plan_chunks(record, self.policy, self._tokenizer, self.max_tokens, coin=chance)
 
     def finish(
         self,
@@ -201,7 +127,9 @@ class Preparer:
             if plan.chunk is None:
                 plan = self.plan(record, key, epoch, unusable)
             else:
-                plan = self._plan_chunk(record, plan, plan.chunk, unusable)
+                plan = plan_rest_of_chunk(
+                    record, plan, plan.chunk, self._tokenizer, self.max_tokens, unusable=unusable
+                )
         return Example(plan)
 
     def decode(self, record: Record, image: int, key: str, *, source: str) -> Tensor | None:
@@ -230,34 +158,8 @@ class Preparer:
             return False
         return self._coin(epoch, f"{key}\0flip {image}") < 0.5
 
-    def _plan_chunk(
-        self, record: Record, plan: Plan, chunk: Chunk, unusable: Mapping[int, ImageReason]
-    ) -> Plan:
-        """A chunk without the images that are unusable."""
-        pairs = [pair for pair in chunk.pairs if pair[0] not in unusable]
-        lost = {image: unusable[image] for image, _ in chunk.pairs if image in unusable}
-        drops = plan.image_drops | lost
-        if not pairs:
-            gone = DocumentReason.IMAGES_UNDECODABLE
-            return Plan(image_drops=drops, document_drop=gone, chunk=chunk)
-        tokens = interleaved_tokens(
-            record.texts[chunk.first : chunk.last],
-            [sentence - chunk.first for _, sentence in pairs],
-            self._tokenizer,
-            self.max_tokens,
-        )
-        images = [image for image, _ in pairs]
-        drops |= dict.fromkeys(images[tokens.num_images :], ImageReason.CUT_OFF)
-        is_last = tokens.input_ids[-1] == self._tokenizer.image_id
-        reason = DocumentReason.CUT_OFF if is_last or not tokens.num_images else None
-        left = replace(chunk, pairs=pairs)
-        return Plan(tokens.input_ids, images[: tokens.num_images], drops, reason, left)
-
-    def _plan_caption(self, record: Record, unusable: Mapping[int, ImageReason]) -> Plan:
-        if unusable:
-            return Plan(image_drops=dict(unusable), document_drop=DocumentReason.IMAGES_UNDECODABLE)
-        tokens = caption_tokens(record.texts[0], self._tokenizer, self.max_tokens)
-        return Plan(tokens.input_ids, [0])
+    def _single_coin(self, epoch: int, key: str) -> float | None:
+        return None if self._validation else self._coin(epoch, key)
 
     def _coin(self, epoch: int, key: str) -> float:
         return coin(self._seed, self._config.name, epoch, key)

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from flamingo.data.batch import Batch
-from flamingo.data.tokens import MediaTokenizer
 from flamingo.model.outputs import IGNORED
+from mmdata.usage.tokens import MediaTokenizer
 
 _HEAD = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Training data</title>

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from flamingo.data.catalogue import Shard
-from flamingo.data.records import UnusableError
 from mmdata.errors import BadInputError, MMDataError
 from mmdata.selection import DocumentReason
 from mmdata.shards.index import Entry, ShardIndex, index_shard, is_member_at
 from mmdata.storage.files import Buffer, map_file
+from mmdata.usage.records import UnusableError
 
 #: Maps that are open at once: well below the usual limit of 1,024 open files.
 _MOST_MAPS = 256

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 
 from flamingo.data.config import StreamConfig
 from flamingo.data.lane import Outcome
-from flamingo.data.records import RecordRule
 from mmdata.errors import UserError
 from mmdata.selection import DocumentReason, SelectionPolicy
+from mmdata.usage.records import RecordRule
 
 
 class PassWatch:

@@ -27,12 +27,12 @@ from flamingo.data.lane import LaneReader, Outcome
 from flamingo.data.mix import Share, whole_share
 from flamingo.data.order import LanePosition, Lanes, Position
 from flamingo.data.prepare import Preparer
-from flamingo.data.records import RecordRule
 from flamingo.data.sequences import LaneRun, Row
 from flamingo.data.shelf import Shelf
 from flamingo.data.starvation import PassWatch
-from flamingo.data.tokens import MediaTokenizer
 from mmdata.errors import UserError
+from mmdata.usage.records import RecordRule
+from mmdata.usage.tokens import MediaTokenizer
 
 logger = logging.getLogger(__name__)
 _STEPS_AHEAD = 2

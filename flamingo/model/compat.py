@@ -17,9 +17,9 @@ from flamingo.model.checkpoint_keys import INPUT_NAMES
 from flamingo.model.decoder import find_decoder_layers
 from flamingo.model.fingerprint import lm_fingerprint, tokenizer_fingerprint
 from flamingo.model.fit import Fit
-from flamingo.model.media_tokens import EOC_TOKEN, MEDIA_TOKEN
-from flamingo.model.tokenizer import num_rows, token_ids
 from mmdata.errors import UserError
+from mmdata.usage.tokenizer import num_rows, token_ids
+from mmdata.usage.tokens import EOC_TOKEN, MEDIA_TOKEN
 
 MAX_UNUSED_SHARE = 0.1
 """Of an LM's rows, without a token: vocabularies are padded, by 2.3% in the widest case known."""

@@ -32,9 +32,9 @@ from flamingo.model.checkpoint_keys import load_openflamingo, load_trainable
 from flamingo.model.compat import check_fit
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.media_tokens import embedding_and_head, resize_vocabulary
-from flamingo.model.tokenizer import load_tokenizer, num_rows, token_ids
 from flamingo.model.vision import configured_width, hub_offline, load_tower
 from mmdata.errors import UserError
+from mmdata.usage.tokenizer import load_tokenizer, num_rows, token_ids
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,8 +23,6 @@ from torch import Tensor, nn
 from flamingo.model.context import MediaContext
 from mmdata.errors import UserError
 
-EOC_TOKEN = "<|endofchunk|>"
-MEDIA_TOKEN = "<image>"
 GROWN_ROWS_SEED = 0
 
 

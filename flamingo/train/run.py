@@ -16,10 +16,8 @@ from flamingo.data.mix import mix_shares, mix_slots, whole_share
 from flamingo.data.order import Position
 from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
-from flamingo.data.tokens import MediaTokenizer
 from flamingo.model.factory import create_model_and_transforms
 from flamingo.model.flamingo import Flamingo
-from flamingo.model.tokenizer import load_tokenizer
 from flamingo.model.vision import tower_identity
 from flamingo.train.checkpoint import (
     RunState,
@@ -44,6 +42,8 @@ from flamingo.train.telemetry import StepReport, Telemetry, plot_losses
 from flamingo.train.validate import Validation
 from mmdata.errors import UserError
 from mmdata.storage.atomic import write_atomically
+from mmdata.usage.tokenizer import load_tokenizer
+from mmdata.usage.tokens import MediaTokenizer
 
 OPTIONS_NAME = "options.json"
 PREVIEW_NAME = "preview.html"

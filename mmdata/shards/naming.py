@@ -7,13 +7,15 @@ KEY_DIGITS = 12
 TAR, SAMPLES, REJECTS, SIDECAR = ".tar", ".samples.parquet", ".rejects.jsonl", ".json"
 #: Beside shards whose images were downloaded.
 OUTCOMES = ".outcomes.parquet"
+#: Beside shards that Energon is to read.
+TAR_INDEX = ".tar.idx"
 MANIFEST_NAME = "manifest.json"
 SIZES_NAME = "sizes.json"
 PLAN_NAME = "plan.json"
 
 _OURS = re.compile(
     rf"([0-9]{{{SHARD_DIGITS}}})"
-    r"(\.tar|\.samples\.parquet|\.rejects\.jsonl|\.outcomes\.parquet|\.json)"
+    r"(\.tar|\.tar\.idx|\.samples\.parquet|\.rejects\.jsonl|\.outcomes\.parquet|\.json)"
 )
 
 

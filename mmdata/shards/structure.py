@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from mmdata.shards import dialect
 from mmdata.shards.tar import BLOCK_BYTES, END_MARK, member_header, padding
-from mmdata.storage.files import Buffer
+from mmdata.storage.ranges import Slices
 
 #: Python's tarfile and GNU tar fill their files up to a multiple of this with zeros.
 RECORD_BYTES = 10_240
@@ -57,7 +57,9 @@ class Member(NamedTuple):
     size: int
 
 
-def walk(data: Buffer, report: Callable[[Fault], None], *, ours: bool = False) -> Iterator[Member]:
+def walk(
+    data: Slices, report: Callable[[Fault], None], *, ours: bool = False, start: int = 0
+) -> Iterator[Member]:
     """Every regular member of a tar that is wholly there, in order.
 
     Args:
@@ -65,15 +67,16 @@ def walk(data: Buffer, report: Callable[[Fault], None], *, ours: bool = False) -
         report: is called with each fault as it is found.
         ours: the shard is one of ours, so every header must be `member_header`'s and the end mark
             the last thing in the file; otherwise any dialect and tarfile's zero fill will do.
+        start: byte offset of the header to begin at.
     """
     if len(data) == 0:
         report(Fault(Damage.EMPTY_FILE, 0, "", "a tar of at least 1024 bytes", "0 bytes"))
         return iter(())
-    return _Walk(data, report, ours=ours).members()
+    return _Walk(data, report, ours=ours).members(start)
 
 
 class _Walk:
-    def __init__(self, data: Buffer, report: Callable[[Fault], None], *, ours: bool) -> None:
+    def __init__(self, data: Slices, report: Callable[[Fault], None], *, ours: bool) -> None:
         self.data = data
         self.size = len(data)
         self.report = report
@@ -309,7 +312,7 @@ def _pax_size(record: bytes | None, size: int) -> int:
     return int(record) if record is not None and record.isdigit() and len(record) < 20 else size
 
 
-def _is_zero(data: Buffer, position: int) -> bool:
+def _is_zero(data: Slices, position: int) -> bool:
     """Whether nothing but zeros follows, looked at in pieces of 1 MiB."""
     while piece := data[position : position + 2**20]:
         if piece.count(0) != len(piece):

@@ -13,7 +13,16 @@ import msgspec
 
 from mmdata.errors import MMDataError
 from mmdata.shards.columns import arrow_array
-from mmdata.shards.naming import REJECTS, SAMPLES, SIDECAR, TAR, sample_key, shard_stem
+from mmdata.shards.energon import encode_offsets
+from mmdata.shards.naming import (
+    REJECTS,
+    SAMPLES,
+    SIDECAR,
+    TAR,
+    TAR_INDEX,
+    sample_key,
+    shard_stem,
+)
 from mmdata.shards.tar import END_MARK, member_header, padding
 from mmdata.storage.atomic import Pending, pending_file, remove, sync_folder, write_atomically
 from schemas.document import FORMAT_VERSION
@@ -31,11 +40,16 @@ class ShardWriter:
         tally: what came in, went out and was dropped, kept by the caller.
     """
 
-    def __init__(self, folder: str, index: int, *, key_prefix: str = "") -> None:
+    def __init__(
+        self, folder: str, index: int, *, key_prefix: str = "", energon: bool = False
+    ) -> None:
+        """Open the tar under a temporary name; `energon`: Energon's index is written with it."""
         self.folder = folder
         self.stem = shard_stem(index)
         self.tally = Tally(documents_dropped={}, images_dropped={}, notes={})
         self._key_prefix = key_prefix
+        self._energon = energon
+        self._starts: list[int] = []
         self._rows: list[dict[str, Any]] = []
         self._rejects: list[Reject] = []
         self._attached: list[Pending] = []
@@ -69,6 +83,7 @@ class ShardWriter:
         """
         key = sample_key(ordinal, self._key_prefix)
         place: dict[str, Any] = {"key": key}
+        self._starts.append(self._tar.size)
         for extension, parts in members:
             size = sum(map(len, parts))
             self._tar.write(member_header(f"{key}.{extension}", size))
@@ -114,7 +129,7 @@ class ShardWriter:
         """
         pending = [self._tar]
         try:
-            self._tar.write(END_MARK)
+            self._finish_tar()
             pending.append(table := pending_file(self._path(SAMPLES)))
             pending.append(rejects := pending_file(self._path(REJECTS)))
             table.write(samples_table(self._rows))
@@ -148,9 +163,16 @@ class ShardWriter:
         write_atomically(self._path(SIDECAR), encode_record(sidecar))
         return sidecar
 
+    def _finish_tar(self) -> None:
+        if self._energon:
+            index = self.attach(TAR_INDEX)
+            index.write(encode_offsets([*self._starts, self._tar.size]))
+        self._tar.write(END_MARK)
+
     def _publish(self, pending: list[Pending]) -> None:
         """Rename what the sidecar will vouch for; an old sidecar vouches for nothing any more."""
-        remove([self._path(SIDECAR)])
+        stale = [] if self._energon else [self._path(TAR_INDEX)]
+        remove([self._path(SIDECAR), *stale])
         sync_folder(self.folder)
         for file in pending:
             file.publish()

@@ -4,44 +4,8 @@ A damaged dataset can hold millions of findings of one rule; the first 100 say e
 and what a worker sends back are bounded by rules x max_findings, whatever the shard holds.
 """
 
-from dataclasses import dataclass
-
-import msgspec
-
 from mmdata.validation.rules import BY_CODE
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is not as it should be.
-
-    Attributes:
-        shard: path of the tar, or of the file beside it.
-        key: sample key, or member name where there is no key; empty for the whole shard.
-        path: where in the document (`$.image_info[0].sha256`), or `@1536` for a byte offset.
-        code: of the rule (`rules.BY_CODE`).
-        expected: what should be there.
-        got: what is.
-    """
-
-    shard: str
-    key: str
-    path: str
-    code: str
-    expected: str
-    got: str
-
-    def __str__(self) -> str:
-        where = " ".join(part for part in (self.shard, self.key) if part)
-        at = f" - at `{self.path}`" if self.path else ""
-        return f"{self.code} expected {self.expected}, got {self.got}{at} ({where})"
-
-
-@dataclass(slots=True)
-class Count:
-    """How often one rule was broken."""
-
-    findings: int = 0
-    shards: int = 0
+from schemas.validation import Finding
 
 
 class Findings:
@@ -52,9 +16,28 @@ class Findings:
         self.max_findings = max_findings
         self.counts: dict[str, int] = {}
         self.kept: list[Finding] = []
+        #: By rule, where findings are about other shards than this one.
+        self.shards: dict[str, int] = {}
 
-    def add(self, code: str, expected: str, got: str, *, key: str = "", path: str = "") -> None:
+    def add(
+        self,
+        code: str,
+        expected: str,
+        got: str,
+        *,
+        key: str = "",
+        path: str = "",
+        shard: str | None = None,
+    ) -> None:
         """Count a finding, and keep it while its rule has fewer than `max_findings`.
+
+        Args:
+            code: of the rule.
+            expected: what should be there.
+            got: what is.
+            key: of the sample, or a member's name.
+            path: where in the document, or `@` and a byte offset.
+            shard: where it is not the one that these findings are about.
 
         Raises:
             KeyError: no rule has that code.
@@ -64,7 +47,7 @@ class Findings:
         self.counts[code] = count + 1
         if count < self.max_findings:
             finding = Finding(
-                shard=self.shard,
+                shard=self.shard if shard is None else shard,
                 key=printable(key),
                 path=printable(path),
                 code=code,
@@ -72,6 +55,18 @@ class Findings:
                 got=shorten(got),
             )
             self.kept.append(finding)
+
+    def count(self, code: str, number: int, *, shards: int) -> None:
+        """Count findings of which none is to be kept.
+
+        Args:
+            code: of the rule.
+            number: of findings, besides those that were added.
+            shards: that the findings of this rule are about, all together.
+        """
+        if number:
+            self.counts[BY_CODE[code].code] = self.counts.get(code, 0) + number
+        self.shards[code] = shards
 
 
 def printable(text: str) -> str:

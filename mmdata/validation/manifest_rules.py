@@ -11,7 +11,7 @@ from os.path import basename, join
 
 import msgspec
 
-from mmdata.shards.naming import MANIFEST_NAME, PLAN_NAME, SIZES_NAME
+from mmdata.shards.naming import MANIFEST_NAME, PLAN_NAME, SIDECAR, SIZES_NAME, TAR
 from mmdata.shards.reader import split_name
 from mmdata.shards.structure import walk
 from mmdata.storage.files import exists, list_names, open_buffer, read_bytes
@@ -19,7 +19,7 @@ from mmdata.validation.documents import Problem, schema_problem
 from mmdata.validation.findings import Findings
 from mmdata.validation.shard import ShardResult
 from schemas.document import FORMAT_VERSION
-from schemas.manifest import Manifest, ManifestShard, Sidecar, Tally
+from schemas.manifest import Manifest, ManifestShard, Sidecar, Tally, manifest_fingerprint
 
 _MANIFEST_DECODER = msgspec.json.Decoder(Manifest)
 _SIZES_DECODER = msgspec.json.Decoder(dict[str, int])
@@ -62,6 +62,7 @@ def read_folder(path: str, shards: set[str], findings: Findings) -> Folder:
         raw = read_bytes(join(path, MANIFEST_NAME))
         claimed = b'"fingerprint"' in raw or b'"format_version"' in raw
         manifest = _MANIFEST_DECODER.decode(raw) if claimed else None
+        known_fields(raw, manifest, findings)
     except FileNotFoundError:
         pass
     except msgspec.ValidationError as error:
@@ -74,6 +75,26 @@ def read_folder(path: str, shards: set[str], findings: Findings) -> Folder:
         findings.add("SIDE014", repr(FORMAT_VERSION), got, path="$.format_version")
     started = claimed or exists(join(path, PLAN_NAME))
     return Folder(path, manifest, started, whole)
+
+
+def known_fields(raw: bytes, manifest: Manifest | None, findings: Findings) -> None:
+    """MAN011: a field whose name one bit misspells would else pass for one left at its default."""
+    if manifest is not None:
+        for path in _unknown(msgspec.json.decode(raw), msgspec.to_builtins(manifest), "$"):
+            findings.add("MAN011", "a field of docs/format.md", path.rpartition(".")[2], path=path)
+
+
+def _unknown(there: object, known: object, path: str) -> Iterator[str]:
+    """Paths of what is in a JSON value and not in its typed reading."""
+    if isinstance(there, dict) and isinstance(known, dict):
+        for name, value in there.items():
+            if name in known:
+                yield from _unknown(value, known[name], f"{path}.{name}")
+            else:
+                yield f"{path}.{name}"
+    elif isinstance(there, list) and isinstance(known, list):
+        for number, (one, other) in enumerate(zip(there, known, strict=True)):
+            yield from _unknown(one, other, f"{path}[{number}]")
 
 
 def check_folder(folder: Folder, results: Sequence[ShardResult], findings: Findings) -> None:
@@ -103,6 +124,7 @@ def check_folder(folder: Folder, results: Sequence[ShardResult], findings: Findi
             path, expected, got = problem
             findings.add(code, expected, got, path=f"$.shards[{name}].{path}")
     sizes_agree(folder, findings)
+    fingerprint_fits(folder.manifest, findings)
     if folder.whole:
         missing_shards(folder, findings)
         totals_add_up(folder.manifest, results, findings)
@@ -121,6 +143,7 @@ def row_fits_shard(
 ) -> Iterator[tuple[str, Problem]]:
     """MAN004, MAN005, MAN008: one row against the shard and the sidecar that are there."""
     found: dict[str, object] = {"bytes": result.num_bytes, "samples": result.num_samples}
+    found["sidecar"] = row.shard.removesuffix(TAR) + SIDECAR
     if result.sha256 is not None:
         found["sha256"] = result.sha256
     for name, value in found.items():
@@ -134,6 +157,14 @@ def row_fits_shard(
         expected, got = getattr(manifest, name), getattr(result.sidecar, name)
         if expected != got:
             yield "MAN008", (name, f"{expected!r}, as in the manifest", f"{got!r} in the sidecar")
+
+
+def fingerprint_fits(manifest: Manifest, findings: Findings) -> None:
+    """MAN010: the fingerprint, which every sidecar repeats, vouches for what it was made of."""
+    inputs = [(entry.file, entry.bytes, entry.records, entry.crc32) for entry in manifest.inputs]
+    expected = manifest_fingerprint(manifest.kind, inputs, manifest.options, manifest.versions)
+    if expected != manifest.fingerprint:
+        findings.add("MAN010", expected, manifest.fingerprint, path="$.fingerprint")
 
 
 def totals_add_up(manifest: Manifest, results: Sequence[ShardResult], findings: Findings) -> None:

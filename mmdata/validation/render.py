@@ -8,9 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmdata.validation.findings import Finding
-from mmdata.validation.report import ValidationReport
-from mmdata.validation.rules import BY_CODE
+from mmdata.validation.rules import BY_CODE, RULES
+from schemas.validation import AcrossReport, Finding, ValidationReport
 
 _COLOURS = {"error": "bold red", "warning": "yellow"}
 
@@ -32,6 +31,8 @@ def render(report: ValidationReport, console: Console | None = None) -> None:
         console.print(Text(more), soft_wrap=True)
     if report.counts:
         console.print(summary(report))
+    if report.across is not None:
+        console.print(Text(across_line(report.across)), soft_wrap=True)
     console.print(Text(verdict(report)), soft_wrap=True)
 
 
@@ -65,6 +66,33 @@ def summary(report: ValidationReport) -> Table:
             Text(count.remedy),
         )
     return table
+
+
+def across_line(across: AcrossReport) -> str:
+    """What was compared across shards, and what came of it."""
+    repeated = (
+        f"across shards: {across.repeated_documents:,} of {across.documents:,} documents and "
+        f"{across.repeated_images:,} of {across.images:,} images repeat; "
+        f"{across.leaked_documents:,} documents and {across.leaked_images:,} images are in the "
+        "other dataset"
+    )
+    if across.mean_similarity is None:
+        return repeated
+    return (
+        f"{repeated}; mean similarity {across.mean_similarity:.3f}, of shards "
+        f"{across.lowest_mean:.3f} to {across.highest_mean:.3f}"
+    )
+
+
+def render_rules(console: Console | None = None) -> None:
+    """Print every rule there is."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("rule", "", "level", "meaning", "remedy"):
+        table.add_column(heading)
+    for rule in RULES:
+        code = Text(rule.code, style=_COLOURS[rule.severity])
+        table.add_row(code, rule.severity, rule.level, Text(rule.meaning), Text(rule.remedy))
+    (console or Console(highlight=False)).print(table)
 
 
 def verdict(report: ValidationReport) -> str:

@@ -4,102 +4,84 @@ It is built from results in whatever order workers hand them in and comes out th
 stand in the order of the shards, at most `max_findings` of each rule, while all are counted.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 
 from mmdata.errors import EXIT_DONE, EXIT_FINDINGS
-from mmdata.validation.findings import Finding
-from mmdata.validation.rules import BY_CODE, Level
+from mmdata.validation.rules import BY_CODE
+from schemas.forecast import Forecast, PeerForecast
+from schemas.validation import (
+    AcrossReport,
+    Finding,
+    Level,
+    RuleCount,
+    Severity,
+    ValidationReport,
+)
 
-#: Of the JSON form; raised when a field changes its meaning.
-SCHEMA_VERSION = "1"
-
-
-class RuleCount(msgspec.Struct, frozen=True, kw_only=True):
-    """How often one rule was broken, and in how many shards (or other files)."""
-
-    code: str
-    severity: str
-    findings: int
-    shards: int
-    meaning: str
-    remedy: str
-
-
-class ValidationReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a validation found.
-
-    Attributes:
-        level: how far it looked.
-        shards: number of tars.
-        samples: distinct keys in each, together.
-        images: images with bytes.
-        bytes: of the tars.
-        counts: rules that were broken, errors first.
-        findings: at most `max_findings` of each rule, in the order of the shards.
-    """
-
-    schema_version: str = SCHEMA_VERSION
-    level: Level
-    shards: int
-    samples: int
-    images: int
-    bytes: int
-    counts: list[RuleCount]
-    findings: list[Finding]
-
-    @property
-    def errors(self) -> int:
-        """Findings that fail the run."""
-        return sum(count.findings for count in self.counts if count.severity == "error")
-
-    @property
-    def warnings(self) -> int:
-        """Findings that do not."""
-        return sum(count.findings for count in self.counts if count.severity == "warning")
-
-    @property
-    def exit_code(self) -> int:
-        """0 without errors, else 1."""
-        return EXIT_FINDINGS if self.errors else EXIT_DONE
-
-    def to_json(self) -> str:
-        """The whole report as indented JSON, with `schema_version` and `exit_code`."""
-        fields: dict[str, Any] = msgspec.to_builtins(self)
-        fields |= {"errors": self.errors, "warnings": self.warnings, "exit_code": self.exit_code}
-        return msgspec.json.format(msgspec.json.encode(fields), indent=2).decode() + "\n"
+__all__ = ["ReportBuilder", "ValidationReport", "with_outlook"]
 
 
 class ReportBuilder:
-    """Takes findings in any order, keeps the first of each rule, counts all."""
+    """Takes findings in any order, keeps the first of each rule, counts all.
 
-    def __init__(self, max_findings: int) -> None:
+    Args:
+        max_findings: to keep of each rule.
+        codes: of the rules that count; None: all.
+        fail_on: the least severity that fails the run.
+    """
+
+    def __init__(
+        self,
+        max_findings: int,
+        codes: Set[str] | None = None,
+        fail_on: Severity = "error",
+    ) -> None:
         self._max_findings = max_findings
+        self._codes = BY_CODE.keys() if codes is None else codes
+        self._fail_on = fail_on
         self._kept: dict[str, list[tuple[int, int, Finding]]] = {}
         self._findings: dict[str, int] = {}
         self._shards: dict[str, int] = {}
 
-    def add(self, place: int, counts: dict[str, int], findings: Sequence[Finding]) -> None:
+    def add(
+        self,
+        place: int,
+        counts: dict[str, int],
+        findings: Sequence[Finding],
+        shards: Mapping[str, int] | None = None,
+    ) -> None:
         """Take the findings of one shard (or folder).
 
         Args:
             place: where they stand among the others.
             counts: by rule, of all of them.
             findings: those that were kept, in order.
+            shards: that they are about, by rule, where that is more than one.
         """
+        shards = shards or {}
         for code, count in counts.items():
-            self._findings[code] = self._findings.get(code, 0) + count
-            self._shards[code] = self._shards.get(code, 0) + 1
+            if code in self._codes:
+                self._findings[code] = self._findings.get(code, 0) + count
+                self._shards[code] = self._shards.get(code, 0) + shards.get(code, 1)
         for number, finding in enumerate(findings):
+            if finding.code not in self._codes:
+                continue
             kept = self._kept.setdefault(finding.code, [])
             kept.append((place, number, finding))
             if len(kept) > 4 * self._max_findings:
                 self._trim(kept)
 
     def build(
-        self, level: Level, *, shards: int, samples: int, images: int, num_bytes: int
+        self,
+        level: Level,
+        *,
+        shards: int,
+        samples: int,
+        images: int,
+        num_bytes: int,
+        across: AcrossReport | None = None,
     ) -> ValidationReport:
         """The report, once every shard was heard."""
         for kept in self._kept.values():
@@ -107,14 +89,22 @@ class ReportBuilder:
         ordered = sorted(
             (entry for kept in self._kept.values() for entry in kept), key=lambda e: e[:2]
         )
+        counts = self._counts()
+        errors = sum(count.findings for count in counts if count.severity == "error")
+        warnings = sum(count.findings for count in counts if count.severity == "warning")
+        failing = errors + warnings if self._fail_on == "warning" else errors
         return ValidationReport(
             level=level,
             shards=shards,
             samples=samples,
             images=images,
             bytes=num_bytes,
-            counts=self._counts(),
+            errors=errors,
+            warnings=warnings,
+            exit_code=EXIT_FINDINGS if failing else EXIT_DONE,
+            counts=counts,
             findings=[finding for _, _, finding in ordered],
+            across=across,
         )
 
     def _counts(self) -> list[RuleCount]:
@@ -134,3 +124,12 @@ class ReportBuilder:
     def _trim(self, kept: list[tuple[int, int, Finding]]) -> None:
         kept.sort(key=lambda entry: entry[:2])
         del kept[self._max_findings :]
+
+
+def with_outlook(
+    report: ValidationReport, forecast: Forecast | None, peer: PeerForecast | None
+) -> ValidationReport:
+    """The same report with forecasts; shards that these could not read fail the run."""
+    unread = [one for one in (forecast, peer) if one is not None and one.unread]
+    exit_code = EXIT_FINDINGS if unread else report.exit_code
+    return msgspec.structs.replace(report, forecast=forecast, peer=peer, exit_code=exit_code)

@@ -6,10 +6,8 @@ not: it is for what a reader may stumble over and what other tools' shards leave
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
-Severity = Literal["error", "warning"]
-Level = Literal["structure", "content", "full"]
+from schemas.validation import Level, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +84,10 @@ RULES: tuple[Rule, ...] = (
     Rule("MAN007", _W, _S, "incomplete: the conversion is not finished", "run it again to finish"),
     Rule("MAN008", _E, _S, "a sidecar is of another conversion than the manifest", _MIXED),
     Rule("MAN009", _E, _S, "sizes.json does not agree with the manifest", _MIXED),
+    Rule("MAN010", _E, _S, "inputs, options or versions are not the fingerprint's", _COPY_AGAIN),
+    Rule(
+        "MAN011", _E, _S, "a field of the manifest is not known here", "update mmdata, or copy it"
+    ),
     Rule("JSON001", _E, _C, "a JSON member is not UTF-8", _SOURCE),
     Rule("JSON002", _E, _C, "a JSON member is not JSON", _SOURCE),
     Rule("JSON003", _E, _C, "an object has a key twice; which one counts is a gamble", _SOURCE),
@@ -114,6 +116,11 @@ RULES: tuple[Rule, ...] = (
     Rule("IMG003", _E, _F, "width, height or format is not what the image says", _CONVERT_AGAIN),
     Rule("IMG004", _W, _F, "an image is of a kind that readers treat differently", _CONVERT_AGAIN),
     Rule("IMG005", _W, _C, "one picture stands for most images", "look whether they were lost"),
+    Rule("DUP001", _W, _S, "a document is there more than once", "convert with --dedupe exact"),
+    Rule("DUP002", _W, _S, "an image is there more than once", "look whether it says anything"),
+    Rule("LEAK001", _E, _S, "a document is in the other dataset too", "drop it in one of the two"),
+    Rule("LEAK002", _W, _S, "an image is in the other dataset too", "drop it in one of the two"),
+    Rule("DRIFT001", _W, _S, "a shard's mean similarity is far from all others'", "see its source"),
     Rule("PAIR001", _E, _S, "members of a sample are apart; readers split it", _CONVERT_AGAIN),
     Rule("PAIR002", _E, _S, "a sample has no image", _CONVERT_AGAIN),
     Rule("PAIR003", _E, _S, "a sample has no text", _CONVERT_AGAIN),

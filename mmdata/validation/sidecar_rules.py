@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from mmdata.shards.naming import REJECTS, SAMPLES, SIDECAR, TAR
-from mmdata.storage.files import Buffer, exists, read_bytes
+from mmdata.storage.files import exists, read_bytes
+from mmdata.storage.ranges import Slices
 from mmdata.validation.documents import Problem, schema_problem
 from mmdata.validation.findings import Findings
 from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, Contents
@@ -25,11 +26,26 @@ from schemas.manifest import SAMPLES_COLUMNS, Reject, Sidecar, Tally
 _SIDECAR_DECODER = msgspec.json.Decoder(Sidecar)
 _REJECT_DECODER = msgspec.json.Decoder(Reject)
 
-#: Columns that the tar's headers and the tally are checked against.
-STRUCTURE_COLUMNS = ("key", "offset", "size", "sentences", "matched", "image_bytes", "reencoded")
+#: Columns that the tar's headers are checked against.
+STRUCTURE_COLUMNS = ("key", "offset", "size")
+#: What the tally is checked against; as lists of lists they would cost more than all the rest.
+_TALLIED = ("sentences", "matched", "image_bytes", "reencoded")
 
 #: The samples table as Python lists, by column.
 Table = dict[str, list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """A samples table.
+
+    Attributes:
+        columns: those that were asked for, as lists.
+        totals: what the tally should say of all rows, by its fields.
+    """
+
+    columns: Table
+    totals: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +105,7 @@ def names_this_shard(sidecar: Sidecar, shard: str, findings: Findings) -> None:
         findings.add("SIDE003", repr(name), repr(sidecar.shard), path="$.shard")
 
 
-def size_fits(sidecar: Sidecar, data: Buffer, findings: Findings) -> None:
+def size_fits(sidecar: Sidecar, data: Slices, findings: Findings) -> None:
     """SIDE004."""
     if len(data) != sidecar.bytes:
         findings.add("SIDE004", f"{sidecar.bytes} bytes", f"{len(data)}", path="$.bytes")
@@ -103,23 +119,40 @@ def hash_fits(sidecar: Sidecar, digest: str, findings: Findings) -> None:
 
 def read_samples(
     sidecar: Sidecar, beside: Beside, columns: Iterable[str], findings: Findings
-) -> Table | None:
+) -> Samples | None:
     """SIDE006, SIDE007: columns of the samples table, or None where it cannot be used."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    columns = tuple(columns)
     try:
         raw = read_bytes(beside.samples)
-        table = pq.read_table(pa.BufferReader(raw))
+        file = pq.ParquetFile(pa.BufferReader(raw))
+        missing = [name for name in SAMPLES_COLUMNS if name not in file.schema_arrow.names]
+        table = None if missing else file.read(columns=[*dict.fromkeys((*columns, *_TALLIED))])
     except (OSError, pa.ArrowException) as error:
         findings.add("SIDE006", f"{basename(beside.samples)}, a parquet file", str(error))
         return None
     _same_file("SIDE007", raw, sidecar.samples_bytes, sidecar.samples_sha256, findings)
-    missing = [name for name in SAMPLES_COLUMNS if name not in table.column_names]
-    if missing:
+    if table is None:
         findings.add("SIDE006", f"columns {', '.join(SAMPLES_COLUMNS)}", f"no {missing[0]}")
         return None
-    return {name: table.column(name).to_pylist() for name in columns}
+    return Samples({name: table.column(name).to_pylist() for name in columns}, _totals(table))
+
+
+def _totals(table: Any) -> dict[str, int]:
+    """Of an Arrow table, without making Python values of its cells."""
+    import pyarrow.compute as pc
+
+    def total(column: Any) -> int:
+        return int(pc.sum(column).as_py() or 0)
+
+    return {
+        "images": total(pc.list_value_length(table.column("matched"))),
+        "sentences": total(table.column("sentences")),
+        "image_bytes": total(pc.list_flatten(table.column("image_bytes"))),
+        "images_reencoded": total(pc.list_flatten(table.column("reencoded"))),
+    }
 
 
 def rows_fit_members(
@@ -130,10 +163,14 @@ def rows_fit_members(
     if len(table["key"]) != len(keys):
         findings.add("SIDE008", f"{len(keys)} rows, one a sample", f"{len(table['key'])}")
     pictures = sidecar.layout == "pairs"  # whose rows are about the picture
+    others = IMAGE_EXTENSIONS if pictures else {"json"}
+    some = pictures or sidecar.indexed
+    if not some and _same_places(table, contents):
+        return
     here = [
         (key, member.offset, member.size)
         for (key, extension), member in zip(contents.names, contents.members, strict=True)
-        if not pictures or extension in IMAGE_EXTENSIONS
+        if not some or extension in others
     ]
     there = list(zip(table["key"], table["offset"], table["size"], strict=True))
     if here == there:
@@ -143,6 +180,15 @@ def rows_fit_members(
             if expected != got:
                 path = f"samples[{row}].{name}"
                 findings.add("SIDE008", repr(expected), repr(got), key=member[0], path=path)
+
+
+def _same_places(table: Table, contents: Contents) -> bool:
+    """Whether all rows fit; by columns, which makes no tuple a member."""
+    return (
+        table["key"] == contents.keys
+        and table["offset"] == [member.offset for member in contents.members]
+        and table["size"] == [member.size for member in contents.members]
+    )
 
 
 def check_rejects(sidecar: Sidecar, beside: Beside, findings: Findings) -> None:
@@ -176,7 +222,7 @@ def check_rejects(sidecar: Sidecar, beside: Beside, findings: Findings) -> None:
 
 
 def check_tally(
-    sidecar: Sidecar, table: Table | None, contents: Contents, findings: Findings
+    sidecar: Sidecar, samples: Samples | None, contents: Contents, findings: Findings
 ) -> None:
     """SIDE012: the tally adds up, and is what the shard and its table hold."""
     tally = sidecar.tally
@@ -186,14 +232,8 @@ def check_tally(
     if spans != tally.records + tally.other_splits:
         expected = f"spans of {tally.records + tally.other_splits} records"
         problems.append(("$.source", expected, f"{spans}"))
-    if table is not None and len(table["key"]) == tally.documents:
-        held = {
-            "images": sum(map(len, table["matched"])),
-            "sentences": sum(table["sentences"]),
-            "image_bytes": sum(map(sum, table["image_bytes"])),
-            "images_reencoded": sum(map(sum, table["reencoded"])),
-        }
-        problems += _differences(tally, held)
+    if samples is not None and len(samples.columns["key"]) == tally.documents:
+        problems += _differences(tally, samples.totals)
     for path, expected, got in problems:
         findings.add("SIDE012", expected, got, path=path)
 

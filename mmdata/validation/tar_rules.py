@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from mmdata.shards.reader import split_name
 from mmdata.shards.structure import Damage, Fault, Member, walk
-from mmdata.storage.files import Buffer
+from mmdata.storage.ranges import Slices
 from mmdata.validation.findings import Findings
 from schemas.manifest import Layout
 
@@ -53,7 +53,7 @@ class Contents:
     keys: list[str] = field(default_factory=list)
 
 
-def check_structure(data: Buffer, findings: Findings, layout: Layout | None) -> Contents:
+def check_structure(data: Slices, findings: Findings, layout: Layout | None) -> Contents:
     """Walk the tar, then check the names of its members.
 
     Args:

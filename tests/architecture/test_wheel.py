@@ -34,7 +34,7 @@ def test_every_source_file_is_in_it(wheel: zipfile.ZipFile) -> None:
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
-        if path.suffix in (".py", ".json", ".typed")
+        if path.suffix in (".py", ".json", ".typed", ".css", ".js")
     }
     inside = {name for name in wheel.namelist() if name.partition("/")[0] in PACKAGES}
     assert inside == sources
@@ -47,7 +47,7 @@ def test_metadata_says_what_the_project_promises(wheel: zipfile.ZipFile) -> None
     assert metadata["Name"] == "mmdata"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    extras = {"all", "clip", "dev", "download", "gs", "hf", "s3", "train"}
+    extras = {"all", "clip", "dev", "download", "forecast", "gs", "hf", "s3", "train"}
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     base = {
         requirement.partition(">")[0]

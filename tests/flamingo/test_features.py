@@ -14,7 +14,6 @@ from safetensors import safe_open
 
 from flamingo.data.decode import decode_image, to_input
 from flamingo.data.features import FeatureStore
-from flamingo.data.records import image_bytes, read_record
 from flamingo.features import ShardEncoder
 from flamingo.model.vision import encode_images, load_tower
 from flamingo.train.config import Train
@@ -24,6 +23,7 @@ from flamingo.train.telemetry import read_log
 from mmdata.errors import BadInputError, UserError
 from mmdata.shards.features import features_path
 from mmdata.shards.reader import ShardReader
+from mmdata.usage.records import image_bytes, read_record
 from pipelines.config import Features
 from pipelines.features import FeaturesReport, write_features
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from flamingo.data.tokens import MediaTokenizer
 from flamingo.generate import generate, prompt_ids
-from flamingo.model.tokenizer import load_tokenizer
 from flamingo.train.config import Generate, Train
 from flamingo.train.run import train
 from mmdata.errors import UserError
+from mmdata.usage.tokenizer import load_tokenizer
+from mmdata.usage.tokens import MediaTokenizer
 from tests.flamingo.conftest import World
 
 

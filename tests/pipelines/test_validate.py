@@ -8,6 +8,8 @@ import gzip
 import io
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,8 +20,10 @@ from rich.console import Console
 from mmdata.errors import UserError
 from mmdata.validation.render import render
 from mmdata.validation.report import ValidationReport
+from mmdata.validation.rules import RULES
 from pipelines.config import Level, Validate
 from pipelines.validate import validate
+from tests.corpus import environment
 from tests.shard_factory import (
     Dataset,
     flip,
@@ -428,3 +432,77 @@ class TestReport:
         here = check(tmp_path)
         spec = Validate(shards=(str(tmp_path),), workers=2)
         assert validate(spec) == here
+
+
+class TestChoices:
+    """What counts, what fails the run, and how far one looks."""
+
+    @pytest.fixture
+    def damaged(self, tmp_path: Path) -> Path:
+        """A conversion without a manifest (a warning) and with a bad sidecar (an error)."""
+        dataset = make_dataset(tmp_path)
+        (tmp_path / "manifest.json").unlink()
+        dataset.path(1, ".json").unlink()
+        return tmp_path
+
+    def test_rules_that_do_not_count_do_not_fail_the_run(self, damaged: Path) -> None:
+        assert codes(check(damaged)) == ["SIDE001", "MAN007"]
+        assert codes(check(damaged, select=("MAN",))) == ["MAN007"]
+        ignored = check(damaged, ignore=("SIDE",))
+        assert (codes(ignored), ignored.exit_code) == (["MAN007"], 0)
+
+    def test_warnings_fail_the_run_that_asks_for_it(self, damaged: Path) -> None:
+        assert check(damaged, ignore=("SIDE",), fail_on="warning").exit_code == 1
+
+    def test_without_shards_only_the_rules_can_be_asked_for(self) -> None:
+        assert Validate(rules=True).shards == ()
+        with pytest.raises(UserError, match="no shards given"):
+            Validate()
+
+    def test_a_forecast_looks_at_structure_unless_told(self, tmp_path: Path) -> None:
+        assert Validate(shards=("a",)).depth == "full"
+        assert Validate(shards=("a",), forecast=True).depth == "structure"
+        assert Validate(shards=("a",), forecast=True, level="content").depth == "content"
+
+    def test_two_datasets_that_share_documents(self, tmp_path: Path) -> None:
+        make_dataset(tmp_path / "train", shards=3)
+        make_dataset(tmp_path / "test", shards=1)
+        report = check(tmp_path / "train", level="structure", against=(str(tmp_path / "test"),))
+        assert [(c.code, c.findings, c.shards) for c in report.counts] == [
+            ("LEAK001", 3, 1),
+            ("LEAK002", 9, 1),
+        ]
+        assert report.across is not None
+        assert (report.across.documents, report.exit_code) == (9, 1)
+        assert check(tmp_path / "train", across=True).findings == []
+
+
+class TestCommandLine:
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "mmdata.cli", "validate", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment())
+
+    def test_rules_are_listed(self) -> None:
+        done = self.run("--rules")
+        assert done.returncode == 0
+        assert [rule.code for rule in RULES if rule.code not in done.stdout] == []
+
+    def test_each_format(self, tmp_path: Path) -> None:
+        dataset = make_dataset(tmp_path)
+        dataset.path(1, ".json").unlink()
+        for form, begins in (
+            ("json", "{\n"),
+            ("jsonl", '{"type":"finding"'),
+            ("github", "::error "),
+        ):
+            done = self.run(str(tmp_path), "--format", form, "--workers", "0")
+            assert done.returncode == 1
+            assert done.stdout.startswith(begins)
+
+    def test_a_forecast_is_printed_behind_the_findings(self, tmp_path: Path) -> None:
+        make_dataset(tmp_path)
+        done = self.run(str(tmp_path), "--forecast", "--peer", "openflamingo", "--workers", "0")
+        assert done.returncode == 0, done.stderr
+        clean, forecast = done.stdout.index(": clean"), done.stdout.index("Forecast, threshold")
+        assert clean < forecast < done.stdout.index("OpenFlamingo's loader")
+        assert "dropped: images-too-few-bytes" in done.stdout

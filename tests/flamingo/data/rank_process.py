@@ -16,8 +16,8 @@ from flamingo.data.batch import Batch
 from flamingo.data.config import StreamConfig
 from flamingo.data.order import Position
 from flamingo.data.stream import Stream
-from flamingo.data.tokens import MediaTokenizer
-from flamingo.model.tokenizer import add_media_tokens
+from mmdata.usage.tokenizer import add_media_tokens
+from mmdata.usage.tokens import MediaTokenizer
 
 
 def read_part(told: dict[str, Any]) -> None:

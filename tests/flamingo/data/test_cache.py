@@ -13,9 +13,9 @@ import pytest
 from flamingo.data.cache import ShardCache
 from flamingo.data.catalogue import Shard, find_shards
 from flamingo.data.stream import Stream
-from flamingo.data.tokens import MediaTokenizer
 from mmdata.errors import BadInputError, StorageError, UserError
 from mmdata.storage import urls
+from mmdata.usage.tokens import MediaTokenizer
 from tests.object_store import ObjectStore
 from tests.shard_factory import Dataset, make_pairs, sha256
 

@@ -9,7 +9,7 @@ import pytest
 
 from flamingo.data.catalogue import find_shards
 from flamingo.data.stream import Stream
-from flamingo.data.tokens import MediaTokenizer
+from mmdata.usage.tokens import MediaTokenizer
 from pipelines.convert_laion import convert_laion
 from pipelines.laion_options import ConvertLaion
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flamingo.data.chunks import Pair, cut_document
 from flamingo.data.order import Position
 from flamingo.data.stream import Stream
-from flamingo.data.tokens import MediaTokenizer, interleaved_tokens
+from mmdata.usage.chunks import Pair, cut_document
+from mmdata.usage.tokens import MediaTokenizer, interleaved_tokens
 
 from .conftest import colour_of, config_of, make_page, write_pages
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from flamingo.data.stream import Stream
-from flamingo.data.tokens import MediaTokenizer
 from mmdata.errors import BadInputError
+from mmdata.usage.tokens import MediaTokenizer
 from tests.shard_factory import Dataset
 
 from .conftest import config_of, make_page, write_pages

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from flamingo.data.catalogue import find_shards
-from flamingo.data.records import UnusableError
 from flamingo.data.shelf import Shelf
 from mmdata.errors import BadInputError
+from mmdata.usage.records import UnusableError
 from tests.shard_factory import Dataset, make_tar
 
 

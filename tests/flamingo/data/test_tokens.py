@@ -9,18 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flamingo.data.tokens import (
-    IGNORED,
-    MediaTokenizer,
-    caption_labels,
-    caption_tokens,
-    interleaved_labels,
-    interleaved_tokens,
-    num_targets,
-    pad,
-)
+from flamingo.data.tokens import caption_labels, interleaved_labels, num_targets, pad
+from flamingo.model.outputs import IGNORED
 from mmdata.errors import UserError
 from mmdata.selection import Candidates, SelectionPolicy, judge_cut, select
+from mmdata.usage.tokens import MediaTokenizer, caption_tokens, interleaved_tokens
 
 from .conftest import PARITY
 

@@ -7,7 +7,7 @@ import open_clip
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from flamingo.model.tokenizer import load_tokenizer
+from mmdata.usage.tokenizer import load_tokenizer
 from tests.flamingo.model.parity_case import ASSETS, make_tower
 
 TOKENIZER = str(ASSETS / "models" / "tokenizer")

@@ -88,7 +88,8 @@ def test_validation_streams_take_options_too() -> None:
 def test_a_file_says_the_same(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(
-        "seed: 3\nstreams:\n  web: {shards: [a, b], batch-size: 16, random_flip: true}\n  pairs: c\n",
+        "seed: 3\nstreams:\n  web: {shards: [a, b], batch-size: 16, random_flip: true}\n"
+        "  pairs: c\n",
         encoding="utf-8",
     )
     found = _read_config(str(path), Train)
@@ -98,7 +99,11 @@ def test_a_file_says_the_same(tmp_path: Path) -> None:
         "stream_opt": ("web.batch_size=16", "web.random_flip=true"),
     }
     web, pairs = training_streams(options(**found))
-    assert (web.config.batch_size, web.config.random_flip, pairs.config.shards) == (16, True, ("c",))
+    assert (web.config.batch_size, web.config.random_flip, pairs.config.shards) == (
+        16,
+        True,
+        ("c",),
+    )
 
 
 @pytest.mark.parametrize("streams", [["a"], {"web": {"batch_size": 2}}, {"web": 3}])

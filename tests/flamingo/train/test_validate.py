@@ -10,11 +10,11 @@ import torch
 
 from flamingo.data.config import StreamConfig
 from flamingo.data.stream import Stream
-from flamingo.data.tokens import MediaTokenizer
-from flamingo.model.tokenizer import load_tokenizer
 from flamingo.train.config import Train
 from flamingo.train.run import train
 from flamingo.train.validate import Evaluation, Validation, evaluate
+from mmdata.usage.tokenizer import load_tokenizer
+from mmdata.usage.tokens import MediaTokenizer
 from tests.flamingo.conftest import World
 
 Options = Callable[..., Train]
@@ -32,7 +32,7 @@ class OneANat:
 
 
 def part(world: World, ranks: int, rank: int, batch_size: int) -> Evaluation:
-    from flamingo.model.tokenizer import add_media_tokens
+    from mmdata.usage.tokenizer import add_media_tokens
 
     tokenizer = load_tokenizer(str(world.lm), local_files_only=True, trust_remote_code=False)
     add_media_tokens(tokenizer)

@@ -75,6 +75,24 @@ def test_the_report_keeps_the_first_of_each_rule_over_all_shards() -> None:
     assert report.counts[0].findings == 100
 
 
+def test_what_fails_the_run_is_asked_for() -> None:
+    for fail_on, exit_code in (("error", 0), ("warning", 1)):
+        builder = ReportBuilder(9, None, fail_on)  # type: ignore[arg-type]
+        findings = findings_of("1.tar", "KEY005")
+        builder.add(0, findings.counts, findings.kept)
+        report = builder.build("full", shards=1, samples=1, images=2, num_bytes=3)
+        assert (report.warnings, report.exit_code) == (1, exit_code)
+
+
+def test_rules_that_do_not_count_leave_no_trace() -> None:
+    builder = ReportBuilder(9, {"SIM001"})
+    findings = findings_of("1.tar", "SIM001", "SIM002")
+    builder.add(0, findings.counts, findings.kept)
+    report = builder.build("full", shards=1, samples=1, images=2, num_bytes=3)
+    assert [count.code for count in report.counts] == ["SIM001"]
+    assert [finding.code for finding in report.findings] == ["SIM001"]
+
+
 def test_warnings_alone_exit_0() -> None:
     assert report_of(findings_of("1.tar", "KEY005")).exit_code == 0
     assert report_of().exit_code == 0

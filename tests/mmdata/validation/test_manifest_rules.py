@@ -14,6 +14,10 @@ from mmdata.validation.shard import ShardTask, check_shard
 from schemas.manifest import Tally
 from tests.shard_factory import Dataset, make_dataset, write_json
 
+FINGERPRINT = Dataset(Path(), []).fingerprint
+#: The same with `{"max_side": 336}` for options.
+MAX_SIDE_336 = "edfb5e12c7a488299c2e620cdeac3a60e61f6fc395f7d7fcfcd0cbb4394f98b8"
+
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
@@ -59,7 +63,20 @@ def test_a_sound_folder_has_no_findings(dataset: Dataset) -> None:
                 "MAN008",
                 "$.shards[000000000.tar].fingerprint",
                 f"'{'e' * 64}', as in the manifest",
-                f"'{'f' * 64}' in the sidecar",
+                f"'{FINGERPRINT}' in the sidecar",
+            ),
+        ),
+        (
+            lambda m: m["options"].update(max_side=336),
+            ("MAN010", "$.fingerprint", MAX_SIDE_336, FINGERPRINT),
+        ),
+        (
+            lambda m: m["shards"][1].update(sidecar="000000007.json"),
+            (
+                "MAN004",
+                "$.shards[000000001.tar].sidecar",
+                "'000000001.json', as in the shard",
+                "'000000007.json'",
             ),
         ),
         (

@@ -1,16 +1,14 @@
 """The tokenizer with our tokens: `<|endofchunk|>`, `<image>`, and `<PAD>` where it has no padding.
 
 They are added in this order, which is OpenFlamingo's, so their ids are those of its checkpoints.
+transformers is loaded where it is used: seconds, and torch with it where that is installed.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-from tokenizers import AddedToken
-from transformers import AutoTokenizer
-
-from flamingo.model.media_tokens import EOC_TOKEN, MEDIA_TOKEN
 from mmdata.errors import UserError
+from mmdata.usage.tokens import EOC_TOKEN, MEDIA_TOKEN
 
 PAD_TOKEN = "<PAD>"
 
@@ -31,7 +29,13 @@ def load_tokenizer(
     trust_remote_code: bool = False,
     cache_dir: str | None = None,
 ) -> Any:
-    """A transformers tokenizer with the media tokens in it."""
+    """A transformers tokenizer with the media tokens in it.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    from transformers import AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             path,
@@ -47,6 +51,8 @@ def load_tokenizer(
 
 def add_media_tokens(tokenizer: Any) -> TokenIds:
     """Adds what is missing, in place; does nothing the second time."""
+    from tokenizers import AddedToken
+
     missing = [
         AddedToken(text, special=True, normalized=False)
         for text in (EOC_TOKEN, MEDIA_TOKEN)
@@ -59,13 +65,14 @@ def add_media_tokens(tokenizer: Any) -> TokenIds:
 
 
 def token_ids(tokenizer: Any) -> TokenIds:
+    """Ids of the tokens in a tokenizer that has them."""
     eoc, media = tokenizer.convert_tokens_to_ids([EOC_TOKEN, MEDIA_TOKEN])
     return TokenIds(eoc=eoc, media=media, pad=tokenizer.pad_token_id)
 
 
 def num_rows(tokenizer: Any) -> int:
     """Rows of an embedding matrix for this tokenizer (its ids may have gaps)."""
-    return max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
+    return int(max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1))
 
 
 def _first_line(error: Exception) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmdata.errors import UserError
-from mmdata.show import show
+from mmdata.show.text import show
 from tests.shard_factory import (
     encode,
     foreign,

@@ -1,6 +1,6 @@
 """Our tokens in a tokenizer: ids, order, and no second time."""
 
-from flamingo.model.tokenizer import add_media_tokens, num_rows
+from mmdata.usage.tokenizer import add_media_tokens, num_rows
 from tests.flamingo.model.tiny_hub import tokenizer
 
 
@@ -35,7 +35,7 @@ def test_they_are_special_to_a_decoder():
 def test_a_saved_tokenizer_has_the_same_ids(tmp_path):
     tok = tokenizer()
     tok.save_pretrained(tmp_path)
-    from flamingo.model.tokenizer import load_tokenizer
+    from mmdata.usage.tokenizer import load_tokenizer
 
     again = load_tokenizer(str(tmp_path), local_files_only=True)
     assert again.get_vocab() == tok.get_vocab()

@@ -14,7 +14,7 @@ Cost: the whole document is tokenised, where truncation tokenises what may be ke
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from flamingo.data.tokens import MediaTokenizer, split_at_tags
+from mmdata.usage.tokens import MediaTokenizer, split_at_tags
 
 #: (image, sentence), as selection gives them.
 Pair = tuple[int, int]

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from flamingo.data.records import RecordRule, UnusableError, image_bytes, read_record
 from mmdata.selection import DocumentReason
-
-from .conftest import make_page, make_picture
+from mmdata.usage.records import RecordRule, UnusableError, image_bytes, read_record
+from tests.flamingo.data.conftest import make_page, make_picture
 
 
 def members(**parts: bytes) -> dict[str, memoryview]:

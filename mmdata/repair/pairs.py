@@ -1,0 +1,177 @@
+"""A picture with its text put right: the pair is written anew from what of it can be read.
+
+A text that is missing or no UTF-8 is restored from the `caption` of the JSON beside it; a picture
+has no second copy, so its pair drops with it.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import pybase64
+
+from mmdata.assemble import AssemblyPolicy, Draft, Outcome, Picture
+from mmdata.images import ImageRejected, prepare_image
+from mmdata.pairs import finish_pair
+from mmdata.repair.salvage import Row
+from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
+from mmdata.sources.strict_json import decode_object
+from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, TEXT_EXTENSION
+from schemas.reasons import DocumentDrop, ImageDrop, ImageNote, RepairNote
+
+_PLACEHOLDER = 1.0
+_COSINE_BOUND = 1.0 + 1e-4
+Notes = list[tuple[int | None, str, str]]
+
+
+@dataclass(slots=True)
+class MendedPair:
+    """What becomes of a pair.
+
+    Attributes:
+        outcome: with its row of the samples table, or why it drops.
+        members: (extension, data) as they are written.
+    """
+
+    outcome: Outcome
+    members: list[tuple[str, list[bytes]]] = field(default_factory=list)
+
+
+def mend_pair(
+    members: dict[str, bytes], key: str, policy: AssemblyPolicy, row: Row | None = None
+) -> MendedPair:
+    """What becomes of a sample of layout `pairs`.
+
+    Args:
+        members: their data by extension.
+        key: that the sample gets.
+        policy: of its picture.
+        row: of the samples table, where there is one.
+    """
+    notes: Notes = []
+    extension = next((kind for kind in members if kind in IMAGE_EXTENSIONS), None)
+    listed = SourceImage("" if extension is None else f"{key}.{extension}", {})
+    for kind in members:
+        if kind not in (extension, TEXT_EXTENSION, "json"):
+            notes.append((None, RepairNote.MEMBER_LOST.value, f"a pair has no {kind!r}"))
+    try:
+        if extension is None:
+            got = f"only {', '.join(sorted(members))}"
+            raise RecordDropped(DocumentDrop.NO_IMAGES_LISTED, f"expected a picture, got {got}")
+        metadata = _metadata(members.get("json"), notes)
+        caption = _caption(members.get(TEXT_EXTENSION), metadata, notes)
+    except RecordDropped as dropped:
+        outcome = Outcome(drop=(dropped.reason, dropped.detail))
+        if extension is not None:
+            outcome.dropped_images[0] = (ImageDrop.DOCUMENT_DROPPED, "")
+        return MendedPair(outcome)
+    listed.fields["raw_url"] = msgspec.Raw(msgspec.json.encode(_text(metadata, "url") or ""))
+    known = _similarity(metadata)
+    source = _text(metadata, "similarity_source") or ("laion" if known is not None else "")
+    document = SourceDocument(
+        text_list=[caption],
+        images=[listed],
+        similarity=np.array([[_PLACEHOLDER if known is None else known]], dtype=np.float64),
+        similarity_source=source or "placeholder",
+        alignment="given",
+        extras=metadata,
+        matched=[0],
+    )
+    draft = Draft(document, policy, [], Outcome(notes=notes))
+    try:
+        _check_hash(members[extension], metadata, row)
+        draft.pictures.append(_picture(members[extension], draft.outcome, policy))
+    except ImageRejected as rejected:
+        draft.outcome.dropped_images[0] = (rejected.reason, f"{listed.name}: {rejected.detail}")
+    pair = finish_pair(draft, key)
+    return MendedPair(pair.outcome, _with_original_size(pair.members, metadata))
+
+
+def _metadata(raw: bytes | None, notes: Notes) -> dict[str, msgspec.Raw]:
+    """The JSON of a pair; one that cannot be read is lost, and the pair goes on without."""
+    if raw is None:
+        return {}
+    try:
+        return decode_object(raw)
+    except RecordDropped as dropped:
+        detail = f"its JSON is lost: {dropped.reason}: {dropped.detail}"
+        notes.append((None, RepairNote.MEMBER_LOST.value, detail))
+        return {}
+
+
+def _text(metadata: dict[str, msgspec.Raw], name: str) -> str | None:
+    try:
+        return msgspec.json.decode(metadata[name], type=str)
+    except (KeyError, msgspec.DecodeError):
+        return None
+
+
+def _caption(raw: bytes | None, metadata: dict[str, msgspec.Raw], notes: Notes) -> str:
+    """The text of a pair.
+
+    Raises:
+        RecordDropped: there is none that can be read.
+    """
+    problem = RecordDropped(DocumentDrop.NO_TEXT, "expected a text, got none")
+    if raw is not None:
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            got = f"byte 0x{raw[error.start]:02x} at {error.start}"
+            problem = RecordDropped(DocumentDrop.NOT_UTF8, f"its text: expected UTF-8, got {got}")
+        else:
+            if text.strip():
+                return text
+    caption = _text(metadata, "caption")
+    if caption is None or not caption.strip():
+        raise problem
+    notes.append((None, RepairNote.CAPTION_RESTORED.value, f"{problem.detail}; from the JSON"))
+    return caption
+
+
+def _similarity(metadata: dict[str, msgspec.Raw]) -> float | None:
+    try:
+        value = msgspec.json.decode(metadata["similarity"], type=float)
+    except (KeyError, msgspec.DecodeError):
+        return None
+    return value if abs(value) <= _COSINE_BOUND else None
+
+
+def _check_hash(data: bytes, metadata: dict[str, msgspec.Raw], row: Row | None) -> None:
+    """Refuse a picture of ours that is not what was written; others' sha256 is of the download."""
+    known = [] if row is None else list(row["image_sha256"])
+    if "format_version" in metadata:
+        known.append(_text(metadata, "sha256"))
+    if known and hashlib.sha256(data).hexdigest() not in known:
+        detail = f"its bytes are not those that it was written with (sha256 {known[0]})"
+        raise ImageRejected(ImageDrop.HASH_MISMATCH, detail)
+
+
+def _picture(data: bytes, outcome: Outcome, policy: AssemblyPolicy) -> Picture:
+    prepared = prepare_image(data, policy.images)
+    outcome.notes += [(0, n.value, "") for n in prepared.notes if n != ImageNote.REENCODED]
+    return Picture(
+        0,
+        pybase64.b64encode(prepared.data),
+        len(prepared.data),
+        prepared.width,
+        prepared.height,
+        prepared.format,
+        hashlib.sha256(prepared.data).hexdigest(),
+        prepared.reencoded,
+    )
+
+
+def _with_original_size(
+    members: list[tuple[str, list[bytes]]], metadata: dict[str, msgspec.Raw]
+) -> list[tuple[str, list[bytes]]]:
+    """The original's size is what the source's JSON says: nothing here knows better."""
+    names = ("original_width", "original_height")
+    known = {name: metadata[name] for name in names if name in metadata}
+    if not members or not known:
+        return members
+    *others, (extension, parts) = members
+    fields: dict[str, Any] = msgspec.json.decode(b"".join(parts), type=dict[str, msgspec.Raw])
+    return [*others, (extension, [msgspec.json.encode(fields | known)])]

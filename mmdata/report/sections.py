@@ -1,0 +1,147 @@
+"""What sections of the page are made of, and the first of them: notices and figures."""
+
+from collections.abc import Sequence
+
+from mmdata.report import numbers
+from mmdata.report.contents import Contents
+from mmdata.report.markup import Child, Markup, element, shortened
+from mmdata.report.summary import Summary
+
+_MAX_FINDINGS = 10  # shown of each rule
+_MAX_INPUTS = 20
+_MAX_FOLDERS = 10
+_MAX_CHARS = 200
+
+
+def section(identity: str, title: str, *children: Child) -> Markup:
+    """A section with its heading."""
+    heading = element("h2", title, id=f"{identity}-title")
+    return element("section", heading, *children, id=identity, aria_labelledby=f"{identity}-title")
+
+
+def notices(contents: Contents) -> Markup | None:
+    """What has to be known before any figure is believed."""
+    summary, found = contents.summary, []
+    if summary.num_problems:
+        named = [element("li", f"{path}: {why}") for path, why in summary.problems]
+        more = summary.num_problems - len(named)
+        if more > 0:
+            named.append(element("li", f"and {numbers.plural(more, 'more')}"))
+        shards = numbers.plural(contents.num_shards, "shard")
+        lead = f"Not in the figures: {summary.num_problems:,} of {shards}."
+        found += [element("p", lead), element("ul", named)]
+    if summary.shards and not knows_input(summary):
+        text = (
+            "What came in and was dropped before the shards is not shown: not every shard has a "
+            "sidecar and a samples table that agree."
+        )
+        found.append(element("p", text))
+    if not found:
+        return None
+    return element("div", *found, class_="notice", role="note")
+
+
+def overview(contents: Contents) -> Markup:
+    """The figures that one wants first."""
+    summary, use = contents.summary, contents.summary.training
+    similarity = summary.distributions["similarity"]
+    errors, warnings = severities(contents)
+    tiles = [
+        _tile("shards", numbers.count(summary.shards), _read(contents)),
+        _tile("documents", numbers.count(summary.documents), _of_records(summary)),
+        _tile("images", numbers.count(summary.images), _formats(summary)),
+        _tile("sentences", numbers.count(summary.sentences), numbers.num_bytes(summary.text_bytes)),
+        _tile("image files", numbers.num_bytes(summary.image_bytes), _reencoded(summary)),
+        _tile(
+            "mean similarity",
+            numbers.cosine(similarity.mean) if similarity.size else numbers.DASH,
+            f"median {numbers.cosine(similarity.quantile(0.5))}" if similarity.size else "",
+        ),
+        _tile(
+            "used in training",
+            numbers.share(use.documents, summary.documents),
+            f"{use.documents:,} documents, {use.images:,} images",
+        ),
+    ]
+    if contents.findings is not None:
+        detail = f"level {contents.findings.level}"
+        if errors or warnings:
+            both = f"{errors:,} / {warnings:,}"
+            tiles.append(_tile("errors / warnings", both, detail, "bad" if errors else "warn"))
+        else:
+            tiles.append(_tile("findings", "none", detail, "good"))
+    if contents.tokens is not None:
+        estimate = contents.tokens.estimate(summary.text_bytes)
+        number = numbers.plural(contents.tokens.distribution.size, "document")
+        tiles.append(_tile("text tokens, about", numbers.compact(estimate), f"from {number}"))
+    return section("overview", "Overview", element("dl", tiles, class_="tiles"))
+
+
+def severities(contents: Contents) -> tuple[int, int]:
+    """Errors and warnings of the validator."""
+    counts = contents.findings.counts if contents.findings else []
+    errors = sum(count.findings for count in counts if count.severity == "error")
+    return errors, sum(count.findings for count in counts) - errors
+
+
+def _read(contents: Contents) -> str:
+    summary = contents.summary
+    text = numbers.num_bytes(summary.tar_bytes) if summary.num_sidecars else ""
+    if summary.shards != contents.num_shards:
+        text += f" (of {numbers.plural(contents.num_shards, 'shard')})"
+    return text.strip()
+
+
+def _of_records(summary: Summary) -> str:
+    return f"of {summary.tally.records:,} records" if knows_input(summary) else ""
+
+
+def _formats(summary: Summary) -> str:
+    parts = [
+        f"{name} {numbers.share(size, summary.images)}"
+        for name, size in summary.formats.most_common(3)
+    ]
+    return shortened(", ".join(parts), 40)
+
+
+def _reencoded(summary: Summary) -> str:
+    if not summary.reencoded:
+        return "all unchanged"
+    return f"{numbers.share(summary.reencoded, summary.images)} re-encoded"
+
+
+def _tile(name: str, value: str, detail: str, kind: str = "") -> Markup:
+    return element(
+        "div",
+        element("dt", name),
+        element("dd", value, class_=f"value {kind}".strip()),
+        element("dd", detail, class_="detail"),
+        class_="tile panel",
+    )
+
+
+def knows_input(summary: Summary) -> bool:
+    """Whether the sidecars tell of all shards, and of the same things as the tables."""
+    return (
+        summary.num_sidecars == summary.shards
+        and not summary.num_problems
+        and summary.tally.documents == summary.documents
+        and summary.tally.images == summary.images
+    )
+
+
+def table(caption: str, heads: Sequence[str], rows: Sequence[Markup]) -> Markup:
+    """A table in a box that scrolls sideways by itself; heads with `!` stand over numbers."""
+    cells = [
+        element("th", head.removeprefix("!"), scope="col", class_="num" if head[0] == "!" else None)
+        for head in heads
+    ]
+    inner = element(
+        "table",
+        element("caption", caption, class_="hidden"),
+        element("thead", element("tr", cells)),
+        element("tbody", rows),
+    )
+    return element(
+        "div", inner, class_="scroll", tabindex=0, role="region", aria_label=shortened(caption, 80)
+    )

@@ -1,0 +1,1 @@
+"""Samples for the eye: as plain text, in a terminal with pictures, as JSON."""

@@ -1,0 +1,191 @@
+"""`index`: shards of others get what stands beside ours, and the tars stay as they are.
+
+Run: pytest tests/pipelines/test_index.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from flamingo.data.catalogue import find_shards, resolve_rule
+from mmdata.errors import UserError
+from mmdata.shards.reader import ShardReader
+from pipelines.config import Validate
+from pipelines.index import IndexResult, index
+from pipelines.repair_options import Index
+from pipelines.validate import validate
+from tests.shard_factory import (
+    encode,
+    flip,
+    foreign,
+    make_dataset,
+    make_document,
+    make_image,
+    make_pairs,
+    make_tar,
+    sha256,
+)
+
+
+def run(folder: Path, **options: Any) -> IndexResult:
+    return index(Index(**({"shards": (str(folder),), "workers": 0} | options)))
+
+
+def openflamingos(folder: Path, shards: int = 2) -> Path:
+    """Shards as OpenFlamingo's script writes them, with headers of webdataset's writer."""
+    folder.mkdir(parents=True)
+    for shard in range(shards):
+        documents = [make_document(10 * shard + number) for number in range(3)]
+        members = [(f"{shard}x{n}.json", encode(foreign(d))) for n, d in enumerate(documents)]
+        (folder / f"{shard:09d}.tar").write_bytes(make_tar(members))
+    return folder
+
+
+def tars(folder: Path) -> dict[str, str]:
+    return {path.name: sha256(path.read_bytes()) for path in folder.glob("*.tar")}
+
+
+class TestOpenFlamingos:
+    def test_everything_is_beside_them_and_validates(self, tmp_path: Path) -> None:
+        folder = openflamingos(tmp_path / "in")
+        before = tars(folder)
+        result = run(folder)
+        assert (result.exit_code, result.shards, result.tally.images) == (0, 2, 12)
+        assert tars(folder) == before
+        assert {path.name for path in folder.iterdir()} == {
+            *before,
+            *(f"{n:09d}{e}" for n in (0, 1) for e in (".json", ".rejects.jsonl")),
+            *(f"{n:09d}.samples.parquet" for n in (0, 1)),
+            "manifest.json",
+            "sizes.json",
+        }
+        report = validate(Validate(shards=(str(folder),), workers=0))
+        assert report.findings == []
+        sizes = json.loads((folder / "sizes.json").read_text())
+        assert sizes == {"000000000.tar": 3, "000000001.tar": 3}
+
+    def test_rows_say_what_is_in_the_documents(self, tmp_path: Path) -> None:
+        folder = openflamingos(tmp_path / "in", shards=1)
+        run(folder)
+        (row, *_) = pq.read_table(folder / "000000000.samples.parquet").to_pylist()
+        document = make_document(0)
+        raw = encode(foreign(document))
+        images = document["image_info"]
+        assert (row["key"], row["sha256"], row["source_member"]) == ("0x0", sha256(raw), "0x0.json")
+        assert row["matched"] == [image["matched_text_index"] for image in images]
+        assert row["similarity"] == [image["matched_sim"] for image in images]
+        assert row["image_sha256"] == [image["sha256"] for image in images]
+        assert (row["width"], row["height"], row["format"]) == ([24, 24], [16, 16], ["jpeg"] * 2)
+        tar = (folder / "000000000.tar").read_bytes()
+        assert tar[row["offset"] : row["offset"] + row["size"]] == raw
+
+    def test_reader_and_trainer_take_them(self, tmp_path: Path) -> None:
+        folder = openflamingos(tmp_path / "in")
+        run(folder)
+        with ShardReader(folder / "000000001.tar") as reader:
+            assert reader.keys == ["1x0", "1x1", "1x2"]
+            assert json.loads(bytes(reader.read("1x1").members["json"]))["text_list"]
+        catalogue = find_shards("a", [str(folder)])
+        assert catalogue.num_samples == 6
+        assert resolve_rule("a", catalogue) == "interleaved"
+
+    def test_a_change_of_the_tar_shows_from_then_on(self, tmp_path: Path) -> None:
+        folder = openflamingos(tmp_path / "in")
+        run(folder)
+        flip(folder / "000000001.tar", 700)
+        report = validate(Validate(shards=(str(folder),), workers=0))
+        assert {"SIDE005", "SIDE009"} <= {count.code for count in report.counts}
+
+    def test_what_cannot_be_read_is_in_the_table_and_counted(self, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        members = [("a.json", b"{"), ("b.json", encode(foreign(make_document(1))))]
+        (tmp_path / "in" / "0.tar").write_bytes(make_tar(members))
+        result = run(tmp_path / "in")
+        assert (result.exit_code, result.tally.notes) == (0, {"unreadable": 1})
+        with ShardReader(tmp_path / "in" / "0.tar") as reader:
+            assert reader.keys == ["a", "b"]
+
+
+class TestPairs:
+    def test_everything_is_beside_them_and_validates(self, tmp_path: Path) -> None:
+        make_pairs(tmp_path)
+        (tmp_path / "00000_stats.json").write_text("{}")
+        assert run(tmp_path).exit_code == 0
+        assert validate(Validate(shards=(str(tmp_path),), workers=0)).findings == []
+        rows = pq.read_table(tmp_path / "00000.samples.parquet").to_pylist()
+        assert [row["sha256"] for row in rows] == [sha256(make_image(n)) for n in range(3)]
+        assert rows[0]["text_sha256"] == sha256(b"caption 0\n")
+        catalogue = find_shards("a", [str(tmp_path)])
+        assert resolve_rule("a", catalogue) == "caption"
+
+    def test_a_sample_without_a_picture_fails_its_shard_alone(self, tmp_path: Path) -> None:
+        make_pairs(tmp_path)
+        (tmp_path / "00001.tar").write_bytes(make_tar([("x.txt", b"A")]))
+        result = run(tmp_path)
+        assert (result.exit_code, result.shards) == (1, 1)
+        assert "x: expected a picture, got only txt" in result.failures[0][1]
+        assert not (tmp_path / "manifest.json").exists()
+        (tmp_path / "00001.tar").unlink()
+        again = run(tmp_path)
+        assert (again.exit_code, again.kept) == (0, 1)
+
+
+class TestRun:
+    def test_again_it_does_nothing(self, tmp_path: Path) -> None:
+        folder = openflamingos(tmp_path / "in")
+        run(folder)
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert run(folder).kept == 2
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        assert run(folder, overwrite=True).kept == 0
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+    def test_what_changed_loses_energons_index(self, tmp_path: Path) -> None:
+        folder = openflamingos(tmp_path / "in")
+        run(folder, energon=True)
+        (folder / "000000001.tar").write_bytes(make_tar([("a.json", b"{}")]))
+        run(folder)
+        assert (folder / "000000000.tar.idx").exists()
+        assert not (folder / "000000001.tar.idx").exists()
+        assert not (folder / ".nv-meta" / ".info.json").exists()
+
+    def test_damage_is_named(self, tmp_path: Path) -> None:
+        folder = openflamingos(tmp_path / "in")
+        flip(folder / "000000000.tar", 100)
+        result = run(folder)
+        assert result.exit_code == 1
+        assert "mmdata repair saves what can be saved" in result.failures[0][1]
+
+    def test_both_layouts_in_one_folder(self, tmp_path: Path) -> None:
+        folder = openflamingos(tmp_path / "in")
+        make_pairs(folder)
+        with pytest.raises(UserError, match="holds documents and pairs"):
+            run(folder)
+
+    def test_a_part_of_a_folder_is_refused(self, tmp_path: Path) -> None:
+        folder = openflamingos(tmp_path / "in")
+        with pytest.raises(UserError, match="1 of its tars are not named"):
+            run(folder / "000000000.tar")
+
+    def test_ours_get_energons_index_and_nothing_else(self, tmp_path: Path) -> None:
+        make_dataset(tmp_path)
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        with pytest.raises(UserError, match="holds shards of ours"):
+            run(tmp_path)
+        assert run(tmp_path, energon=True).exit_code == 0
+        after = {path.name for path in tmp_path.iterdir()}
+        assert after - set(before) == {"000000000.tar.idx", "000000001.tar.idx", ".nv-meta"}
+        assert {name: (tmp_path / name).read_bytes() for name in before} == before
+        assert validate(Validate(shards=(str(tmp_path),), workers=0)).findings == []
+
+    @pytest.mark.ray
+    @pytest.mark.slow
+    def test_workers_write_the_same(self, tmp_path: Path) -> None:
+        run(openflamingos(tmp_path / "here"), energon=True)
+        run(openflamingos(tmp_path / "there"), energon=True, workers=2)
+        for path in (tmp_path / "here").iterdir():
+            if path.is_file():
+                assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes()
