@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import convert, fetch, memory, order, plan, resize, validate, workers
+from benchmarks import convert, fetch, loader, memory, order, plan, resize, validate, workers
 from benchmarks.gates import Gate, load_average, print_gates
 
 PARTS: dict[str, Callable[[Path], list[Gate]]] = {
@@ -25,6 +25,7 @@ PARTS: dict[str, Callable[[Path], list[Gate]]] = {
     "memory": memory.bench,
     "fetch": lambda folder: fetch.bench(),
     "order": order.bench,
+    "loader": loader.bench,
 }
 
 

@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from flamingo.data.decode import decode_image, normalise
+from flamingo.data.decode import decode_image, to_input
 from flamingo.model.factory import create_model_and_transforms
 from flamingo.train.checkpoint import find_checkpoint, read_state
 from flamingo.train.config import Generate
@@ -51,7 +51,7 @@ def generate(options: Generate) -> str:
     output = model.generate(
         input_ids=torch.tensor([ids], device=device),
         attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=device),
-        images=normalise(images.to(device), pixels.mean, pixels.std) if len(images) else None,
+        images=to_input(images.to(device), pixels.mean, pixels.std) if len(images) else None,
         images_per_sample=[len(images)],
         max_new_tokens=options.max_new_tokens,
         num_beams=options.num_beams,

@@ -24,7 +24,7 @@ from mmdata.errors import (
     MMDataError,
     UserError,
 )
-from pipelines.config import Align, ConvertCustom, ConvertMmc4, Show, Status, Validate
+from pipelines.config import Align, ConvertCustom, ConvertMmc4, Features, Show, Status, Validate
 from pipelines.laion_options import ConvertLaion, FetchImages
 from pipelines.repair_options import Index, Repair
 from pipelines.report_options import Report
@@ -128,6 +128,16 @@ def _run_report(options: Report) -> int:
     return result.exit_code
 
 
+def _run_features(options: Features) -> int:
+    _need("train", "features")
+    from flamingo.features import ShardEncoder
+    from pipelines.features import write_features
+
+    report = write_features(options, ShardEncoder)
+    sys.stdout.write(report.text())
+    return report.exit_code
+
+
 def _run_status(options: Status) -> int:
     from pipelines.report import print_status
     from pipelines.status import status
@@ -203,6 +213,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "fetch-images": (FetchImages, _run_fetch_images),
     "align": (Align, _run_align),
     "validate": (Validate, _run_validate),
+    "features": (Features, _run_features),
     "repair": (Repair, _run_repair),
     "index": (Index, _run_index),
     "report": (Report, _run_report),

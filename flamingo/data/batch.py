@@ -1,7 +1,11 @@
 """A batch: what a training step takes, and where the stream stands after it.
 
 Images are one ragged stack of the real ones, in the order of their tags; nothing is padded but
-text. Dimensions: B samples, L positions, N images, S pixels.
+text. A row of tokens, a sequence, holds one sample or, packed, several: then `document_index` says
+which position is whose, and attention, positions and images stay inside each.
+
+Dimensions: B sequences, L positions, N images, S pixels, V patch tokens of an image, D their width,
+M `<image>` tags.
 """
 
 from collections import Counter
@@ -12,23 +16,31 @@ import torch
 from torch import Tensor
 
 from flamingo.data.order import Position
+from flamingo.data.packing import pack_layout
 from flamingo.data.prepare import Example
 from flamingo.data.tokens import caption_labels, interleaved_labels, num_targets, pad
+from flamingo.model.outputs import IGNORED
 from mmdata.usage.records import RecordRule
 from mmdata.usage.tokens import MediaTokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples of one stream, on the CPU.
+    """Sequences of one stream, on the CPU.
 
     Attributes:
-        images: (N, 3, S, S) uint8: those of sample 0 in the order of its `<image>` tags, then of
-            sample 1, …
-        images_per_sample: (B,) int64; they add up to N.
+        pixels: (N, 3, S, S) uint8: the images of sequence 0 in the order of its `<image>` tags,
+            then of sequence 1, …; None where features are precomputed.
+        features: (N, V, D) bf16: their patch tokens instead; else None.
+        mirrored: (N,) bool: images to mirror left and right; None: none.
+        image_index: (M,) int64: which of the N images is that of each tag of `input_ids`, row by
+            row.
+        images_per_sample: (B,) int64: images of each sequence; they add up to N.
         input_ids: (B, L) int64, padded on the right to the longest.
         attention_mask: (B, L) int64, 0 where padded.
         labels: (B, L) int64, -100 where nothing is to be learned; the model shifts them.
+        document_index: (B, L) int64: the sample of each position, from 0 in each sequence, -1
+            where padded; None where a sequence is one sample.
         keys: of the samples.
         sources: the shard of each.
         position: of the stream after this batch.
@@ -37,11 +49,15 @@ class Batch:
         num_targets: labels other than -100 after the shift, that is without position 0.
     """
 
-    images: Tensor
+    pixels: Tensor | None
+    features: Tensor | None
+    mirrored: Tensor | None
+    image_index: Tensor
     images_per_sample: Tensor
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
+    document_index: Tensor | None
     keys: tuple[str, ...]
     sources: tuple[str, ...]
     position: Position
@@ -50,7 +66,12 @@ class Batch:
 
     def __len__(self) -> int:
         """B."""
-        return len(self.keys)
+        return len(self.input_ids)
+
+    @property
+    def num_images(self) -> int:
+        """N."""
+        return int(self.images_per_sample.sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +90,18 @@ def collate(
     *,
     position: Position,
     drops: Counter[str],
+    per_sequence: Sequence[int] | None = None,
 ) -> Batch:
-    """Put samples together."""
+    """Put samples together.
+
+    Args:
+        samples: in order.
+        tokenizer: that their ids were made with.
+        rule: of the stream; labels depend on it.
+        position: of the stream after them.
+        drops: since the batch before.
+        per_sequence: how many samples are packed into each sequence; None: no packing.
+    """
     input_ids, mask = pad([one.example.plan.input_ids for one in samples], tokenizer.pad_id)
     if rule == "caption":
         labels = caption_labels(input_ids, mask, image_id=tokenizer.image_id)
@@ -81,12 +112,29 @@ def collate(
             image_id=tokenizer.image_id,
             endofchunk_id=tokenizer.endofchunk_id,
         )
+    counts = torch.tensor([len(one.example.media) for one in samples])
+    document_index = None
+    if per_sequence is not None:
+        labels[:, 0] = IGNORED  # in a sequence it would be the target of the sample before
+        layout = pack_layout(mask.sum(dim=1), per_sequence)
+        input_ids = layout.put(input_ids, tokenizer.pad_id)
+        labels = layout.put(labels, IGNORED)
+        document_index = layout.document_index
+        mask = (document_index >= 0).long()
+        counts = torch.stack([part.sum() for part in counts.split(list(per_sequence))])
+    media = torch.stack([one for sample in samples for one in sample.example.media])
+    mirrored = torch.tensor([one for sample in samples for one in sample.example.mirrored])
+    is_pixels = media.dtype == torch.uint8
     return Batch(
-        images=torch.stack([pixels for one in samples for pixels in one.example.pixels]),
-        images_per_sample=torch.tensor([len(one.example.pixels) for one in samples]),
+        pixels=media if is_pixels else None,
+        features=None if is_pixels else media,
+        mirrored=mirrored if mirrored.any() else None,
+        image_index=torch.arange(len(media)),
+        images_per_sample=counts,
         input_ids=input_ids,
         attention_mask=mask,
         labels=labels,
+        document_index=document_index,
         keys=tuple(one.key for one in samples),
         sources=tuple(one.source for one in samples),
         position=position,

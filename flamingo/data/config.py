@@ -7,6 +7,7 @@ from mmdata.errors import UserError
 
 Rule = Literal["auto", "interleaved", "caption"]
 Surplus = Literal["drop", "argmax"]
+LongDocuments = Literal["truncate", "chunk"]
 
 #: A caption's own: begin, `<image>`, one token of text, `<|endofchunk|>`, end.
 MIN_TOKENS = 5
@@ -50,9 +51,18 @@ class StreamConfig:
     """Interleaved: share of the documents with one image that is kept (0 to 1)."""
     surplus: Surplus = "drop"
     """Interleaved: what becomes of images that outnumber the sentences."""
-    flip: bool = False
+    long_documents: LongDocuments = "truncate"
+    """Interleaved: documents of more tokens or images than fit are cut off, or cut into several
+    samples."""
+    pack_tokens: int | None = None
+    """Several samples in one sequence of so many tokens; None: each has its own."""
+    random_flip: bool = False
     """Mirror each image with probability 1/2. Mirrored pictures have mirrored writing and turn
     left into right in captions; OpenFlamingo does it, a whole document or batch at a time."""
+    exact_preprocess: bool = False
+    """Pixels equal to open_clip's bit for bit, at half the speed; else within 2 of 255."""
+    features: str | None = None
+    """Folder of what `mmdata features` wrote for these shards: no image is decoded."""
     decode_threads: int = 4
     """Threads that decode images; 0: none, decode where the batch is asked for."""
 
@@ -62,6 +72,11 @@ class StreamConfig:
                 raise UserError(f"stream {self.name}: {name}: expected at least 1")
         if self.decode_threads < 0:
             raise UserError(f"stream {self.name}: decode_threads: expected at least 0")
+        if self.random_flip and self.features is not None:
+            raise UserError(
+                f"stream {self.name}: random_flip: precomputed features cannot be mirrored; turn "
+                "it off, or train from pixels"
+            )
         if not 0 <= self.max_bad_fraction <= 1:
             raise UserError(f"stream {self.name}: max_bad_fraction: expected 0 to 1")
         if self.max_tokens is not None and self.max_tokens < MIN_TOKENS:

@@ -139,7 +139,7 @@ class LaneReader:
             loan = self._shelf.read(shard, ordinal)
             key = loan.key
             record = read_record(loan.members, self._rule)
-            plans = self._plans(record, key, at.epoch)
+            plans = self._preparer.plans(record, key, at.epoch)
         except UnusableError as error:
             key = self._shelf.key(shard, ordinal)
             plans = [Plan(document_drop=error.reason)]
@@ -154,25 +154,26 @@ class LaneReader:
             self._num_good += plan.document_drop is None
         self._next = following
 
-    def _plans(self, record: Record, key: str, epoch: int) -> list[Plan]:
-        """What to use of a record: one plan a chunk; a position counts them."""
-        return [self._preparer.plan(record, key, epoch)]
-
     def _submit(self, pending: _Pending) -> None:
         record = pending.record
         if self._pool is None or record is None or pending.plan.document_drop is not None:
             return
         for image in pending.plan.images:
             pending.decoded[image] = self._pool.submit(
-                self._preparer.decode, record, image, pending.key, pending.at.epoch
+                self._preparer.decode, record, image, pending.key, source=pending.source
             )
 
     def _finish(self, pending: _Pending) -> Outcome:
-        example = Example(pending.plan, [])
+        example = Example(pending.plan)
         if pending.record is not None:
             decoded = {image: future.result() for image, future in pending.decoded.items()}
             example = self._preparer.finish(
-                pending.record, pending.key, pending.at.epoch, pending.plan, decoded
+                pending.record,
+                pending.key,
+                pending.at.epoch,
+                pending.plan,
+                decoded,
+                source=pending.source,
             )
         if pending.loan is not None:
             pending.loan.give_back()

@@ -48,16 +48,22 @@ def write_preview(
     """
     parts = [_HEAD]
     for batch in batches:
-        first = 0
+        first = first_key = 0
         for row in range(len(batch)):
             number = int(batch.images_per_sample[row])
-            parts.append(_sample(batch, row, batch.images[first : first + number], tokenizer))
-            first += number
+            index = batch.image_index[first : first + number]
+            images = [] if batch.pixels is None else [*batch.pixels[index]]
+            packed = 1 if batch.document_index is None else int(batch.document_index[row].max()) + 1
+            samples = slice(first_key, first_key + packed)
+            parts.append(_sequence(batch, row, samples, images, tokenizer))
+            first, first_key = first + number, samples.stop
     Path(path).write_text("".join([*parts, "</html>\n"]), encoding="utf-8")
 
 
-def _sample(batch: Batch, row: int, images: Tensor, tokenizer: MediaTokenizer) -> str:
-    """One sample; images are its own, (n, 3, S, S)."""
+def _sequence(
+    batch: Batch, row: int, samples: slice, images: list[Tensor], tokenizer: MediaTokenizer
+) -> str:
+    """One row of a batch: its samples' place in `batch.keys`, and its images, (3, S, S) each."""
     length = int(batch.attention_mask[row].sum())
     ids = batch.input_ids[row, :length].tolist()
     learned = (batch.labels[row, :length] != IGNORED).tolist()
@@ -72,8 +78,8 @@ def _sample(batch: Batch, row: int, images: Tensor, tokenizer: MediaTokenizer) -
             body.append(f'<span class="{style}">{escape(tokenizer.decode(run))}</span>')
     caption = f"{len(images)} images, {length} tokens, {sum(learned[1:])} learned"
     return (
-        f"<section><h2>{escape(batch.keys[row])}</h2>"
-        f"<small>{escape(batch.sources[row])}: {caption}</small>"
+        f"<section><h2>{escape(', '.join(batch.keys[samples]))}</h2>"
+        f"<small>{escape(batch.sources[samples.start])}: {caption}</small>"
         f'<div class="text">{"".join(body)}</div></section>\n'
     )
 

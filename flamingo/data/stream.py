@@ -18,7 +18,7 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-from flamingo.data.batch import Batch, Sample, collate
+from flamingo.data.batch import Batch, collate
 from flamingo.data.cache import ShardCache
 from flamingo.data.catalogue import find_shards, resolve_rule
 from flamingo.data.config import StreamConfig
@@ -27,6 +27,7 @@ from flamingo.data.lane import LaneReader, Outcome
 from flamingo.data.mix import Share, whole_share
 from flamingo.data.order import LanePosition, Lanes, Position
 from flamingo.data.prepare import Preparer
+from flamingo.data.sequences import LaneRun, Row
 from flamingo.data.shelf import Shelf
 from flamingo.data.starvation import PassWatch
 from mmdata.errors import UserError
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 _STEPS_AHEAD = 2
 #: Of remote shards: the one that is read, and the one that is fetched ahead.
 _WINDOWS_AT_HAND = 2
+_LIKELY_PACKED = 4
 
 
 class Stream:
@@ -100,6 +102,11 @@ class Stream:
         self.opened: set[int] = set()
         self.rule: RecordRule = self._resolve_rule() if config.rule == "auto" else config.rule
         self._preparer = Preparer(config, self.rule, tokenizer, seed=seed, validation=validation)
+        if config.pack_tokens is not None and config.pack_tokens < self._preparer.max_tokens:
+            raise UserError(
+                f"stream {config.name}: pack_tokens {config.pack_tokens}: expected at least the "
+                f"{self._preparer.max_tokens} tokens of a sample"
+            )
         logger.info("%s", self.describe())
 
     def describe(self) -> str:
@@ -120,6 +127,10 @@ class Stream:
         """
         start = LanePosition(position.last_epoch + 1)
         return Position((start,) * self.share.num_lanes)
+
+    def expect_tower(self, tower: str) -> None:
+        """Refuse precomputed features of another vision tower than this (`TowerSpec.identity`)."""
+        self._preparer.expect_tower(tower)
 
     def batches(self, start: Position | None = None) -> Iterator[Batch]:
         """The micro-batches of `steps`, one after the other."""
@@ -154,41 +165,46 @@ class Stream:
             watch = PassWatch(self.config, self.rule, self._preparer.policy, self._survey)
             records = sum(order.size(lane.number, 0) for lane in lanes)
             damage = DamageWatch(self.config.name, self.config.max_bad_fraction, records)
-            run = _Run(lanes, watch, damage)
+            run = LaneRun(lanes, watch, damage, self.config.pack_tokens)
             if self._validation:
                 yield from self._validation_steps(run)
             else:
                 yield from self._training_steps(run)
 
-    def _training_steps(self, run: "_Run") -> Iterator[list[Batch]]:
+    def _training_steps(self, run: LaneRun) -> Iterator[list[Batch]]:
         each, size = self.share.samples_per_lane, self.config.batch_size
         before = run.position(self.share)
         while True:
             for lane in run.lanes:
-                lane.read_ahead((1 + _STEPS_AHEAD) * each if self.config.decode_threads else each)
-            samples = [sample for lane in run.lanes for sample in run.take(lane, each)]
+                lane.read_ahead(self._num_ahead(each))
+            rows = [row for lane in run.lanes for row in run.take(lane, each)]
             after = run.position(self.share)
-            yield self._collate(samples, size, before, after, run.drops)
+            yield self._collate(rows, size, before, after, run.drops)
             before, run.drops = after, Counter()
 
-    def _validation_steps(self, run: "_Run") -> Iterator[list[Batch]]:
+    def _validation_steps(self, run: LaneRun) -> Iterator[list[Batch]]:
         (lane,) = run.lanes
         size = self.config.batch_size
         while True:
-            lane.read_ahead((1 + _STEPS_AHEAD) * size if self.config.decode_threads else size)
-            samples = run.take(lane, size)
-            if not samples:
+            lane.read_ahead(self._num_ahead(size))
+            rows = run.take(lane, size)
+            if not rows:
                 break
-            yield self._collate(samples, size, Position(), Position(), run.drops)
+            yield self._collate(rows, size, Position(), Position(), run.drops)
             run.drops = Counter()
-            if len(samples) < size:
+            if len(rows) < size:
                 break
         self.drops += run.drops
         run.damage.report()
 
+    def _num_ahead(self, sequences: int) -> int:
+        """Samples to have in hand for so many sequences of a step."""
+        steps = 1 + _STEPS_AHEAD if self.config.decode_threads else 1
+        return steps * sequences * (1 if self.config.pack_tokens is None else _LIKELY_PACKED)
+
     def _collate(
         self,
-        samples: list[Sample],
+        rows: list[Row],
         size: int,
         before: Position,
         after: Position,
@@ -196,14 +212,16 @@ class Stream:
     ) -> list[Batch]:
         """Micro-batches of a step. The first tells the drops; the last, where the step ends."""
         self.drops += drops
-        parts = [samples[first : first + size] for first in range(0, len(samples), size)]
+        parts = [rows[first : first + size] for first in range(0, len(rows), size)]
+        is_packed = self.config.pack_tokens is not None
         return [
             collate(
-                part,
+                [sample for row in part for sample in row.samples],
                 self._tokenizer,
                 self.rule,
                 position=after if number + 1 == len(parts) else before,
                 drops=Counter() if number else drops,
+                per_sequence=[len(row.samples) for row in part] if is_packed else None,
             )
             for number, part in enumerate(parts)
         ]
@@ -299,33 +317,3 @@ class Stream:
                 largest / 1e9,
                 self._cache.max_bytes / 1e9,
             )
-
-
-class _Run:
-    """The lanes of a rank while they are read, and who watches them."""
-
-    def __init__(self, lanes: list[LaneReader], watch: PassWatch, damage: DamageWatch) -> None:
-        self.lanes, self.watch, self.damage = lanes, watch, damage
-        self.drops: Counter[str] = Counter()
-
-    def take(self, lane: LaneReader, number: int) -> list[Sample]:
-        """The lane's next samples; fewer where it ends."""
-        samples: list[Sample] = []
-        if not number:
-            return samples
-        for outcome in lane.outcomes():
-            self.drops += outcome.plan.drops
-            self.damage.saw(outcome)
-            self.watch.saw(lane.number, outcome)
-            if outcome.is_used:
-                samples.append(outcome.sample)
-            if len(samples) == number:
-                break
-        return samples
-
-    def position(self, share: Share) -> Position:
-        """Of the lanes that are read here."""
-        found: list[LanePosition | None] = [None] * share.num_lanes
-        for lane in self.lanes:
-            found[lane.number] = lane.position
-        return Position(tuple(found))

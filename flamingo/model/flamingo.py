@@ -24,6 +24,7 @@ from flamingo.model.fit import Fit
 from flamingo.model.initialise import initialise
 from flamingo.model.media import (
     EncodedMedia,
+    check_forms,
     check_tags,
     counts_of,
     pad_latents,
@@ -31,6 +32,7 @@ from flamingo.model.media import (
 )
 from flamingo.model.media_tokens import MediaTokenRows, initialise_rows
 from flamingo.model.outputs import FlamingoOutput, LossReduction, next_token_loss
+from flamingo.model.packed import Packing, find_packing, own_tags
 from flamingo.model.resampler import PerceiverResampler
 from flamingo.model.vision import VisionTokens, encode_images, prepare_tower, tower_width
 from mmdata.errors import UserError
@@ -58,6 +60,11 @@ class Flamingo(nn.Module):
         The ragged form: (N, 3, H, W) and B numbers, best kept on the CPU.
     vision_x
         OpenFlamingo's form (B, T, 1, 3, H, W); slots that no tag uses are dropped.
+    features
+        In place of images: the tower's patch tokens of them, (N, V, D), as `encode_images` gives.
+    document_index
+        (B, L) which document of a packed sequence each position belongs to, -1 for padding; after
+        `allow_packing`. It stands in for the attention mask.
     media
         What `encode` returned, in place of images.
     preceding_tags
@@ -94,6 +101,7 @@ class Flamingo(nn.Module):
         self.vision_tokens, self.vision_chunk = vision_tokens, vision_chunk
         self.fit: Fit | None = None
         """What a checkpoint records of this model; set by `create_model_and_transforms`."""
+        self._packing: Packing | None = None
         self._context = MediaContext()
         self.vision_encoder = prepare_tower(vision_encoder, vision_tokens)
         self.vis_dim = tower_width(vision_encoder)
@@ -164,6 +172,14 @@ class Flamingo(nn.Module):
         for layer in self.decoder_blocks:
             layer.activation_checkpointing = enabled
 
+    def allow_packing(self) -> None:
+        """Finds out how this LM keeps packed documents apart, by trying.
+
+        Raises:
+            UserError: it cannot.
+        """
+        self._packing = find_packing(self.lang_encoder)
+
     def train(self, mode: bool = True) -> "Flamingo":  # noqa: FBT001, FBT002 (torch's own)
         """Frozen parts stay in eval mode; cross-attention and LoRA adapters follow `mode`."""
         super().train(mode)
@@ -183,30 +199,35 @@ class Flamingo(nn.Module):
         images: Tensor | None,
         images_per_sample: Counts,
         *,
+        features: Tensor | None = None,
         keep_graph: bool = False,
     ) -> EncodedMedia:
-        """Ragged images (N, 3, H, W) to latents.
+        """Ragged images (N, 3, H, W), or their patch tokens (N, V, D), to latents.
 
         With `keep_graph` a batch without any image runs a blank one times 0, so that every rank
         of a distributed run goes through the same modules and parameters.
         """
-        num_images = 0 if images is None else images.shape[0]
+        given = images if features is None else features
+        num_images = 0 if given is None else given.shape[0]
         batch = len(images_per_sample)
         counts = counts_of(images_per_sample, batch, num_images)
-        if images is not None and num_images:
-            latents = pad_latents(self._resample(images), counts)
+        if num_images:
+            if features is None:
+                assert images is not None
+                features = encode_images(self.vision_encoder, images, self.vision_chunk)
+            latents = pad_latents(self._resample(features), counts)
         elif keep_graph:
             weight = next(self.vision_encoder.parameters())
             size = cast(Any, self.vision_encoder).image_size
-            blank = self._resample(weight.new_zeros(1, 3, *size)) * 0.0
+            tokens = encode_images(self.vision_encoder, weight.new_zeros(1, 3, *size), 1)
+            blank = self._resample(tokens) * 0.0
             latents = blank.unsqueeze(0).expand(batch, -1, -1, -1)
         else:
             latents = None
         return EncodedMedia(latents=latents, images_per_sample=tuple(counts))
 
-    def _resample(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, K, D)."""
-        tokens = encode_images(self.vision_encoder, images, self.vision_chunk)
+    def _resample(self, tokens: Tensor) -> Tensor:
+        """(N, V, D) -> (N, K, D)."""
         if not torch.is_autocast_enabled(tokens.device.type):
             tokens = tokens.to(self.perceiver.latents.dtype)
         return self.perceiver(tokens)
@@ -220,15 +241,12 @@ class Flamingo(nn.Module):
         media: EncodedMedia | None,
         preceding_tags: Tensor | None = None,
         *,
+        features: Tensor | None = None,
         keep_graph: bool = False,
         check: bool = True,
     ) -> EncodedMedia:
         """The media of a call, from whichever form they were given in, checked against the tags."""
-        given = [x for x in (images, vision_x, media) if x is not None]
-        if len(given) > 1:
-            raise UserError("images, vision_x and media: expected one of them, got several")
-        if images is not None and images_per_sample is None:
-            raise UserError("images: expected images_per_sample beside it, got none")
+        check_forms(images, vision_x, media, features, images_per_sample)
         tags = None
         if check or vision_x is not None:
             tags = count_tags(input_ids, self.media_token_id, preceding_tags)[:, -1].tolist()
@@ -236,7 +254,7 @@ class Flamingo(nn.Module):
             images, images_per_sample = unpad_openflamingo(vision_x, cast(list[int], tags))
         if media is None:
             counts = [0] * input_ids.shape[0] if images_per_sample is None else images_per_sample
-            media = self.encode(images, counts, keep_graph=keep_graph)
+            media = self.encode(images, counts, features=features, keep_graph=keep_graph)
         if len(media.images_per_sample) != input_ids.shape[0]:
             raise UserError(
                 f"media: expected {input_ids.shape[0]} samples, as in input_ids, "
@@ -258,6 +276,12 @@ class Flamingo(nn.Module):
         num_cached = _num_cached(kwargs.get("past_key_values"))
         self._context.begin_pass(ids.shape[0], ids.shape[1], num_cached)
 
+    def _keep_apart(self, document_index: Tensor) -> tuple[Tensor | None, Tensor]:
+        """(attention mask, position ids) of packed documents."""
+        if self._packing is None:
+            raise UserError("document_index: expected a call of allow_packing first")
+        return self._packing.text_arguments(document_index)
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -268,6 +292,8 @@ class Flamingo(nn.Module):
         vision_x: Tensor | None = None,
         *,
         media: EncodedMedia | None = None,
+        features: Tensor | None = None,
+        document_index: Tensor | None = None,
         preceding_tags: Tensor | None = None,
         loss_reduction: LossReduction = "mean",
         target_positions: Tensor | None = None,
@@ -287,10 +313,14 @@ class Flamingo(nn.Module):
             vision_x,
             media,
             preceding_tags,
+            features=features,
             keep_graph=keep_graph,
             check=check,
         )
         text_time = count_tags(ids, self.media_token_id, preceding_tags)
+        if document_index is not None:
+            text_time = own_tags(text_time, document_index)
+            attention_mask, lm_arguments["position_ids"] = self._keep_apart(document_index)
         with self._context.open(media.latents, text_time, target_positions=target_positions):
             out = self.lang_encoder(
                 input_ids=ids,

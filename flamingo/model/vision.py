@@ -10,8 +10,9 @@ refused by name instead of being read at a guessed place.
 Dimensions: N images, V patch tokens, D width of the tower.
 """
 
+import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -77,6 +78,19 @@ def configured_width(name: str) -> int | None:
 def tower_width(tower: nn.Module) -> int:
     """Width D of the patch tokens."""
     return cast(VisionTransformer, tower).conv1.out_channels
+
+
+def tower_identity(
+    tower: nn.Module, vision_tokens: str, mean: Sequence[float], std: Sequence[float]
+) -> str:
+    """Equal when two towers give the same tokens of the same pixels: weights, kind, size, scale."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tower.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().data)
+    digest.update(repr(([*mean], [*std])).encode())
+    size = "x".join(map(str, cast(VisionTransformer, tower).image_size))
+    return f"sha256-{digest.hexdigest()[:16]} {vision_tokens} {size}"
 
 
 @torch.no_grad()

@@ -141,6 +141,20 @@ class Train:
     """Share of documents with a single image that is used, drawn from (seed, epoch, key)."""
     surplus: Literal["drop", "argmax"] = "drop"
     """Images that outnumber the sentences: left out, or at their best sentence."""
+    long_documents: Literal["truncate", "chunk"] = "truncate"
+    """Documents of more tokens or images than fit: cut off, or cut into several samples."""
+    pack: bool = False
+    """Several samples in one sequence, each by itself; batch sizes then count sequences."""
+    pack_tokens: int = 1024
+    """Tokens of a sequence with --pack."""
+    random_flip: bool = False
+    """Mirror each image with probability 1/2; not where text is in the pictures."""
+    exact_preprocess: bool = False
+    """Pixels as open_clip's own transform gives them, bit for bit; half as fast."""
+    mmc4_features: str | None = None
+    """Folder that `mmdata features` wrote for the first stream: no decoding, no vision tower."""
+    laion_features: str | None = None
+    """The same for the second stream."""
     shuffle_shards: int = 8
     """Shards in the window that samples are shuffled in."""
     workers: int = 1
@@ -208,6 +222,7 @@ _AT_LEAST_ONE = (
     "mmc4_min_num_images",
     "mmc4_max_tokens",
     "laion_max_tokens",
+    "pack_tokens",
     "shuffle_shards",
     "logging_steps",
     "save_steps",

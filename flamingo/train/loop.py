@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from flamingo.data.batch import Batch
-from flamingo.data.decode import normalise
+from flamingo.data.decode import to_input
 from flamingo.data.order import Position
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.outputs import find_target_positions
@@ -108,7 +108,7 @@ class Trainer:
             skipped=not finite,
             samples=sum(len(batch.keys) for batch in batches),
             tokens=sum(int(batch.attention_mask.sum()) for batch in batches),
-            images=sum(len(batch.images) for batch in batches),
+            images=sum(batch.num_images for batch in batches),
             drops=sum((batch.drops for batch in batches), Counter()),
             wait_seconds=waiting.seconds,
             seconds=working.seconds,
@@ -143,20 +143,37 @@ class Trainer:
 
     def sum_loss(self, batch: Batch) -> Tensor:
         """Cross-entropy summed over the micro-batch's target tokens, 0-d."""
-        images = batch.images.to(self.device, non_blocking=True)
+        documents = batch.document_index
         with self._autocast():
             output = self.model(
-                input_ids=batch.input_ids.to(self.device, non_blocking=True),
-                attention_mask=batch.attention_mask.to(self.device, non_blocking=True),
-                labels=batch.labels.to(self.device, non_blocking=True),
-                images=normalise(images, self.pixels.mean, self.pixels.std),
+                input_ids=self._moved(batch.input_ids),
+                attention_mask=self._moved(batch.attention_mask),
+                labels=self._moved(batch.labels),
+                images=self._input(batch),
+                features=None if batch.features is None else self._moved(batch.features),
                 images_per_sample=batch.images_per_sample,
-                target_positions=find_target_positions(batch.labels).to(self.device),
+                document_index=None if documents is None else self._moved(documents),
+                target_positions=self._moved(find_target_positions(batch.labels)),
                 loss_reduction="sum",
                 keep_graph=True,
                 check=False,
             )
         return output.loss
+
+    def _input(self, batch: Batch) -> Tensor | None:
+        """What the vision tower sees, made on the device; None where features stand for it."""
+        if batch.pixels is None:
+            return None
+        return to_input(
+            self._moved(batch.pixels),
+            self.pixels.mean,
+            self.pixels.std,
+            mirrored=None if batch.mirrored is None else self._moved(batch.mirrored),
+            exact=self.options.exact_preprocess,
+        )
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
 
     def _autocast(self) -> AbstractContextManager[object]:
         if not self.options.bf16:

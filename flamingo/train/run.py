@@ -18,6 +18,7 @@ from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
 from flamingo.model.factory import create_model_and_transforms
 from flamingo.model.flamingo import Flamingo
+from flamingo.model.vision import tower_identity
 from flamingo.train.checkpoint import (
     RunState,
     find_checkpoint,
@@ -256,7 +257,14 @@ def _trainer(
 ) -> Trainer:
     device = choose_device(options.device)
     model.to(device)
+    if options.pack:
+        model.allow_packing()
     model.train()
+    pixels = pixels_of(image_processor)
+    if any(stream.config.features for stream in streams):
+        tower = tower_identity(model.vision_encoder, options.vision_tokens, pixels.mean, pixels.std)
+        for stream in streams:
+            stream.expect_tower(tower)
     multipliers = {one.name: one.loss_multiplier for one in training_streams(options)}
     feeds = [
         StreamFeed(name, stream.steps(starts[name]), multipliers[name], starts[name])
@@ -267,7 +275,7 @@ def _trainer(
         optimizer=make_optimizer(model, options),
         feeds=feeds,
         options=options,
-        pixels=pixels_of(image_processor),
+        pixels=pixels,
         device=device,
         total_steps=total_steps,
         done=done,

@@ -176,12 +176,17 @@ def _defaults(options: "Train", name: str) -> dict[str, Any]:
         "min_images": options.mmc4_min_num_images,
         "keep_single_image": options.keep_single_image,
         "surplus": options.surplus,
+        "long_documents": options.long_documents,
+        "pack_tokens": options.pack_tokens if options.pack else None,
+        "random_flip": options.random_flip,
+        "exact_preprocess": options.exact_preprocess,
     }
     if name in ("mmc4", "laion"):
         given |= {
             "rule": getattr(options, f"{name}_rule"),
             "batch_size": getattr(options, f"batch_size_{name}"),
             "max_tokens": getattr(options, f"{name}_max_tokens"),
+            "features": getattr(options, f"{name}_features"),
             "loss_multiplier": getattr(options, f"loss_multiplier_{name}"),
             "train_num_samples": getattr(options, f"train_num_samples_{name}"),
         }

@@ -55,7 +55,7 @@ def evaluate(trainer: Trainer, stream: Stream) -> Evaluation:
         with torch.no_grad():
             for batch in stream.batches():
                 loss = float(trainer.sum_loss(batch))
-                found += Evaluation(loss, batch.num_targets, len(batch))
+                found += Evaluation(loss, batch.num_targets, len(batch.keys))
     finally:
         trainer.model.train()
     return found

@@ -5,9 +5,10 @@ one function, so that they cannot differ. Nothing is decoded here, so an image t
 learned of later, and the record asked for once more without it.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mmdata.selection import (
     DocumentReason,
@@ -16,6 +17,7 @@ from mmdata.selection import (
     judge_cut,
     select,
 )
+from mmdata.usage.chunks import Chunk, cut_document
 from mmdata.usage.records import Record, RecordRule
 from mmdata.usage.tokens import MediaTokenizer, caption_tokens, interleaved_tokens
 
@@ -32,12 +34,14 @@ class Plan:
         images: indices of its images, the k-th for the k-th `<image>` tag.
         image_drops: why each other image is not used.
         document_drop: why nothing is; None when something is.
+        chunk: the part of a document that was cut which this is.
     """
 
     input_ids: list[int] = field(default_factory=list)
     images: list[int] = field(default_factory=list)
     image_drops: dict[int, ImageReason] = field(default_factory=dict)
     document_drop: DocumentReason | None = None
+    chunk: Chunk | None = None
 
     @property
     def drops(self) -> Counter[str]:
@@ -102,3 +106,67 @@ def _plan_caption(
     if tokenizer is None:
         return Plan([], [0])
     return Plan(caption_tokens(record.texts[0], tokenizer, max_tokens).input_ids, [0])
+
+
+def plan_chunks(
+    record: Record,
+    policy: SelectionPolicy,
+    tokenizer: MediaTokenizer,
+    max_tokens: int,
+    *,
+    coin: float | None = None,
+) -> list[Plan]:
+    """What to use of a document, a plan for each of its chunks, in the order of the text.
+
+    Only a document that truncation takes images from is cut, and what it gives is not subject to
+    the coin for documents of a single image.
+    """
+    plan = plan_record(record, "interleaved", policy, tokenizer, max_tokens, coin=coin)
+    lost = {ImageReason.CUT_OFF, ImageReason.OVER_CAP} & set(plan.image_drops.values())
+    if not (lost or plan.document_drop is DocumentReason.CUT_OFF):
+        return [plan]
+    chosen = select(record.candidates, replace(policy, max_images=sys.maxsize), coin=coin)
+    if chosen.document_drop is not None:
+        return [Plan(image_drops=chosen.image_drops, document_drop=chosen.document_drop)]
+    cut = cut_document(
+        record.texts,
+        chosen.kept,
+        tokenizer,
+        max_tokens=max_tokens,
+        max_images=policy.max_images,
+    )
+    drops = chosen.image_drops | dict.fromkeys(cut.over_cap, ImageReason.OVER_CAP)
+    drops |= dict.fromkeys(cut.cut_off, ImageReason.CUT_OFF)
+    if not cut.chunks:
+        return [Plan(image_drops=drops, document_drop=DocumentReason.CUT_OFF)]
+    return [
+        Plan(chunk.input_ids, [i for i, _ in chunk.pairs], {} if number else drops, chunk=chunk)
+        for number, chunk in enumerate(cut.chunks)
+    ]
+
+
+def plan_rest_of_chunk(
+    record: Record,
+    plan: Plan,
+    chunk: Chunk,
+    tokenizer: MediaTokenizer,
+    max_tokens: int,
+    *,
+    unusable: Mapping[int, ImageReason],
+) -> Plan:
+    """A chunk without the images that turned out not to be usable."""
+    pairs = [pair for pair in chunk.pairs if pair[0] not in unusable]
+    lost = {image: unusable[image] for image, _ in chunk.pairs if image in unusable}
+    drops = plan.image_drops | lost
+    if not pairs:
+        gone = DocumentReason.IMAGES_UNDECODABLE
+        return Plan(image_drops=drops, document_drop=gone, chunk=chunk)
+    places = [sentence - chunk.first for _, sentence in pairs]
+    text = record.texts[chunk.first : chunk.last]
+    tokens = interleaved_tokens(text, places, tokenizer, max_tokens)
+    images = [image for image, _ in pairs]
+    drops |= dict.fromkeys(images[tokens.num_images :], ImageReason.CUT_OFF)
+    is_last = tokens.input_ids[-1] == tokenizer.image_id
+    reason = DocumentReason.CUT_OFF if is_last or not tokens.num_images else None
+    left = replace(chunk, pairs=pairs)
+    return Plan(tokens.input_ids, images[: tokens.num_images], drops, reason, left)

@@ -56,7 +56,7 @@ def samples_of(batch: Batch) -> list[list[str]]:
         length = int(batch.attention_mask[row].sum())
         digest = hashlib.sha256()
         for part in (
-            batch.images[image : image + number],
+            batch.pixels[image : image + number],
             batch.input_ids[row, :length],
             batch.labels[row, :length],
         ):

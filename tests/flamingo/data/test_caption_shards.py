@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flamingo.data.catalogue import find_shards, resolve_rule
+from flamingo.data.catalogue import find_shards
 from flamingo.data.stream import Stream
 from mmdata.usage.tokens import MediaTokenizer
 from pipelines.convert_laion import convert_laion
@@ -41,11 +41,10 @@ def test_a_laion_conversion_is_read_as_captions(
     assert convert_laion(options, quiet=True).tally.images == PAIRS
     catalogue = find_shards("laion", [str(tmp_path / "out")])
     assert (catalogue.num_samples, catalogue.kinds) == (PAIRS, {"laion"})
-    assert resolve_rule("laion", catalogue) == "caption"
     stream = Stream(config_of(tmp_path / "out"), tokenizer, validation=True)
     assert stream.rule == "caption"
     batches = list(itertools.islice(stream.batches(), PAIRS))
-    pictures = [tuple(i[:, 0, 0].tolist()) for batch in batches for i in batch.images]
+    pictures = [tuple(i[:, 0, 0].tolist()) for batch in batches for i in batch.pixels]
     assert pictures == [colour_of(k, 0) for k in range(PAIRS)]
     texts = [
         tokenizer.decode(row[mask.bool()].tolist())

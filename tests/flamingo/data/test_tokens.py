@@ -90,6 +90,8 @@ class TestTextIsText:
 
     def test_a_tokenizer_that_cannot_is_refused(self, hf_tokenizer: Any) -> None:
         class Heedless:
+            backend_tokenizer = None  # a slow one has none
+
             def __call__(self, texts: Any, **_: Any) -> Any:
                 return hf_tokenizer(texts, add_special_tokens=False)
 

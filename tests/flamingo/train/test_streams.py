@@ -59,7 +59,7 @@ def test_options_of_one_stream() -> None:
         ({"stream_opt": ("x.lane=2",)}, "no option lane; did you mean lanes?"),
         ({"stream_opt": ("x.lanes=two",)}, "expected a whole number"),
         ({"stream_opt": ("x.rule=images",)}, "expected one of auto, interleaved, caption"),
-        ({"stream_opt": ("x.flip=1",)}, "expected true or false"),
+        ({"stream_opt": ("x.random_flip=1",)}, "expected true or false"),
         ({"stream_opt": ("x=1",)}, "expected name.key=value"),
         ({"mmc4_shards": "a", "stream": ("mmc4=b",)}, "--mmc4-shards names the same stream"),
         ({"mix": "x=0.5,y=0.5"}, "expected a share for each of x"),
@@ -88,17 +88,22 @@ def test_validation_streams_take_options_too() -> None:
 def test_a_file_says_the_same(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(
-        "seed: 3\nstreams:\n  web: {shards: [a, b], batch-size: 16, flip: true}\n  pairs: c\n",
+        "seed: 3\nstreams:\n  web: {shards: [a, b], batch-size: 16, random_flip: true}\n"
+        "  pairs: c\n",
         encoding="utf-8",
     )
     found = _read_config(str(path), Train)
     assert found == {
         "seed": 3,
         "stream": ("web=a", "web=b", "pairs=c"),
-        "stream_opt": ("web.batch_size=16", "web.flip=true"),
+        "stream_opt": ("web.batch_size=16", "web.random_flip=true"),
     }
     web, pairs = training_streams(options(**found))
-    assert (web.config.batch_size, web.config.flip, pairs.config.shards) == (16, True, ("c",))
+    assert (web.config.batch_size, web.config.random_flip, pairs.config.shards) == (
+        16,
+        True,
+        ("c",),
+    )
 
 
 @pytest.mark.parametrize("streams", [["a"], {"web": {"batch_size": 2}}, {"web": 3}])
