@@ -119,7 +119,8 @@ class RaySession:
         Raises:
             ClusterLostError: the head of the cluster does not answer any more.
         """
-        tasks = Tasks(work, units, self._stall_seconds)
+        own = self._workers if self._address is None else 0
+        tasks = Tasks(work, units, self._stall_seconds, own)
         cluster = _Cluster(self._head, self._address, self._workers)
         try:
             while tasks.left:

@@ -25,6 +25,8 @@ MAX_CRASHES = 20
 #: Attempts after a stall.
 MAX_STALLS = 1
 _WAIT_SECONDS = 0.5
+#: For a task of a Ray of our own to say its first word, once a worker is free for it.
+_START_SECONDS = 30.0
 #: Between a crash and the next attempt: for Ray to take note of what is gone.
 _AGAIN_SECONDS = 1.0
 
@@ -51,6 +53,8 @@ class Tasks:
     work: Callable[[Any], Iterator[Any]]
     units: Sequence[Any]
     stall_seconds: float
+    own_workers: int = 0
+    """Of a Ray of our own; 0 for a cluster, whose cores may be somebody else's for hours."""
     _waiting: list[int] = field(init=False)
     _later: list[tuple[float, int]] = field(default_factory=list)
     _running: dict[Any, _Attempt] = field(default_factory=dict)
@@ -93,6 +97,7 @@ class Tasks:
             list(self._running), num_returns=1, timeout=_WAIT_SECONDS, fetch_local=False
         )[0]
         self._pass_time()
+        self._expect_starts()
         for generator in ready:
             yield from self._take(generator)
         yield from self._stop_stalled()
@@ -109,6 +114,20 @@ class Tasks:
         now = time.monotonic()
         self._clock += min(now - self._seen, 2 * _WAIT_SECONDS)
         self._seen = now
+
+    def _expect_starts(self) -> None:
+        """Begin to time tasks that a free worker must have started.
+
+        A worker that is stuck before its first word (in an import from a mount that hangs) would
+        look like one that waits in Ray's queue for ever.
+        """
+        free = self.own_workers - sum(one.heard is not None for one in self._running.values())
+        for running in self._running.values():  # in the order in which Ray got them
+            if free <= 0:
+                return
+            if running.heard is None:
+                running.heard = self._clock + _START_SECONDS
+                free -= 1
 
     def _take(self, generator: Any) -> Iterator[tuple[int, Any]]:
         """The next result of a task, or its end."""

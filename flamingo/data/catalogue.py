@@ -21,6 +21,7 @@ import msgspec
 from mmdata.errors import BadInputError, UserError
 from mmdata.shards.index import index_shard
 from mmdata.shards.naming import MANIFEST_NAME, PLAN_NAME, SIDECAR, TAR, shard_of
+from mmdata.shards.reader import ShardReader
 from mmdata.storage.files import FileFacts, list_folder, read_bytes
 from mmdata.storage.paths import Expansion, expand_braces, expand_paths
 from mmdata.storage.urls import is_url, is_web
