@@ -77,7 +77,7 @@ def run_conversion(
     clip: ClipSpec | None = None,
     excluded: Sequence[ExcludedInput] = (),
     names: Pseudonyms | None = None,
-    run: Callable[[UnitTask[Any]], Iterator[Tick | Scored | Alive]] = convert_unit,
+    run: Callable[[UnitTask[Any]], Iterator[Tick | Scored | Alive]] | None = None,
     rate: float = _IMAGES_PER_SECOND,
     is_stale: Callable[[str, int], bool] | None = None,
 ) -> ConversionResult:
@@ -122,7 +122,8 @@ def run_conversion(
         ]
         for plan in plans:
             hide_units(plan, names)
-        works = [_work(recipe, part, clip, run, rate, is_stale) for part in parts]
+        does = run or convert_unit
+        works = [_work(recipe, part, clip, does, rate, is_stale) for part in parts]
         results = _run_parts(options, works, plans, befores, parts, quiet=quiet)
     return add_up(parts, results, output)
 
