@@ -274,10 +274,11 @@ def check_image_path(pattern: str) -> None:
 def check_choices(options: Any) -> None:
     """Refuse a value that is not among a field's choices (the command line does so by itself)."""
     for name, hint in get_type_hints(type(options)).items():
-        choices, value = get_args(hint), getattr(options, name)
-        if get_origin(hint) is Literal and value not in choices:
-            flag = "--" + name.replace("_", "-")
-            raise UserError(f"{flag} {value}: expected {', '.join(choices)}")
+        value = getattr(options, name)
+        for one in (hint, *get_args(hint)):  # `Level | None` has its choices inside
+            if get_origin(one) is Literal and value is not None and value not in get_args(one):
+                flag = "--" + name.replace("_", "-")
+                raise UserError(f"{flag} {value}: expected {', '.join(get_args(one))}")
 
 
 def check_paths(paths: Any, flag: str) -> None:
