@@ -122,8 +122,7 @@ def run_conversion(
         ]
         for plan in plans:
             hide_units(plan, names)
-        does = run or convert_unit
-        works = [_work(recipe, part, clip, does, rate, is_stale) for part in parts]
+        works = [_work(recipe, part, clip, run or convert_unit, rate, is_stale) for part in parts]
         results = _run_parts(options, works, plans, befores, parts, quiet=quiet)
     return add_up(parts, results, output)
 
