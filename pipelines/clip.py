@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -28,7 +28,7 @@ from mmdata.similarity import (
 )
 from mmdata.versions import clip_versions
 from pipelines.actors import ActorPool, actor_calls
-from pipelines.options import ClipDevice
+from pipelines.options import ClipOptions
 from pipelines.scoring import Pending
 
 #: Batches that a task has in flight at the actors.
@@ -106,19 +106,6 @@ class PoolBackend:
         call = self._calls[self._turn % len(self._calls)]
         self._turn += 1
         return call(method, batch)
-
-
-class ClipOptions(Protocol):
-    """The options of CLIP, the same in every command that has them."""
-
-    @property
-    def clip_model(self) -> str | None: ...
-    @property
-    def clip_pretrained(self) -> str | None: ...
-    @property
-    def clip_batch_size(self) -> int: ...
-    @property
-    def clip_device(self) -> ClipDevice: ...
 
 
 @lru_cache(maxsize=1)

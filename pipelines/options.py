@@ -194,7 +194,7 @@ class RunOptions(Protocol):
 
 
 class ClipOptions(Protocol):
-    """Options of the CLIP that scores."""
+    """Options of the CLIP that scores, the same in every command that has them."""
 
     @property
     def clip_model(self) -> str | None: ...
@@ -202,6 +202,8 @@ class ClipOptions(Protocol):
     def clip_pretrained(self) -> str | None: ...
     @property
     def clip_batch_size(self) -> int: ...
+    @property
+    def clip_device(self) -> ClipDevice: ...
     @property
     def clip_actors(self) -> int | None: ...
 

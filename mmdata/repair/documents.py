@@ -22,6 +22,7 @@ from mmdata.images import ImageRejected, prepare_image
 from mmdata.repair.base64_text import mend_base64
 from mmdata.repair.salvage import Row
 from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
+from mmdata.sources.mmc4 import decode_field
 from mmdata.sources.strict_json import decode_object
 from mmdata.validation.document_rules import not_optimal
 from schemas.reasons import DocumentDrop, ImageDrop, ImageNote, RepairNote
@@ -124,10 +125,10 @@ def _read(raw: bytes) -> _Read:
     """
     notes: list[tuple[int | None, str, str]] = []
     fields = _fields(raw, notes)
-    text_list = _decoded(fields, "text_list", _STRINGS, DocumentDrop.BAD_SCHEMA)
+    text_list = decode_field(fields, "text_list", _STRINGS, DocumentDrop.BAD_SCHEMA)
     if not any(text.strip() for text in text_list):
         raise RecordDropped(DocumentDrop.NO_TEXT, "$.text_list: expected a sentence, got none")
-    infos = _decoded(fields, "image_info", _OBJECTS, DocumentDrop.BAD_SCHEMA)
+    infos = decode_field(fields, "image_info", _OBJECTS, DocumentDrop.BAD_SCHEMA)
     given = _value(fields.get("alignment"), str) == "given"
     read = _Read(
         text_list=text_list,
@@ -167,20 +168,6 @@ def _fields(raw: bytes, notes: list[tuple[int | None, str, str]]) -> dict[str, m
 
 def _escape_controls(string: re.Match[bytes]) -> bytes:
     return _CONTROL.sub(lambda found: b"\\u%04x" % found[0][0], string[0])
-
-
-def _decoded(
-    fields: dict[str, msgspec.Raw],
-    name: str,
-    decoder: "msgspec.json.Decoder[Value]",
-    reason: DocumentDrop,
-) -> Value:
-    if name not in fields:
-        raise RecordDropped(reason, f"$.{name}: expected an array, got nothing")
-    try:
-        return decoder.decode(fields[name])
-    except msgspec.DecodeError as error:
-        raise RecordDropped(reason, f"$.{name}: {str(error).replace('`', '')}") from None
 
 
 def _value(raw: msgspec.Raw | None, kind: type[Value]) -> Value | None:
@@ -225,7 +212,7 @@ def _read_matrix(fields: dict[str, msgspec.Raw], read: _Read) -> None:
     if "similarity_matrix" not in fields:
         detail = "$.similarity_matrix: expected a matrix, got nothing (CLIP could make one)"
         raise RecordDropped(DocumentDrop.NO_MATRIX, detail)
-    rows = _decoded(fields, "similarity_matrix", _ROWS, DocumentDrop.BAD_MATRIX)
+    rows = decode_field(fields, "similarity_matrix", _ROWS, DocumentDrop.BAD_MATRIX)
     if len(rows) != len(read.images):
         raise RecordDropped(
             DocumentDrop.BAD_MATRIX,

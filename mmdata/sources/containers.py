@@ -11,8 +11,9 @@ from mmdata.sources.records import (
     Segment,
     list_segments,
     open_segment,
+    size_and_head,
 )
-from mmdata.storage.files import open_file, size_of
+from mmdata.storage.files import open_file
 
 _PLAIN = (".json", ".jsonl")
 #: Endings of the files that a folder stands for.
@@ -35,12 +36,7 @@ def find_segments(path: str) -> list[Segment]:
     Raises:
         BadInputError: the file is empty, damaged, or of no kind that holds records.
     """
-    try:
-        size = size_of(path)
-        with open_file(path) as file:
-            head = file.read(4)
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    size, head = size_and_head(path)
     if not size:
         raise BadInputError(f"{path}: the file is empty; fetch it again")
     if head == parquet_records.MAGIC or path.lower().endswith(".parquet"):

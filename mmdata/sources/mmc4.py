@@ -37,10 +37,10 @@ def parse_record(record: bytes, *, matrix_wanted: bool = True) -> SourceDocument
         RecordDropped: the record is broken; see docs/format.md for the reasons.
     """
     fields = decode_object(record)
-    text_list = _decode(fields, "text_list", _STRINGS, DocumentDrop.BAD_SCHEMA)
+    text_list = decode_field(fields, "text_list", _STRINGS, DocumentDrop.BAD_SCHEMA)
     if not any(text.strip() for text in text_list):
         raise RecordDropped(DocumentDrop.NO_TEXT, "$.text_list: expected a sentence, got none")
-    infos = _decode(fields, "image_info", _OBJECTS, DocumentDrop.BAD_SCHEMA)
+    infos = decode_field(fields, "image_info", _OBJECTS, DocumentDrop.BAD_SCHEMA)
     similarity = _similarity(fields, len(infos), len(text_list)) if matrix_wanted else None
     images, notes = [], []
     for index, info in enumerate(infos):
@@ -52,13 +52,17 @@ def parse_record(record: bytes, *, matrix_wanted: bool = True) -> SourceDocument
     return SourceDocument(text_list, images, similarity, KIND, "assigned", fields, notes=notes)
 
 
-def _decode(
+def decode_field(
     fields: dict[str, msgspec.Raw],
     name: str,
     decoder: "msgspec.json.Decoder[Value]",
     reason: DocumentDrop,
 ) -> Value:
-    """One field, typed, with the path of what does not fit."""
+    """One field, typed.
+
+    Raises:
+        RecordDropped: for the reason given, with the path of what does not fit.
+    """
     if name not in fields:
         raise RecordDropped(reason, f"$.{name}: expected an array, got nothing")
     try:
@@ -75,7 +79,7 @@ def _similarity(
         raise RecordDropped(
             DocumentDrop.NO_MATRIX, "$.similarity_matrix: expected a matrix, got nothing"
         )
-    rows = _decode(fields, "similarity_matrix", _MATRIX, DocumentDrop.BAD_MATRIX)
+    rows = decode_field(fields, "similarity_matrix", _MATRIX, DocumentDrop.BAD_MATRIX)
     return _matrix(rows, num_images, num_texts)
 
 

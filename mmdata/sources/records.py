@@ -61,6 +61,20 @@ class Overlong:
     num_bytes: int
 
 
+def size_and_head(path: str) -> tuple[int, bytes]:
+    """Bytes of an input, and the first four of them, which tell what it is.
+
+    Raises:
+        BadInputError: it cannot be read.
+    """
+    try:
+        size = size_of(path)
+        with open_file(path) as file:
+            return size, file.read(4)
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
 def list_segments(path: str, members: tuple[str, ...] = (".jsonl",)) -> list[Segment]:
     """The segments of an input of JSON lines, by its ending and first bytes.
 
@@ -73,12 +87,7 @@ def list_segments(path: str, members: tuple[str, ...] = (".jsonl",)) -> list[Seg
             says.
     """
     suffix = os.path.splitext(path)[1].lower()
-    try:
-        size = size_of(path)
-        with open_file(path) as file:
-            head = file.read(4)
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    size, head = size_and_head(path)
     if suffix in _MAGIC and size == 0:
         raise BadInputError(f"{path}: the file is empty; fetch it again")
     magic = _MAGIC.get(suffix)
