@@ -7,11 +7,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
-from flamingo.model.flamingo import Flamingo
-from flamingo.model.media_tokens import embedding_and_head
+from flamingo.parallel.shard import shard_model
 from tests.flamingo.model.tiny_lms import PAD, make_flamingo, prompts
 
 FAMILIES = ("opt", "gpt_neox")
@@ -31,16 +30,6 @@ def batch_of(rank: int) -> dict[str, object]:
         "loss_reduction": "sum",
         "keep_graph": True,
     }
-
-
-def shard(model: Flamingo) -> None:
-    fully_shard(model.perceiver)
-    for layer in model.decoder_blocks:
-        if layer.gated_cross_attn_layer is not None:
-            fully_shard(layer.gated_cross_attn_layer)
-        fully_shard(layer)
-    fully_shard([*embedding_and_head(model.lang_encoder)])
-    fully_shard(model)
 
 
 def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -67,7 +56,7 @@ def run_rank(rank: int, folder: str) -> None:
             if kind == "ddp":
                 runner = DistributedDataParallel(model)
             else:
-                shard(model)
+                shard_model(model, init_device_mesh("cpu", (2,)))
             runner(**batch_of(rank)).loss.backward()
             found[f"{family}.{kind}"] = gradients(runner)
     if rank == 0:
