@@ -45,7 +45,7 @@ from benchmarks.resize import mosaic
 from flamingo.data import decode, lane, prepare, stream
 from mmdata.shards.reader import ShardReader
 from mmdata.usage import plans
-from mmdata.usage.records import image_bytes, read_record
+from mmdata.usage.records import Base64, image_bytes, read_record
 from mmdata.usage.tokens import MediaTokenizer
 from pipelines.config import ConvertMmc4
 from pipelines.convert_mmc4 import convert_mmc4
@@ -153,9 +153,10 @@ def used_places(shards: Path, tokenizer: Any) -> tuple[list[Place], int]:
                 plan = preparer.plan(record, sample.key, 0)
                 samples += plan.document_drop is None
                 for image in plan.images if plan.document_drop is None else []:
-                    text = str(record.images[image]).encode()
-                    start = sample.offset + data.index(text)
-                    places.append(Place(shard, start, start + len(text)))
+                    picture = record.images[image]
+                    assert isinstance(picture, Base64)  # noqa: S101 - of documents
+                    start = sample.offset + data.index(picture.text)
+                    places.append(Place(shard, start, start + len(picture.text)))
     return places, samples
 
 
