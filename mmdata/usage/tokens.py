@@ -153,42 +153,29 @@ def interleaved_tokens(
         if number:
             ids += [tokenizer.image_id] * list(places).count(first)
         room = max_tokens - len(ids)
-        ids += _first_ids(sentences[first:last], tokenizer, room, is_first=not number)
+        text = " ".join(sentences[first:last])
+        ids += _first_ids(text.removeprefix(" ") if number else text, tokenizer, room)
         if number:  # what comes before the first picture is no chunk
             ids.append(tokenizer.endofchunk_id)
     ids = [*ids, tokenizer.eos_id][:max_tokens]
     return TokenSequence(ids, ids.count(tokenizer.image_id))
 
 
-def _first_ids(
-    sentences: Sequence[str], tokenizer: MediaTokenizer, room: int, *, is_first: bool
-) -> list[int]:
+def _first_ids(text: str, tokenizer: MediaTokenizer, room: int) -> list[int]:
     """The ids of a text, at least so many of them where there are more.
 
-    Most of a long text is beyond the cut, so no more of it is tokenised than a guess, and where
-    that was too little, a second with what the first has told. What the end of a part does to its
-    last tokens (`_MARGIN_TOKENS`) is beyond the cut too.
+    Most of a long text is beyond the cut, so no more of it is tokenised than a guess, up to a
+    space, and where that was too little, a second with what the first has told. What the end of a
+    part does to its last tokens (`_MARGIN_TOKENS`) is beyond the cut too.
     """
-    wanted = max(0, room) + _MARGIN_TOKENS
-    chars_each, done = tokenizer.usual_chars, -1
+    wanted = room + _MARGIN_TOKENS
+    end, chars = 0, _SPARE_SHARE * tokenizer.usual_chars * wanted
     while True:
-        number = _num_within(sentences, int(_SPARE_SHARE * chars_each * wanted))
-        if number <= done:
-            number = len(sentences)
-        text = " ".join(sentences[:number])
-        ids = tokenizer.encode_text(text if is_first else text.removeprefix(" "))
-        if number == len(sentences) or len(ids) >= wanted:
+        end = text.find(" ", max(end + 1, int(chars)))
+        ids = tokenizer.encode_text(text if end < 0 else text[:end])
+        if end < 0 or len(ids) >= wanted:
             return ids
-        chars_each, done = len(text) / max(1, len(ids)), number
-
-
-def _num_within(sentences: Sequence[str], chars: int) -> int:
-    """How many sentences begin within the first so many characters."""
-    for number, sentence in enumerate(sentences):
-        if chars < 0:
-            return number
-        chars -= len(sentence)
-    return len(sentences)
+        chars = _SPARE_SHARE * end / max(1, len(ids)) * wanted
 
 
 def split_at_tags(sentences: Sequence[str], places: Sequence[int]) -> tuple[list[str], list[int]]:
