@@ -19,12 +19,13 @@ from flamingo.data.stream import Stream
 from flamingo.model.factory import create_model_and_transforms
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.vision import tower_identity
+from flamingo.parallel.world import World
 from flamingo.train.checkpoint import (
+    Checkpointer,
     RunState,
     find_checkpoint,
     read_state,
-    restore_optimizer,
-    save_checkpoint,
+    restore,
 )
 from flamingo.train.config import Train
 from flamingo.train.device import (
@@ -36,7 +37,9 @@ from flamingo.train.device import (
 )
 from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.optim import make_optimizer
-from flamingo.train.schedule import run_steps
+from flamingo.train.retention import SaveRule
+from flamingo.train.schedule import epoch_steps, run_steps
+from flamingo.train.signals import StopRequest
 from flamingo.train.streams import mix_of, sequence_of, training_streams, validation_streams
 from flamingo.train.telemetry import StepReport, Telemetry, plot_losses
 from flamingo.train.validate import Validation
@@ -68,6 +71,7 @@ class TrainResult:
         skipped_steps: not finite, in all.
         validation: the last loss measured on each validation stream.
         resumed_from: step that the run went on from; 0 for a fresh one.
+        exit_code: 0, or what a signal asked for that stopped the run after a save.
     """
 
     folder: str
@@ -81,6 +85,7 @@ class TrainResult:
     skipped_steps: int = 0
     validation: dict[str, float] = field(default_factory=dict)
     resumed_from: int = 0
+    exit_code: int = 0
 
 
 def train(options: Train) -> TrainResult:
@@ -131,10 +136,12 @@ def _train(
     starts = _starts(streams, before, goes_on=goes_on)
     trainer = _trainer(options, model, image_processor, streams, starts, before.step, total_steps)
     if resumed is not None:
-        restore_optimizer(resumed, trainer.optimizer)
+        restore(resumed, model, trainer.optimizer)
         trainer.skipped_steps = before.skipped_steps
     measured = Validation(folder, validation, every=options.val_every, done=before.step)
-    _run(options, trainer, tokenizer, sequence, measured, result)
+    rule = _save_rule(options, batch)
+    saver = Checkpointer(folder, tokenizer, rule, asynchronous=options.async_checkpoint)
+    _run(options, trainer, saver, sequence, measured, result)
     return result
 
 
@@ -285,7 +292,7 @@ def _trainer(
 def _run(
     options: Train,
     trainer: Trainer,
-    tokenizer: Any,
+    saver: Checkpointer,
     sequence: dict[str, Any],
     validation: Validation,
     result: TrainResult,
@@ -303,27 +310,30 @@ def _run(
         logging_steps=options.logging_steps,
     )
     reports: list[StepReport] = []
-    keep = 1 if options.delete_previous_checkpoint else options.keep_checkpoints
     try:
-        _measure(validation, trainer, telemetry, result)
-        while trainer.done < trainer.total_steps:
-            report = trainer.step()
-            telemetry.report(report)
-            reports.append(report)
-            last = trainer.done == trainer.total_steps
+        with StopRequest() as stop:
             _measure(validation, trainer, telemetry, result)
-            if last or (options.save_steps and trainer.done % options.save_steps == 0):
-                state = RunState(
-                    step=trainer.done,
-                    positions={feed.name: feed.position.record() for feed in trainer.feeds},
-                    skipped_steps=trainer.skipped_steps,
-                    options=record,
-                    sequence=sequence,
-                )
-                result.checkpoint = save_checkpoint(
-                    folder, trainer.model, tokenizer, trainer.optimizer, state, keep=keep
-                )
+            while trainer.done < trainer.total_steps and not result.exit_code:
+                report = trainer.step()
+                telemetry.report(report)
+                reports.append(report)
+                saver.poll()
+                losses = _measure(validation, trainer, telemetry, result)
+                result.exit_code = stop.agreed(World())
+                last = trainer.done == trainer.total_steps or result.exit_code
+                if last or saver.is_due(trainer.done, losses):
+                    state = RunState(
+                        step=trainer.done,
+                        positions={feed.name: feed.position.record() for feed in trainer.feeds},
+                        skipped_steps=trainer.skipped_steps,
+                        options=record,
+                        sequence=sequence,
+                        validation=losses,
+                    )
+                    saver.save(trainer.model, trainer.optimizer, state)
+            result.checkpoint = saver.close()
     finally:
+        saver.abandon()
         telemetry.close()
         for feed in trainer.feeds:
             feed.steps.close()
@@ -335,13 +345,26 @@ def _run(
 
 def _measure(
     validation: Validation, trainer: Trainer, telemetry: Telemetry, result: TrainResult
-) -> None:
-    """The loss on the validation streams, where it is due."""
+) -> dict[str, float]:
+    """The loss on the validation streams where it is due, else nothing."""
     if not validation.is_due(trainer.done, is_last=trainer.done == trainer.total_steps):
-        return
+        return {}
     result.validation = validation.measure(trainer)
     losses = "  ".join(f"{name} {loss:.4f}" for name, loss in result.validation.items())
     telemetry.say(f"step {trainer.done:>6}  validation loss {losses}")
+    return result.validation
+
+
+def _save_rule(options: Train, batch: dict[str, int]) -> SaveRule:
+    """When to save, in steps. Raises UserError where --save-epochs has no epoch to count."""
+    epochs = options.save_epochs
+    return SaveRule(
+        every_steps=options.save_steps,
+        every_epoch_steps=epochs and epochs * epoch_steps(options, batch),
+        keep_last=1 if options.delete_previous_checkpoint else options.keep_last,
+        keep_every=options.keep_every,
+        keep_best=options.keep_best,
+    )
 
 
 def _mean_losses(reports: list[StepReport]) -> dict[str, float]:
@@ -423,6 +446,8 @@ def summary(result: TrainResult) -> str:
         lines.append(f"{name}: validation loss {loss:.4f}")
     left_out = ", ".join(f"{reason} {count}" for reason, count in result.drops.items())
     lines.append(f"left out by selection: {left_out or 'nothing'}")
+    if result.exit_code:
+        lines.append(f"stopped by a signal after step {result.steps}; the same command goes on")
     if result.skipped_steps:
         lines.append(f"{result.skipped_steps} steps were not finite and were skipped")
     lines += [f"checkpoint: {result.checkpoint}", f"plot:       {result.plot}"]
