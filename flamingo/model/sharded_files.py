@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
 
 from mmdata.errors import BadInputError
 
@@ -52,7 +54,7 @@ class _IndexUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-class TensorReader(dcp.FileSystemReader):
+class TensorReader(FileSystemReader):
     """torch's reader of a folder, with an index that cannot run code.
 
     Raises:
@@ -121,14 +123,14 @@ def fill_tensors(folder: str | os.PathLike[str], wanted: dict[str, Tensor]) -> N
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            dcp.load(dict(wanted), storage_reader=reader, no_dist=True)
-    except dcp.CheckpointException as error:
+            load(dict(wanted), storage_reader=reader, no_dist=True)
+    except CheckpointException as error:
         raise BadInputError(
             f"checkpoint {folder}: cannot be read: {first_failure(error)}"
         ) from error
 
 
-def first_failure(error: dcp.CheckpointException) -> str:
+def first_failure(error: CheckpointException) -> str:
     """What went wrong on the first rank that failed, in one line."""
     rank, (cause, _) = min(error.failures.items())
     reason = str(cause).partition("\n")[0] or type(cause).__name__

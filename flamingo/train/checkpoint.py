@@ -30,9 +30,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from flamingo.model.checkpoint_files import write_record
 from flamingo.model.flamingo import Flamingo
@@ -195,6 +197,9 @@ class Checkpointer:
         """End without waiting for other ranks, after an error: a save that is under way completes
         where it still can."""
         self._threads.shutdown()
+        error = self._pending.exception() if self._pending is not None else None
+        if error is not None:
+            logger.error("the checkpoint of step %s was not saved: %s", self._last_step, error)
 
     def _best_so_far(self) -> float | None:
         stream, name = self.rule.keep_best, read_pointer(self._root, BEST)
@@ -229,13 +234,13 @@ class Checkpointer:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-                dcp.save(
+                save(
                     dict(tensors),
-                    storage_writer=dcp.FileSystemWriter(folder),
+                    storage_writer=FileSystemWriter(folder),
                     process_group=self._group,
                     no_dist=self._group is None,
                 )
-        except dcp.CheckpointException as error:
+        except CheckpointException as error:
             raise StorageError(
                 f"checkpoint {folder}: cannot be written: {first_failure(error)}; the one before "
                 "it is whole, and the same command goes on from there"

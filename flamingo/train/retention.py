@@ -42,9 +42,8 @@ class SaveRule:
 
     def is_due(self, step: int) -> bool:
         """Whether the number of steps alone asks for a save."""
-        return any(
-            every and step % every == 0 for every in (self.every_steps, self.every_epoch_steps)
-        )
+        periods = (self.every_steps, self.every_epoch_steps)
+        return any(period and step % period == 0 for period in periods)
 
     def is_better(self, losses: Mapping[str, float], best: float | None) -> bool:
         """Whether losses measured at a step beat the best one so far (None: there is none)."""

@@ -319,9 +319,9 @@ def _run(
                 reports.append(report)
                 saver.poll()
                 losses = _measure(validation, trainer, telemetry, result)
-                result.exit_code = stop.agreed(World())
-                last = trainer.done == trainer.total_steps or result.exit_code
-                if last or saver.is_due(trainer.done, losses):
+                last = trainer.done == trainer.total_steps
+                result.exit_code = 0 if last else stop.agreed(World())
+                if last or result.exit_code or saver.is_due(trainer.done, losses):
                     state = RunState(
                         step=trainer.done,
                         positions={feed.name: feed.position.record() for feed in trainer.feeds},

@@ -48,11 +48,10 @@ class StopRequest:
 
     def agreed(self, world: World) -> int:
         """The exit code that a signal on any rank asked for; 0: none. Every rank has to ask."""
-        counts = world.total(self.votes())
-        return self.decide(counts)
+        return self.decide(world.total(self.votes()))
 
     def votes(self) -> list[float]:
-        """Two numbers whose sums over ranks `decide` takes, for an all-reduce that is made anyway."""
+        """Two numbers for an all-reduce that is made anyway; `decide` takes their sums."""
         return [float(self.requested == code) for code in (EXIT_REQUEUE, EXIT_INTERRUPTED)]
 
     @staticmethod
