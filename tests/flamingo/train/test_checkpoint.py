@@ -182,7 +182,7 @@ class TestBest:
 
 @pytest.mark.slow
 def test_killed_while_it_saves_the_previous_one_is_whole(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.flamingo.train.saving_process", str(tmp_path), "8"]
+    command = [sys.executable, "-m", "tests.flamingo.train.saving_process", str(tmp_path), "5"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
