@@ -163,6 +163,14 @@ class Train:
     """Of initial values, order and coins."""
     device: str = "auto"
     """cpu, cuda, or auto: a GPU where there is one."""
+    nproc_per_node: str | None = None
+    """Start so many ranks here: a number, gpu (one a GPU) or auto. Not under torchrun or srun."""
+    nnodes: str = "1"
+    """With --nproc-per-node: nodes that this command runs on, or LEAST:MOST."""
+    rdzv_endpoint: str | None = None
+    """With --nnodes: host:port of one of the nodes, the same on each."""
+    max_restarts: int = 0
+    """With --nproc-per-node: start all ranks again, from the last save, after one failed."""
     logging_steps: int = 10
     """Optimizer steps between lines of the console."""
     save_steps: int | None = None
@@ -239,6 +247,7 @@ _AT_LEAST_ZERO = (
     "workers",
     "mmc4_min_image_bytes",
     "cache_gb",
+    "max_restarts",
 )
 
 

@@ -1,0 +1,89 @@
+"""A rank of a toy run: sums over gloo, step after step, until it is told to come to grief.
+
+Arguments: the run's folder, the number of steps, the timeout in seconds, and what goes wrong:
+`RANK:STEP:HOW`, once a start of the ranks when HOW ends in `!`, else on the first start only.
+"""
+
+import os
+import signal
+import sys
+import time
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from flamingo.parallel.pulse import Pulse, launch_id, log_path
+from flamingo.train.rank import is_rank, run_as_rank
+from mmdata.errors import UserError
+
+REQUEUE = 75
+
+
+class Asked(UserError):
+    """The scheduler asked the rank to end."""
+
+    exit_code = REQUEUE
+
+
+def come_to_grief(how: str) -> None:
+    match how:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "sleep":
+            time.sleep(600)
+        case "error":
+            raise UserError("shard 7: is no shard")
+        case "bug":
+            raise KeyError("a bug")
+
+
+def work(folder: str, steps: int, grief: str, pulse: Pulse) -> None:
+    torch.set_num_threads(1)
+    asked = []
+    signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    rank, step, how = grief.split(":") if grief else ("-1", "0", "")
+    often = how.endswith("!")
+    first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    dist.init_process_group("gloo", timeout=timedelta(seconds=float(sys.argv[3])))
+    saved = os.path.join(folder, "saved")
+    done = int(open(saved).read()) if os.path.exists(saved) else 0
+    print(f"rank {dist.get_rank()} of {dist.get_world_size()} goes on from {done}", flush=True)
+    for number in range(done + 1, steps + 1):
+        pulse.mark(number, "draws its batch")
+        if int(rank) == dist.get_rank() and int(step) == number and (first or often):
+            come_to_grief(how.rstrip("!"))
+        pulse.mark(number, "computes")
+        total = torch.tensor([1.0, float(bool(asked))])
+        dist.all_reduce(total)
+        if dist.get_rank() == 0:
+            with open(saved, "w") as file:
+                file.write(str(number))
+        if total[1] > 0:
+            dist.destroy_process_group()
+            raise Asked(f"asked to stop at step {number}; run the same command again to go on")
+        time.sleep(0.02)
+    dist.destroy_process_group()
+
+
+def main() -> int:
+    folder, steps, timeout, grief = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
+    assert is_rank(os.environ)
+    rank = int(os.environ["RANK"])
+    pulse = Pulse(
+        folder,
+        rank=rank,
+        size=int(os.environ["WORLD_SIZE"]),
+        timeout_seconds=timeout,
+        launch=launch_id(os.environ),
+    )
+    pulse.start()
+    if rank:
+        sys.stdout = sys.stderr = open(log_path(pulse.folder, rank), "a")  # noqa: SIM115
+    return run_as_rank(lambda: work(folder, steps, grief, pulse), pulse)[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
