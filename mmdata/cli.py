@@ -175,10 +175,9 @@ def _with_key(options: Show) -> Show:
 
 def _run_train(options: Train) -> int:
     _need("train", "train")
-    from flamingo.train.run import summary, train
+    from flamingo.train.rank import run_train
 
-    sys.stdout.write(summary(train(options)))
-    return 0
+    return run_train(options)
 
 
 def _run_generate(options: Generate) -> int:
@@ -244,7 +243,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except MMDataError as error:
-        print(f"mmdata: {error}", file=sys.stderr)
+        if str(error):  # else another rank says it
+            print(f"mmdata: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("mmdata: interrupted; run the same command again to go on", file=sys.stderr)

@@ -122,8 +122,8 @@ def launch(command: Sequence[str], run: str, plan: Launch) -> None:
             raise RanksFailedError(f"the nodes do not come together at {place}: {error}") from error
         finally:
             agent.spec.rdzv_handler.shutdown()
-    if result.is_failed():
-        raise agent.failure or RanksFailedError("the ranks failed")
+    if result.is_failed() and agent.failure is not None:
+        raise agent.failure
 
 
 def find_cause(
@@ -146,7 +146,7 @@ def find_cause(
         or next((sign.text for sign in signs if sign.cause == "lost"), "")
         or next((_wordless(rank, code, folder) for rank, code in sorted(statuses.items())), "")
     )
-    return RanksFailedError(f"{text or 'the ranks failed'}; the others were stopped"), True
+    return RanksFailedError(f"{text or 'the ranks failed'}; all ranks were stopped"), True
 
 
 def _unexpected(sign: Sign, folder: str) -> str:
@@ -164,10 +164,12 @@ def _killed(signs: Sequence[Sign], statuses: Mapping[int, int]) -> str:
     told = []
     for rank, number in killed.items():
         place, at = (
-            (known[rank].place, f" {known[rank].at}") if rank in known else (f"rank {rank}", "")
+            (known[rank].place, f", last seen {known[rank].at}")
+            if rank in known
+            else (f"rank {rank}", "")
         )
-        hint = ", as the kernel does when memory is short" if number == signal.SIGKILL else ""
-        told.append(f"{place} was killed by {_signal_name(number)}{at}{hint}")
+        hint = " (as the kernel does when memory is short)" if number == signal.SIGKILL else ""
+        told.append(f"{place} was killed by {_signal_name(number)}{hint}{at}")
     return "; ".join(told[:3])
 
 
@@ -300,6 +302,8 @@ def _prepared(folder: str, plan: Launch) -> Iterator[None]:
     changes = {
         LAUNCHED: "1",
         "TORCHELASTIC_SIGNALS_TO_HANDLE": ",".join(one.name for one in _SIGNALS),
+        # Else ranks that start again find the addresses of the dead in the store (torch 2.15).
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         # Else every rank takes all cores for itself.
         "OMP_NUM_THREADS": os.environ.get(
             "OMP_NUM_THREADS", str(max(1, (cores or 1) // plan.nproc))

@@ -1,9 +1,9 @@
 """Signs of life of the ranks, so that one that hangs or dies can be named by the others.
 
-A thread of each rank writes every two seconds what the rank does to `RUN/logs/rank-N.json`, and the
-ranks read each other's files when one of them waits in vain. Files of the run's folder rather than
-the process group's store: the store may live in the very rank that hangs, and the launcher may sit
-on another node. A step costs no more than setting an attribute.
+A thread of each rank writes what the rank does to `RUN/logs/rank-N.json`, twice a second at most
+and every two seconds at least, and the ranks read each other's files when one waits in vain. Files
+of the run's folder rather than the process group's store: the store may live in the very rank that
+hangs, and the launcher may sit on another node. A step costs three settings of an event.
 
 Ages are differences of modification times, which one file server sets for all ranks: clocks of
 hosts that disagree do not matter.
@@ -23,6 +23,8 @@ from typing import Any, Literal
 FOLDER = "logs"
 #: Seconds between signs of life, at most.
 INTERVAL_SECONDS = 2.0
+#: And at least, while steps go by.
+_REST_SECONDS = 0.5
 #: A rank that has missed so many signs is silent.
 _MISSED = 2.5
 
@@ -73,7 +75,9 @@ class Sign:
     @property
     def at(self) -> str:
         """How far it is."""
-        return f"at step {self.step} ({self.doing})" if self.step else f"at its start ({self.doing})"
+        return (
+            f"at step {self.step} ({self.doing})" if self.step else f"at its start ({self.doing})"
+        )
 
 
 class Pulse:
@@ -85,11 +89,12 @@ class Pulse:
         self.folder = os.path.join(run, FOLDER)
         self.rank = rank
         self.size = size
-        self.interval_seconds = min(INTERVAL_SECONDS, timeout_seconds / 4)
+        self.interval_seconds = max(min(INTERVAL_SECONDS, timeout_seconds / 4), 2 * _REST_SECONDS)
         self._timeout = timeout_seconds
         self._launch = launch
         self._finding = ""
         self._state = (0, 0, "starts", time.monotonic())
+        self._news = threading.Event()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
 
@@ -102,10 +107,12 @@ class Pulse:
     def mark(self, step: int, doing: str) -> None:
         """Say what the rank does from now on; every rank says the same things in the same order."""
         self._state = (self._state[0] + 1, step, doing, time.monotonic())
+        self._news.set()
 
     def end(self, exit_code: int, cause: Cause = "", text: str = "") -> None:
         """Give the last sign."""
         self._ending.set()
+        self._news.set()
         self._thread.join()
         self._write(exit_code=exit_code, cause=cause, text=text)
 
@@ -131,7 +138,9 @@ class Pulse:
 
     def _beat(self) -> None:
         last_error = ""
-        while not self._ending.wait(self.interval_seconds):
+        while not self._ending.wait(_REST_SECONDS):
+            self._news.wait(self.interval_seconds - _REST_SECONDS)
+            self._news.clear()
             try:
                 self._write()
                 self._look_at_the_clock()
@@ -148,7 +157,8 @@ class Pulse:
             return
         self._finding = self.waited_for()
         self._write()
-        sys.stderr.write(f"mmdata: rank {self.rank} waits: {self._finding}\n")
+        told = f"no progress on rank {self.rank} for {time.monotonic() - since:.0f} s"
+        sys.stderr.write(f"mmdata: {told}: {self._finding}\n")
         sys.stderr.flush()
         with open(log_path(self.folder, self.rank), "a", encoding="utf-8") as file:
             faulthandler.dump_traceback(file)
@@ -228,7 +238,7 @@ def name_gone(signs: Sequence[Sign], *, size: int, silent_seconds: float) -> str
         if sign.exit_code is not None and sign.cause != "lost"
     ]
     silent = [
-        f"{sign.place} has given no sign of life for {sign.age_seconds:.0f} s; it was {sign.at}"
+        f"{sign.place} has given no sign of life for {sign.age_seconds:.0f} s; last seen {sign.at}"
         for sign in signs
         if sign.exit_code is None and sign.age_seconds > silent_seconds
     ]

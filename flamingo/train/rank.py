@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, MutableMapping
+from typing import Any
 
 from flamingo.parallel.launch import LAUNCHED, Launch, launch, number_of_nodes, number_of_ranks
 from flamingo.parallel.pulse import Pulse, launch_id, log_path
@@ -188,9 +189,7 @@ def main(arguments: list[str]) -> int:
     """A rank as its launcher starts it: the options as one JSON object."""
     _end_with_the_launcher()
     record = json.loads(arguments[0])
-    return be_rank(
-        Train(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()})
-    )
+    return be_rank(Train(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}))
 
 
 if __name__ == "__main__":

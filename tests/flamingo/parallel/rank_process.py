@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -48,8 +49,8 @@ def work(folder: str, steps: int, grief: str, pulse: Pulse) -> None:
     often = how.endswith("!")
     first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     dist.init_process_group("gloo", timeout=timedelta(seconds=float(sys.argv[3])))
-    saved = os.path.join(folder, "saved")
-    done = int(open(saved).read()) if os.path.exists(saved) else 0
+    saved = Path(folder, "saved")
+    done = int(saved.read_text()) if saved.exists() else 0
     print(f"rank {dist.get_rank()} of {dist.get_world_size()} goes on from {done}", flush=True)
     for number in range(done + 1, steps + 1):
         pulse.mark(number, "draws its batch")
@@ -59,8 +60,7 @@ def work(folder: str, steps: int, grief: str, pulse: Pulse) -> None:
         total = torch.tensor([1.0, float(bool(asked))])
         dist.all_reduce(total)
         if dist.get_rank() == 0:
-            with open(saved, "w") as file:
-                file.write(str(number))
+            saved.write_text(str(number))
         if total[1] > 0:
             dist.destroy_process_group()
             raise Asked(f"asked to stop at step {number}; run the same command again to go on")
