@@ -110,7 +110,7 @@ def launch(command: Sequence[str], run: str, plan: Launch) -> None:
     with _prepared(os.path.join(run, FOLDER), plan):
         agent = _agent(command, run, plan)
         try:
-            result = agent.run()
+            result: RunResult | None = agent.run()
         except SignalException as asked:
             failure = _after_signal(read_signs(os.path.join(run, FOLDER), since=started), asked)
             if failure is not None:
@@ -122,8 +122,9 @@ def launch(command: Sequence[str], run: str, plan: Launch) -> None:
             raise RanksFailedError(f"the nodes do not come together at {place}: {error}") from error
         finally:
             agent.spec.rdzv_handler.shutdown()
-    if result.is_failed() and agent.failure is not None:
-        raise agent.failure
+    # Without a result another node has closed the meeting point, before or during the run.
+    if result is None or result.is_failed():
+        raise agent.failure or RanksFailedError("another node ended the run, and says why there")
 
 
 def find_cause(

@@ -188,8 +188,9 @@ def _end_with_the_launcher() -> None:
 def main(arguments: list[str]) -> int:
     """A rank as its launcher starts it: the options as one JSON object."""
     _end_with_the_launcher()
-    record = json.loads(arguments[0])
-    return be_rank(Train(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}))
+    record: dict[str, Any] = json.loads(arguments[0])
+    record |= {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
+    return be_rank(Train(**record))
 
 
 if __name__ == "__main__":
