@@ -1,7 +1,7 @@
 """A rank of a toy run: sums over gloo, step after step, until it is told to come to grief.
 
-Arguments: the run's folder, the number of steps, the timeout in seconds, and what goes wrong:
-`RANK:STEP:HOW`, once a start of the ranks when HOW ends in `!`, else on the first start only.
+Arguments: the run's folder, the number of steps, the timeout in seconds, and what goes wrong, for
+each start of the ranks: `RANK:STEP:HOW` or `-`.
 """
 
 import os
@@ -45,17 +45,15 @@ def work(folder: str, steps: int, grief: str, pulse: Pulse) -> None:
     torch.set_num_threads(1)
     asked = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
-    rank, step, how = grief.split(":") if grief else ("-1", "0", "")
-    often = how.endswith("!")
-    first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    rank, step, how = grief.split(":") if grief != "-" else ("-1", "0", "")
     dist.init_process_group("gloo", timeout=timedelta(seconds=float(sys.argv[3])))
     saved = Path(folder, "saved")
     done = int(saved.read_text()) if saved.exists() else 0
     print(f"rank {dist.get_rank()} of {dist.get_world_size()} goes on from {done}", flush=True)
     for number in range(done + 1, steps + 1):
         pulse.mark(number, "draws its batch")
-        if int(rank) == dist.get_rank() and int(step) == number and (first or often):
-            come_to_grief(how.rstrip("!"))
+        if int(rank) == dist.get_rank() and int(step) == number:
+            come_to_grief(how)
         pulse.mark(number, "computes")
         total = torch.tensor([1.0, float(bool(asked))])
         dist.all_reduce(total)
@@ -69,7 +67,8 @@ def work(folder: str, steps: int, grief: str, pulse: Pulse) -> None:
 
 
 def main() -> int:
-    folder, steps, timeout, grief = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
+    folder, steps, timeout = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    grief = sys.argv[4 + int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))]
     assert is_rank(os.environ)
     rank = int(os.environ["RANK"])
     pulse = Pulse(
