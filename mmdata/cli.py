@@ -234,7 +234,8 @@ _MARKERS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code.
 
-    0 done, 1 findings or failed units, 2 could not start, 3 interrupted.
+    0 done, 1 findings or failed units, 2 could not start, 3 interrupted, 85 saved on a signal and
+    to be queued again.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments == ["--version"]:

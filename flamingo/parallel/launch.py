@@ -25,13 +25,20 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousParameters, registry
 
 from flamingo.parallel.pulse import FOLDER, Sign, log_path, read_signs
-from mmdata.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_INTERRUPTED, MMDataError, UserError
+from mmdata.errors import (
+    EXIT_DONE,
+    EXIT_FINDINGS,
+    EXIT_INTERRUPTED,
+    EXIT_REQUEUE,
+    MMDataError,
+    UserError,
+)
 
 #: Seconds that ranks have to end by themselves when one of them failed.
 _END_SECONDS = 10.0
 #: Seconds that ranks have to save when a signal asks; a scheduler's own limit is mostly shorter.
 _SAVE_SECONDS = 900
-#: Handed on to the ranks, which save and end.
+#: Handed on to the ranks, which save and end; those that they do not know as SIGTERM.
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 #: How the ranks tell that this launcher started them.
 LAUNCHED = "MMDATA_LAUNCHED"
@@ -192,11 +199,10 @@ def _after_signal(signs: Sequence[Sign], asked: SignalException) -> RanksFailedE
         return find_cause(signs, {}, "")[0]
     if signs and all(sign.exit_code == EXIT_DONE for sign in signs):
         return None
-    name = _signal_name(asked.sigval)
     return RanksFailedError(
-        f"stopped by {name} before the ranks could save; run the same command again to go on "
-        "from the last save",
-        EXIT_INTERRUPTED,
+        f"stopped by {_signal_name(asked.sigval)} before the ranks could save; run the same "
+        "command again to go on from the last save",
+        EXIT_REQUEUE if asked.sigval in (signal.SIGTERM, signal.SIGUSR1) else EXIT_INTERRUPTED,
     )
 
 
@@ -236,7 +242,8 @@ class _Agent(LocalElasticAgent):
         # Asked once, ranks get the time to save; asked again, they get none.
         patience = 1 if self._asked else _SAVE_SECONDS
         self._asked = self._asked or any(code is None for code in self._codes())
-        super()._shutdown(death_sig, patience)
+        known = (signal.SIGINT, signal.SIGUSR1)
+        super()._shutdown(death_sig if death_sig in known else signal.SIGTERM, patience)
 
     def _codes(self) -> list[int | None]:
         if self._pcontext is None:
@@ -300,9 +307,12 @@ def _agent(command: Sequence[str], run: str, plan: Launch) -> _Agent:
 def _prepared(folder: str, plan: Launch) -> Iterator[None]:
     """Signals, variables and logs as the agent and the ranks need them, and back."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    # What is ignored stays so: SIGHUP under nohup.
+    taken = [number.name for number, held in handlers.items() if held is not signal.SIG_IGN]
     changes = {
         LAUNCHED: "1",
-        "TORCHELASTIC_SIGNALS_TO_HANDLE": ",".join(one.name for one in _SIGNALS),
+        "TORCHELASTIC_SIGNALS_TO_HANDLE": ",".join(taken),
         # Else ranks that start again find the addresses of the dead in the store (torch 2.15).
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         # Else every rank takes all cores for itself.
@@ -311,7 +321,6 @@ def _prepared(folder: str, plan: Launch) -> Iterator[None]:
         ),
     }
     before = {name: os.environ.get(name) for name in changes}
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     log = logging.FileHandler(os.path.join(folder, "launcher.log"))
     log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("torch.distributed.elastic")

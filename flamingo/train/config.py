@@ -181,10 +181,18 @@ class Train:
     """Optimizer steps between lines of the console."""
     save_steps: int | None = None
     """Optimizer steps between checkpoints; one is always written at the end."""
-    keep_checkpoints: int | None = None
-    """Remove all but the newest so many."""
+    save_epochs: int | None = None
+    """Epochs (of --train-num-samples-…) between checkpoints."""
+    keep_last: int | None = None
+    """Remove all but the newest so many, and what the next two options keep."""
+    keep_every: int | None = None
+    """With --keep-last: checkpoints at a multiple of so many steps stay as well."""
+    keep_best: str | None = None
+    """Validation stream whose lowest loss is saved and named `best`; it stays as well."""
     delete_previous_checkpoint: bool = False
-    """Keep only the newest checkpoint (OpenFlamingo's name for --keep-checkpoints 1)."""
+    """Keep only the newest checkpoint (OpenFlamingo's name for --keep-last 1)."""
+    async_checkpoint: bool = True
+    """Go on training while a checkpoint is written, from a copy in host memory."""
     offline: bool = False
     """No network at all, the vision tower included."""
     trust_remote_code: bool = False
@@ -213,6 +221,19 @@ class Train:
         if self.batch_size is not None and self.mix is None:
             raise UserError("--batch-size goes with --mix; use --batch-size-mmc4, --stream-opt, …")
         check_streams(self)
+        self._check_keeping()
+
+    def _check_keeping(self) -> None:
+        if self.delete_previous_checkpoint and self.keep_last not in (None, 1):
+            raise UserError(
+                f"--delete-previous-checkpoint means --keep-last 1, not {self.keep_last}: give one"
+            )
+        if self.keep_every and not (self.keep_last or self.delete_previous_checkpoint):
+            raise UserError("--keep-every goes with --keep-last; without it all checkpoints stay")
+        measured = [one.partition("=")[0] for one in self.val_stream]
+        if self.keep_best is not None and self.keep_best not in measured:
+            told = ", ".join(measured) or "none is given"
+            raise UserError(f"--keep-best {self.keep_best}: expected a --val-stream: {told}")
 
     @property
     def bf16(self) -> bool:
@@ -242,7 +263,9 @@ _AT_LEAST_ONE = (
     "dist_timeout",
     "logging_steps",
     "save_steps",
-    "keep_checkpoints",
+    "save_epochs",
+    "keep_last",
+    "keep_every",
     "max_skipped_steps",
 )
 _AT_LEAST_ZERO = (

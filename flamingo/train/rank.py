@@ -55,8 +55,9 @@ def run_train(options: Train) -> int:
         return be_rank(options)
     from flamingo.train.run import summary, train
 
-    sys.stdout.write(summary(train(options)))
-    return EXIT_DONE
+    result = train(options)
+    sys.stdout.write(summary(result))
+    return result.exit_code
 
 
 def is_rank(environ: MutableMapping[str, str]) -> bool:
@@ -111,12 +112,13 @@ def be_rank(options: Train) -> int:
     if own_launcher and rank:
         _write_to(log_path(pulse.folder, rank))
 
-    def work() -> None:
+    def work() -> int:
         from flamingo.train.run import summary, train
 
-        told = summary(train(options, mark=pulse.mark))
+        result = train(options, mark=pulse.mark)
         if rank == 0:
-            sys.stdout.write(told)
+            sys.stdout.write(summary(result))
+        return result.exit_code
 
     exit_code, text = run_as_rank(work, pulse)
     # Its launcher shows the one error that counts.
@@ -125,10 +127,10 @@ def be_rank(options: Train) -> int:
     return exit_code
 
 
-def run_as_rank(work: Callable[[], None], pulse: Pulse) -> tuple[int, str]:
-    """Do the work of a rank and end its pulse; (exit code, why it is not 0)."""
+def run_as_rank(work: Callable[[], int], pulse: Pulse) -> tuple[int, str]:
+    """Do the work of a rank and end its pulse; (exit code, an error that was not shown yet)."""
     try:
-        work()
+        exit_code = work()
     except MMDataError as error:
         pulse.end(error.exit_code, "told", str(error))
         return error.exit_code, str(error)
@@ -148,8 +150,8 @@ def run_as_rank(work: Callable[[], None], pulse: Pulse) -> tuple[int, str]:
             traceback.print_exc()
         pulse.end(EXIT_FINDINGS, "lost" if lost else "unexpected", text)
         return EXIT_FINDINGS, text
-    pulse.end(EXIT_DONE)
-    return EXIT_DONE, ""
+    pulse.end(exit_code, "told" if exit_code else "")
+    return exit_code, ""
 
 
 def _how_others_were_lost(error: Exception, pulse: Pulse) -> str:

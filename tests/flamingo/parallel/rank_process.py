@@ -16,15 +16,7 @@ import torch.distributed as dist
 
 from flamingo.parallel.pulse import Pulse, launch_id, log_path
 from flamingo.train.rank import is_rank, run_as_rank
-from mmdata.errors import UserError
-
-REQUEUE = 75
-
-
-class Asked(UserError):
-    """The scheduler asked the rank to end."""
-
-    exit_code = REQUEUE
+from mmdata.errors import EXIT_REQUEUE, UserError
 
 
 def come_to_grief(how: str) -> None:
@@ -41,7 +33,7 @@ def come_to_grief(how: str) -> None:
             raise KeyError("a bug")
 
 
-def work(folder: str, steps: int, grief: str, pulse: Pulse) -> None:
+def work(folder: str, steps: int, grief: str, pulse: Pulse) -> int:
     torch.set_num_threads(1)
     asked = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
@@ -61,9 +53,11 @@ def work(folder: str, steps: int, grief: str, pulse: Pulse) -> None:
             saved.write_text(str(number))
         if total[1] > 0:
             dist.destroy_process_group()
-            raise Asked(f"asked to stop at step {number}; run the same command again to go on")
+            print(f"saved step {number}", flush=True)
+            return EXIT_REQUEUE
         time.sleep(0.02)
     dist.destroy_process_group()
+    return 0
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flamingo.data.order import Position
+from flamingo.model.checkpoint_files import read_weights
 from flamingo.train.checkpoint import find_checkpoint, read_state
 from flamingo.train.config import Train
 from flamingo.train.loop import NotFiniteError
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 def weights(options: Train, step: int) -> dict[str, torch.Tensor]:
     folder = Path(options.run_name) / "checkpoints" / f"step-{step:08d}"
-    return load_file(folder / "model.safetensors")
+    return read_weights(folder)
 
 
 def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -171,7 +172,7 @@ def test_shards_and_models_may_move_between_resumes(run_options: Options, tmp_pa
 
 
 def test_only_the_newest_checkpoints_are_kept(run_options: Options) -> None:
-    options = run_options("run", save_steps=1, keep_checkpoints=2)
+    options = run_options("run", save_steps=1, keep_last=2)
     train(options)
     folder = Path(options.run_name) / "checkpoints"
     assert sorted(os.listdir(folder)) == ["latest", "step-00000003", "step-00000004"]
