@@ -23,7 +23,7 @@ from flamingo.parallel.pulse import Sign, read_signs
 from mmdata.errors import EXIT_REQUEUE, UserError
 
 ROOT = Path(__file__).resolve().parents[3]
-RANK = [sys.executable, "-m", "tests.flamingo.parallel.rank_process"]
+RANK = [sys.executable, "-m", "tests.flamingo.parallel.toy_rank"]
 
 
 def sign(rank: int, **said: object) -> Sign:
