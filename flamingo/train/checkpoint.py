@@ -160,35 +160,36 @@ class Checkpointer:
                 self._write, draft, tensors, state, record, is_best=is_best
             )
         else:
-            self._write(draft, tensors, state, record, is_best=is_best)
+            with self._world.together():
+                self._write(draft, tensors, state, record, is_best=is_best)
         self._last_step = state.step
 
-    def poll(self) -> None:
-        """Raise what a save in the background has met, once it has ended; never waits."""
-        if self._pending is not None and self._pending.done():
-            self.wait()
+    @property
+    def has_failed(self) -> bool:
+        """Whether a save in the background has ended with an error on this rank; never waits."""
+        pending = self._pending
+        return pending is not None and pending.done() and pending.exception() is not None
 
     def wait(self) -> None:
-        """Until the save in the background, if there is one, is complete.
+        """Until the save in the background, if there is one, is complete on all ranks.
 
         Raises:
             StorageError: it cannot be written.
         """
         pending, self._pending = self._pending, None
         if pending is not None:
-            pending.result()
+            with self._world.together():
+                pending.result()
 
     def close(self) -> str | None:
-        """Wait for the last save on all ranks; returns its folder (on rank 0; None if none was).
+        """Wait for the last save; returns its folder (on rank 0; None if none was).
 
         Before the process group goes: a rank that ends while its thread still speaks to the others
         aborts.
         """
-        try:
-            self.wait()
-            self._world.barrier()
-        finally:
-            self._threads.shutdown()
+        self.wait()
+        self._threads.shutdown()
+        self._world.barrier()
         if self._group is not None:
             dist.destroy_process_group(self._group)
         return self._saved
@@ -225,26 +226,30 @@ class Checkpointer:
                 self._saved = publish(
                     self._root, draft, step=state.step, is_best=is_best, rule=self.rule
                 )
+        except (CheckpointException, OSError) as error:
+            self._discard(draft)
+            reason = error.strerror if isinstance(error, OSError) else first_failure(error)
+            raise StorageError(
+                f"checkpoint {draft}: cannot be written: {reason}; the one before it is whole, "
+                "and the same command goes on from there"
+            ) from error
         except BaseException:
-            if self._world.is_first:
-                shutil.rmtree(draft, ignore_errors=True)
+            self._discard(draft)
             raise
 
+    def _discard(self, draft: str) -> None:
+        if self._world.is_first:
+            shutil.rmtree(draft, ignore_errors=True)  # where that fails the next run sweeps
+
     def _write_tensors(self, folder: str, tensors: dict[str, Tensor]) -> None:
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-                save(
-                    dict(tensors),
-                    storage_writer=FileSystemWriter(folder),
-                    process_group=self._group,
-                    no_dist=self._group is None,
-                )
-        except CheckpointException as error:
-            raise StorageError(
-                f"checkpoint {folder}: cannot be written: {first_failure(error)}; the one before "
-                "it is whole, and the same command goes on from there"
-            ) from error
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            save(
+                dict(tensors),
+                storage_writer=FileSystemWriter(folder),
+                process_group=self._group,
+                no_dist=self._group is None,
+            )
 
 
 def find_checkpoint(path: str) -> str | None:

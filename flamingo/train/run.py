@@ -273,10 +273,9 @@ def _run(
                 report = trainer.step()
                 telemetry.report(report)
                 reports.append(report)
-                saver.poll()
                 losses = _measure(validation, trainer, telemetry, result)
                 last = trainer.done == trainer.total_steps
-                result.exit_code = 0 if last else stop.agreed(world)
+                result.exit_code = 0 if last else _asked_to_stop(stop, saver, world)
                 if last or result.exit_code or saver.is_due(trainer.done, losses):
                     world.mark(trainer.done, "saves")
                     state = RunState(
@@ -298,6 +297,18 @@ def _run(
     result.drops = dict(sorted(telemetry.drops.items()))
     result.first, result.last = _mean_losses(reports[:5]), _mean_losses(reports[-5:])
     result.plot = plot_losses(folder) if world.is_first else None
+
+
+def _asked_to_stop(stop: StopRequest, saver: Checkpointer, world: World) -> int:
+    """The exit code that a signal on any rank asked for; 0: none. One small all-reduce.
+
+    Raises:
+        StorageError: a save in the background has failed, on any rank.
+    """
+    *votes, failed = world.total([*stop.votes(), float(saver.has_failed)])
+    if failed:
+        saver.wait()
+    return stop.decide(votes)
 
 
 def _positions(trainer: Trainer) -> dict[str, Any]:

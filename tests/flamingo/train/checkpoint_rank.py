@@ -1,4 +1,7 @@
-"""One rank as a process: takes steps on a tiny Flamingo, saves, and restores what others saved.
+"""Ranks as processes: they take steps on a tiny Flamingo, save, and restore what others saved.
+
+`python -m tests.flamingo.train.checkpoint_rank FOLDER` runs 4 ranks and then 2, forked from one
+process that has imported torch: imports are most of what a rank costs.
 
 The same four samples make each global batch, whoever holds them, in float64, so that every way of
 spreading the model gives the same numbers but for the last bits.
@@ -6,6 +9,7 @@ spreading the model gives the same numbers but for the last bits.
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +137,21 @@ def be_rank(rank: int, size: int, folder: str, cases: list[Case]) -> None:
         torch.save(found, f"{folder}/found-{size}.pt")
     dist.barrier()
     dist.destroy_process_group()
+
+
+ON_FOUR: list[Case] = [
+    ("ddp", None, "ddp4", 0),
+    ("fsdp", "ddp4", "fsdp4", STEPS),
+    ("hsdp", "ddp4", "hsdp4", STEPS),
+]
+ON_TWO: list[Case] = [
+    ("ddp", "fsdp4", "ddp2", 2 * STEPS),
+    ("fsdp", "hsdp4", "fsdp2", 2 * STEPS),
+]
+
+
+if __name__ == "__main__":
+    for ranks, cases in ((4, ON_FOUR), (2, ON_TWO)):
+        torch.multiprocessing.start_processes(
+            be_rank, args=(ranks, sys.argv[1], cases), nprocs=ranks, start_method="fork"
+        )

@@ -1,6 +1,8 @@
 """A checkpoint's tensors go back into the model, however many ranks there are and were."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,15 @@ from flamingo.train.checkpoint_tensors import can_be_staged, tensors_of
 from flamingo.train.retention import SaveRule
 from mmdata.errors import EXIT_REQUEUE, BadInputError, UserError
 from tests.flamingo.model.tiny_lms import make_flamingo
-from tests.flamingo.train.checkpoint_rank import STEPS, NoTokenizer, Run, be_rank, checkpoint_of
+from tests.flamingo.train.checkpoint_rank import (
+    ON_FOUR,
+    ON_TWO,
+    STEPS,
+    NoTokenizer,
+    Run,
+    checkpoint_of,
+)
 
-ON_FOUR = [
-    ("ddp", None, "ddp4", 0),
-    ("fsdp", "ddp4", "fsdp4", STEPS),
-    ("hsdp", "ddp4", "hsdp4", STEPS),
-]
-ON_TWO = [("ddp", "fsdp4", "ddp2", 2 * STEPS), ("fsdp", "hsdp4", "fsdp2", 2 * STEPS)]
 CASES = ON_FOUR + ON_TWO
 
 
@@ -29,10 +32,12 @@ CASES = ON_FOUR + ON_TWO
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     """What 4 and then 2 processes saw, and the folder that they left."""
     folder = str(tmp_path_factory.mktemp("ranks"))
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    command = [sys.executable, "-m", "tests.flamingo.train.checkpoint_rank", folder]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     found: dict[str, Any] = {}
-    for size, cases in ((4, ON_FOUR), (2, ON_TWO)):
-        torch.multiprocessing.spawn(be_rank, args=(size, folder, cases), nprocs=size)
+    for size in (4, 2):
         found |= torch.load(f"{folder}/found-{size}.pt", weights_only=True)
     return folder, found
 
