@@ -5,6 +5,9 @@ and every two seconds at least, and the ranks read each other's files when one w
 of the run's folder rather than the process group's store: the store may live in the very rank that
 hangs, and the launcher may sit on another node. A step costs three settings of an event.
 
+A rank that waited in vain mostly ends by an error of its backend. One that does not, since a thread
+of its own waits on for the rank that is gone, is ended here.
+
 Ages are differences of modification times, which one file server sets for all ranks: clocks of
 hosts that disagree do not matter.
 """
@@ -20,11 +23,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from mmdata.errors import EXIT_FINDINGS
+
 FOLDER = "logs"
 #: Seconds between signs of life, at most.
 INTERVAL_SECONDS = 2.0
 #: And at least, while steps go by.
 _REST_SECONDS = 0.5
+#: Beyond the timeout, for the backend's own error to end the process.
+_GRACE_SECONDS = 15.0
+_ALL_ALIKE = "each of"
 #: A rank that has missed so many signs is silent.
 _MISSED = 2.5
 
@@ -105,8 +113,12 @@ class Pulse:
         self._thread.start()
 
     def mark(self, step: int, doing: str) -> None:
-        """Say what the rank does from now on; every rank says the same things in the same order."""
-        self._state = (self._state[0] + 1, step, doing, time.monotonic())
+        """Say what the rank does from now on; every rank says the same things in the same order.
+
+        Said again it is a sign of progress, of which ranks may give as many as they like.
+        """
+        marks, *before, _ = self._state
+        self._state = (marks + (before != [step, doing]), step, doing, time.monotonic())
         self._news.set()
 
     def end(self, exit_code: int, cause: Cause = "", text: str = "") -> None:
@@ -152,16 +164,27 @@ class Pulse:
     def _look_at_the_clock(self) -> None:
         """Say once who is waited for, since a backend that aborts the process says nothing."""
         step, since = self._state[1], self._state[3]
+        stuck_seconds = time.monotonic() - since
         # Before the first step models load, for as long as they take.
-        if self._finding or not step or time.monotonic() - since <= self._timeout:
-            return
+        if not step or stuck_seconds <= self._timeout:
+            self._finding = ""
+        elif not self._finding:
+            self._finding = self.waited_for()
+            self._write()
+            told = f"no progress on rank {self.rank} for {stuck_seconds:.0f} s"
+            sys.stderr.write(f"mmdata: {told}: {self._finding}\n")
+            sys.stderr.flush()
+            with open(log_path(self.folder, self.rank), "a", encoding="utf-8") as file:
+                faulthandler.dump_traceback(file)
+        elif stuck_seconds > self._timeout + max(_GRACE_SECONDS, self._timeout / 4):
+            self._end_if_in_vain()
+
+    def _end_if_in_vain(self) -> None:
+        """End the process, unless all ranks are equally far: then they may just be slow."""
         self._finding = self.waited_for()
-        self._write()
-        told = f"no progress on rank {self.rank} for {time.monotonic() - since:.0f} s"
-        sys.stderr.write(f"mmdata: {told}: {self._finding}\n")
-        sys.stderr.flush()
-        with open(log_path(self.folder, self.rank), "a", encoding="utf-8") as file:
-            faulthandler.dump_traceback(file)
+        if not self._finding.startswith(_ALL_ALIKE):
+            self._write(exit_code=EXIT_FINDINGS, cause="lost", text=self._finding)
+            os._exit(EXIT_FINDINGS)  # the main thread does not come back
 
     def _write(self, **end: Any) -> None:
         marks, step, doing, since = self._state
@@ -225,8 +248,8 @@ def name_waited_for(signs: Sequence[Sign], *, size: int, silent_seconds: float) 
     if any(sign.marks > behind.marks for sign in signs):
         return f"{behind.place} {told}, and the others wait for it"
     return (
-        f"each of the {size} ranks {told}: they wait for each other, or the network between them "
-        "or a device does not answer"
+        f"{_ALL_ALIKE} the {size} ranks {told}: they wait for each other, or the network between "
+        "them or a device does not answer"
     )
 
 

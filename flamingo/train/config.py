@@ -32,7 +32,7 @@ REFUSED: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Train:
-    """Train a Flamingo model from shards: one process, or ranks (--nproc-per-node, torchrun, srun)."""
+    """Train a Flamingo model from shards: one process, or one a GPU."""
 
     lm_path: str
     """Language model: a folder, or a name on the hub."""

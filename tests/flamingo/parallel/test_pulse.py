@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -132,3 +134,40 @@ def test_a_rank_without_progress_says_whom_it_waits_for_and_where_it_stands(
     assert told.count("\n") == 1
     assert "test_pulse.py" in log.read_text()
     assert "last seen at step 4" in read_signs(waiting.folder)[0].finding
+
+
+WAITS_IN_A_THREAD = """
+import sys, time
+from flamingo.parallel import pulse
+pulse._GRACE_SECONDS = 0.5
+rank = pulse.Pulse(sys.argv[1], rank=0, size=int(sys.argv[2]), timeout_seconds=1.0)
+rank.start()
+rank.mark(5, "computes")
+time.sleep(4)
+"""
+
+
+@pytest.mark.parametrize(("size", "exit_code"), [(2, 1), (1, 0)])
+def test_a_rank_that_waits_in_vain_and_does_not_end_is_ended(
+    tmp_path: Path, size: int, exit_code: int
+) -> None:
+    """Rank 1 never came; where all are equally far, they may just be slow, and live."""
+    done = subprocess.run(
+        [sys.executable, "-c", WAITS_IN_A_THREAD, str(tmp_path), str(size)],
+        cwd=Path(__file__).resolve().parents[3],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == exit_code, done.stderr
+    (ended,) = read_signs(str(tmp_path / "logs"))
+    assert ended.exit_code == (exit_code or None)
+    assert ended.text == ("rank 1 has given no sign of life at all" if exit_code else "")
+
+
+def test_what_is_said_again_is_progress_and_no_further_mark(tmp_path: Path) -> None:
+    pulse = Pulse(str(tmp_path), rank=0, size=1, timeout_seconds=60)
+    pulse.start()
+    for step, doing in ((1, "computes"), (1, "measures"), (1, "measures"), (2, "computes")):
+        pulse.mark(step, doing)
+    pulse.end(0)
+    assert read_signs(pulse.folder)[0].marks == 3
