@@ -108,7 +108,27 @@ def encode_images(tower: nn.Module, images: Tensor, chunk: int) -> Tensor:
             f"images: expected (N, {', '.join(map(str, expected))}), got {tuple(images.shape)}"
         )
     parts = [tower(part.to(weight.dtype))[1] for part in images.split(chunk)]
+    # Spread over ranks, it was gathered for the first chunk and kept for all of them: how many
+    # there are differs by rank, and ranks have to gather together.
+    release = getattr(tower, "reshard", None)
+    if release is not None:
+        release()
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def blank_tokens(tower: nn.Module, features: Tensor | None = None) -> Tensor:
+    """(1, V, D) patch tokens of a blank image, for a rank that has none.
+
+    They come from the tower, as other ranks run it at the same time; where those have features,
+    `features` (0, V, D) says so and the tower is left alone.
+    """
+    if features is not None:
+        return features.new_zeros(1, *features.shape[1:])
+    weight = cast(VisionTransformer, tower).conv1.weight
+    size = cast(VisionTransformer, tower).image_size
+    # Not `weight.new_zeros`: that of a weight spread over ranks is spread as well.
+    image = torch.zeros(1, 3, *size, dtype=weight.dtype, device=weight.device)
+    return encode_images(tower, image, 1)
 
 
 def load_tower(
