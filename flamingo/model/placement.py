@@ -23,7 +23,7 @@ def local_rows(tensor: Tensor) -> tuple[Tensor, int]:
     for dim, placement in enumerate(tensor.placements):
         if placement.is_replicate():
             continue
-        assert isinstance(placement, Shard) and placement.dim == 0, placement
+        assert placement == Shard(0), placement
         num_rows, num_ranks = tensor.shape[0], tensor.device_mesh.size(dim)
         each = -(-num_rows // num_ranks)
         first = min(each * tensor.device_mesh.get_local_rank(dim), num_rows)

@@ -11,6 +11,7 @@ Dimensions: N images, V patch tokens, D width of the tower.
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +23,12 @@ import open_clip
 import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.serialization import config as serialization_config
 
+from flamingo.model.meta import parameters_on_meta
 from mmdata.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 VisionTokens = Literal["pre_norm", "post_norm"]
 
@@ -158,6 +163,57 @@ def load_tower(
         hint = " (offline: only what is on this machine is used)" if offline else ""
         raise UserError(f"vision tower {name} / {pretrained}{hint}: {error}") from error
     return prepare_tower(model.visual, vision_tokens, name), image_processor
+
+
+def map_tower(
+    name: str, pretrained: str | None, **options: Any
+) -> tuple[nn.Module, Callable[..., Tensor], dict[str, Tensor]]:
+    """As `load_tower` with parameters on the meta device, and its weights mapped from their file.
+
+    open_clip finds the file and knows its kinds; it is only kept from filling the model, and from
+    moving it to the CPU, where it is but for what has no memory.
+    """
+    found: dict[str, Tensor] = {}
+    load = open_clip.factory.load_checkpoint
+
+    def keep(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        model.load_state_dict = lambda state, **_: found.update(state)  # type: ignore[assignment,return-value]
+        try:
+            try:
+                with serialization_config.patch({"load.mmap": True}):
+                    load(model, *args, **kwargs)
+            except RuntimeError as error:
+                if "mmap" not in str(error):
+                    raise
+                logger.warning("vision tower %s: weights in the format before torch 1.6", name)
+                load(model, *args, **kwargs)
+        finally:
+            del model.load_state_dict
+        return {}
+
+    with (
+        parameters_on_meta(),
+        _open_clip_with(
+            load_checkpoint=keep, _set_model_device_and_precision=lambda *_, **__: None
+        ),
+    ):
+        tower, image_processor = load_tower(name, pretrained, **options)
+    prefix = "visual."
+    weights = {n.removeprefix(prefix): x for n, x in found.items() if n.startswith(prefix)}
+    return tower, image_processor, weights
+
+
+@contextmanager
+def _open_clip_with(**functions: Callable[..., Any]) -> Iterator[None]:
+    """Other functions in open_clip's factory for a while."""
+    before = {name: getattr(open_clip.factory, name) for name in functions}
+    for name, function in functions.items():
+        setattr(open_clip.factory, name, function)
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(open_clip.factory, name, function)
 
 
 @contextmanager
