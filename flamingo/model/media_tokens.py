@@ -21,11 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flamingo.model.context import MediaContext
-from flamingo.model.placement import assign, assign_rows, full_tensor
+from flamingo.model.placement import assign, assign_rows, row_mean
 from mmdata.errors import UserError
 
 GROWN_ROWS_SEED = 0
-_MEAN_ROWS = 4096
 
 
 class MediaTokenRows(nn.Module):
@@ -142,19 +141,11 @@ def initialise_rows(
         if mode == "normal":
             assign(own, _normal(own.shape, generator))
         else:
-            mean = mean_row(full_tensor(weight)[:num_known_rows])
-            assign(own, mean.to(own.device).expand_as(own))
+            mean = row_mean(weight, num_known_rows)
+            assign(own, mean.expand_as(own))
         # What the matrix holds there is never read; zero, so that no chance value stays.
         for row in rows.token_ids:
             assign_rows(weight, row, torch.zeros(1, weight.shape[1]))
-
-
-def mean_row(matrix: Tensor) -> Tensor:
-    """(R, D) -> (D,) fp32, in double precision and by parts: no second copy of the matrix."""
-    total = torch.zeros(matrix.shape[1], dtype=torch.float64, device=matrix.device)
-    for part in matrix.split(_MEAN_ROWS):
-        total += part.double().sum(dim=0)
-    return (total / len(matrix)).float()
 
 
 def _normal(shape: tuple[int, ...] | torch.Size, generator: torch.Generator) -> Tensor:

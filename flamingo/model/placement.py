@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+
+_MEAN_ROWS = 4096
 
 
 def local_rows(tensor: Tensor) -> tuple[Tensor, int]:
@@ -45,6 +47,24 @@ def assign_rows(target: Tensor, row: int, values: Tensor) -> None:
     start, stop = max(row, first), min(row + len(values), first + len(here))
     if start < stop:
         here[start - first : stop - first] = values[start - row : stop - row].to(here)
+
+
+@torch.no_grad()
+def row_mean(matrix: Tensor, num_rows: int) -> Tensor:
+    """Mean of the first rows, (R, D) -> (D,) fp32; every rank of a spread matrix has to ask.
+
+    In double precision, so that the number of ranks does not show, and by parts, so that there is
+    no second copy of the matrix.
+    """
+    here, first = local_rows(matrix)
+    here = here[: max(num_rows - first, 0)]
+    total = torch.zeros(matrix.shape[1], dtype=torch.float64, device=here.device)
+    for part in here.split(_MEAN_ROWS):
+        total += part.double().sum(dim=0)
+    if isinstance(matrix, DTensor):
+        kinds = [Replicate() if one.is_replicate() else Partial() for one in matrix.placements]
+        total = DTensor.from_local(total, matrix.device_mesh, kinds).full_tensor()
+    return (total / num_rows).float()
 
 
 def full_tensor(value: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ copies those rows from files that are mapped, and draws what no file holds one p
 So a rank never holds more than one whole tensor beyond its shards, and what it reads from the disk
 is its share. The values are those of `create_model_and_transforms`, whose arguments these are.
 
-Read whole are only LMs that transformers computes from their files rather than reads
-(`lm_files.py`), and media-token rows with `new_token_init='mean'`, which gather the matrix once.
+Read whole are only LMs that transformers computes from their files rather than reads, and files
+that cannot be mapped (`lm_files.py`).
 """
 
 from collections.abc import Callable, Mapping
