@@ -149,8 +149,28 @@ def generated(model: Flamingo) -> Tensor:
     )
 
 
+_SMALL_BYTES = 10_000
+
+
+def _is_file(address: int) -> bool:
+    """Whether a file is mapped there."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, *_, path = line.split(maxsplit=5)
+        first, last = (int(end, 16) for end in span.split("-"))
+        if first <= address < last:
+            return path.startswith("/")
+    return False
+
+
+def _plain(tree: Any) -> list[Tensor]:
+    """The tensors in memory, spread ones by the part that lies here."""
+    leaves = (one for one in tree_leaves(tree) if isinstance(one, Tensor))
+    here = (one.to_local() if isinstance(one, DTensor) else one for one in leaves)
+    return [one for one in here if one.device.type == "cpu"]
+
+
 class LiveBytes(TorchDispatchMode):
-    """Bytes of the tensors that operations made and that are alive; mapped files do not count."""
+    """Bytes of the tensors that operations made and that are alive, but for mapped files."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,18 +181,14 @@ class LiveBytes(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, DTensor):
-                leaf = leaf.to_local()
-            if isinstance(leaf, Tensor) and leaf.device.type == "cpu":
-                self._see(leaf.untyped_storage())
+        for one in _plain(out):
+            self._see(one.untyped_storage())
         return out
 
     def _see(self, storage: Any) -> None:
-        key = storage._cdata
-        if key in self._alive or storage.filename is not None:
+        key, num_bytes = storage._cdata, storage.nbytes()
+        if key in self._alive or num_bytes < _SMALL_BYTES or _is_file(storage.data_ptr()):
             return
-        num_bytes = storage.nbytes()
         self._alive[key] = weakref.ref(storage, lambda _: self._forget(key, num_bytes))
         self.now += num_bytes
         self.peak = max(self.peak, self.now)
