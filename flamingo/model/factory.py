@@ -40,19 +40,35 @@ from mmdata.usage.tokenizer import num_rows, token_ids
 class WholeWeights:
     """Parts are loaded with their weights, on the CPU, and put together."""
 
-    def tower(self, name: str, pretrained: str | None, **options: Any) -> tuple[nn.Module, Any]:
+    def tower(
+        self,
+        name: str,
+        pretrained: str | None,
+        cache_dir: str | None,
+        offline: bool,  # noqa: FBT001
+    ) -> tuple[nn.Module, Any]:
         """(tower, image processor); arguments as `load_tower`."""
-        return load_tower(name, pretrained, **options)
+        return load_tower(name, pretrained, cache_dir=cache_dir, offline=offline)
 
-    def language_model(self, hub: Hub, **options: Any) -> nn.Module:
-        """The LM; options as `Hub.language_model`."""
-        return hub.language_model(**options)
+    def language_model(
+        self, hub: Hub, dtype: torch.dtype, attn_implementation: str | None
+    ) -> nn.Module:
+        """The LM."""
+        return hub.language_model(dtype, attn_implementation)
 
     def assemble(
-        self, tower: nn.Module, lang_encoder: nn.Module, tokenizer: Any, **options: Any
+        self,
+        tower: nn.Module,
+        lang_encoder: nn.Module,
+        tokenizer: Any,
+        seed: int,
+        new_token_init: str,
+        **options: Any,
     ) -> Flamingo:
         """The whole model, all of it filled; options as `assemble`."""
-        return assemble(tower, lang_encoder, tokenizer, **options)
+        return assemble(
+            tower, lang_encoder, tokenizer, seed=seed, new_token_init=new_token_init, **options
+        )
 
 
 def create_model_and_transforms(
@@ -104,16 +120,11 @@ def create_model_and_transforms(
         if width is not None:
             check(vision_width=width)
         tower, image_processor = weights.tower(
-            clip_vision_encoder_path,
-            clip_vision_encoder_pretrained,
-            cache_dir=cache_dir,
-            offline=offline,
+            clip_vision_encoder_path, clip_vision_encoder_pretrained, cache_dir, offline
         )
         lm = weights.language_model(hub, dtype=lm_dtype, attn_implementation=attn_implementation)
     options = every_n | {"freeze_lm_embeddings": freeze_lm_embeddings} | flamingo_options
-    model = weights.assemble(
-        tower, lm, tokenizer, seed=seed, new_token_init=new_token_init, **options
-    )
+    model = weights.assemble(tower, lm, tokenizer, seed, new_token_init, **options)
     model.fit = check(vision_width=model.vis_dim)  # again, with all files at hand
     if init_from is not None:
         load_weights(model, init_from)

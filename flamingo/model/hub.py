@@ -40,14 +40,14 @@ class Hub:
         """The LM's config."""
         return self._load(AutoConfig)
 
-    def language_model(self, *, dtype: torch.dtype, attn_implementation: str | None) -> nn.Module:
+    def language_model(self, dtype: torch.dtype, attn_implementation: str | None) -> nn.Module:
         """The LM with its weights, on the CPU."""
         return self._load(
             AutoModelForCausalLM, dtype=dtype, attn_implementation=attn_implementation
         )
 
     def empty_language_model(
-        self, *, dtype: torch.dtype, attn_implementation: str | None
+        self, dtype: torch.dtype, attn_implementation: str | None
     ) -> nn.Module:
         """The same LM without its weights, for parameters that are filled later."""
         config = self.lm_config()

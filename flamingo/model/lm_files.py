@@ -11,14 +11,18 @@ the LM is read whole, which is said.
 import json
 import logging
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, rename_source_key
-from transformers.utils import cached_file
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    rename_source_key,
+)
+from transformers.utils.hub import cached_file
 
 from flamingo.model.checkpoint_files import read_weights
 from mmdata.errors import BadInputError
@@ -72,17 +76,16 @@ def stored_weights(
         read_whole: the same LM with its weights, where they cannot be taken row by row.
     """
     transforms = get_model_conversion_mapping(lm)  # type: ignore[arg-type]
-    renamings = [one for one in transforms if not isinstance(one, WeightConverter)]
+    renamings = [one for one in transforms if isinstance(one, WeightRenaming)]
     converters = [one for one in transforms if isinstance(one, WeightConverter)]
-    expected: Mapping[str, Tensor] = lm.state_dict()
+    expected = lm.state_dict()
+    prefix: Any = lm.base_model_prefix
     found: dict[str, Tensor] = {}
     for file in files:
         if file.suffix != ".safetensors" and not zipfile.is_zipfile(file):
             logger.warning("%s: in the format before torch 1.6, every rank reads it whole", file)
         for name, value in read_weights(file).items():
-            ours, converted = rename_source_key(
-                name, renamings, converters, lm.base_model_prefix, dict(expected)
-            )
+            ours, converted = rename_source_key(name, renamings, converters, prefix, expected)
             if converted is not None and ours in expected:
                 return _whole(lm, "its parameters are made of several in the file", read_whole)
             if ours not in expected and name in expected:

@@ -30,6 +30,8 @@ from mmdata.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+_SERIALIZATION: Any = serialization_config  # its `patch` is put there at run time
+
 VisionTokens = Literal["pre_norm", "post_norm"]
 
 
@@ -177,10 +179,10 @@ def map_tower(
     load = open_clip.factory.load_checkpoint
 
     def keep(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        model.load_state_dict = lambda state, **_: found.update(state)  # type: ignore[assignment,return-value]
+        model.load_state_dict = lambda state, **_: found.update(state)  # type: ignore[method-assign]
         try:
             try:
-                with serialization_config.patch({"load.mmap": True}):
+                with _SERIALIZATION.patch({"load.mmap": True}):
                     load(model, *args, **kwargs)
             except RuntimeError as error:
                 if "mmap" not in str(error):

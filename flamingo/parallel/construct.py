@@ -9,7 +9,7 @@ Read whole are only LMs that transformers computes from their files rather than 
 that cannot be mapped (`lm_files.py`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -60,14 +60,26 @@ class _OwnRows(WholeWeights):
         self._tower: Mapping[str, Tensor] = {}
         self._lm: Mapping[str, Tensor] = {}
 
-    def tower(self, name: str, pretrained: str | None, **options: Any) -> tuple[nn.Module, Any]:
-        tower, image_processor, self._tower = map_tower(name, pretrained, **options)
+    def tower(
+        self,
+        name: str,
+        pretrained: str | None,
+        cache_dir: str | None,
+        offline: bool,  # noqa: FBT001
+    ) -> tuple[nn.Module, Any]:
+        tower, image_processor, self._tower = map_tower(
+            name, pretrained, cache_dir=cache_dir, offline=offline
+        )
         return tower, image_processor
 
-    def language_model(self, hub: Hub, **options: Any) -> nn.Module:
+    def language_model(
+        self, hub: Hub, dtype: torch.dtype, attn_implementation: str | None
+    ) -> nn.Module:
         with parameters_on_meta():
-            lm = hub.empty_language_model(**options)
-        self._lm = stored_weights(lm, hub.weight_files(), lambda: hub.language_model(**options))
+            lm = hub.empty_language_model(dtype, attn_implementation)
+        self._lm = stored_weights(
+            lm, hub.weight_files(), lambda: hub.language_model(dtype, attn_implementation)
+        )
         return lm
 
     def assemble(
@@ -75,9 +87,8 @@ class _OwnRows(WholeWeights):
         tower: nn.Module,
         lang_encoder: nn.Module,
         tokenizer: Any,
-        *,
         seed: int,
-        new_token_init: str = "normal",
+        new_token_init: str,
         **options: Any,
     ) -> Flamingo:
         old_rows = embedding_and_head(lang_encoder)[0].weight.shape[0]
@@ -132,7 +143,7 @@ def _fill(
     what: str,
     targets: list[tuple[set[str], Tensor]],
     stored: Mapping[str, Tensor],
-    resized: set[int] = frozenset(),  # type: ignore[assignment]
+    resized: Collection[int] = (),
 ) -> None:
     """Copies the rows of each target that lie here; a target goes by any of its names."""
     missing = [min(names) for names, _ in targets if names.isdisjoint(stored)]

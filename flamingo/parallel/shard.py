@@ -10,6 +10,8 @@ how many chunks of images they encode, so the tower is gathered once for all chu
 `encode_images`; a rank without images encodes a blank one.
 """
 
+from typing import Any
+
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
     FSDPModule,
@@ -30,7 +32,7 @@ def shard_model(
     Parameters may still be on the meta device. `mp_policy` says in which types groups are gathered
     and reduced; none: in those that they are stored in.
     """
-    options = {"mesh": mesh, "mp_policy": mp_policy or MixedPrecisionPolicy()}
+    options: dict[str, Any] = {"mesh": mesh, "mp_policy": mp_policy or MixedPrecisionPolicy()}
     fully_shard(model.vision_encoder, reshard_after_forward=False, **options)
     fully_shard(model.perceiver, **options)
     for layer in model.decoder_blocks:
