@@ -61,7 +61,7 @@ def find_weight_files(lm_path: str, **hub: Any) -> list[Path]:
 def _weight_map(index: Path) -> dict[str, str]:
     try:
         return json.loads(index.read_text())["weight_map"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInputError(f"{index}: expected a weight_map in it: {error}") from error
 
 

@@ -5,7 +5,6 @@ Rank 0 leaves `found.pt`; the tests compare it with what one process computes.
 
 import os
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from flamingo.model.flamingo import Flamingo
 from flamingo.parallel.construct import create_sharded_model
 from flamingo.parallel.shard import shard_model
 from flamingo.parallel.world import World
-from mmdata.errors import UserError
 from tests.flamingo.model.tiny_hub import TOKENIZER, save_clip
 from tests.flamingo.model.tiny_lms import CONFIGS, PAD, make_flamingo, open_gates, prompts
 
@@ -213,7 +211,6 @@ def run_rank(rank: int, folder: str) -> None:
         "values": _values(path, rank, mesh, copies),
         "logits": _logits(path, rank, mesh),
         "memory": _memory(path, rank, mesh),
-        "errors": _errors(path, rank, mesh),
     }
     if rank == 0:
         torch.save(found, path / "found.pt")
@@ -276,25 +273,6 @@ def _memory(folder: Path, rank: int, mesh: DeviceMesh) -> dict[str, int]:
             "largest": max(x.numel() * x.element_size() for x in model.parameters()),
             "whole": sum(x.numel() * x.element_size() for x in model.parameters()),
         }
-
-
-def _errors(folder: Path, rank: int, mesh: DeviceMesh) -> dict[str, str]:
-    """What is refused, in words; nothing of it may leave a rank waiting."""
-    found = {}
-    for name, change in {
-        "tower": {"clip_vision_encoder_pretrained": None},
-    }.items():
-        options = arguments(folder, "opt", **change)
-        found[name] = _refusal(lambda: create_sharded_model(**options, world=_world(rank, mesh)))  # noqa: B023
-    return found
-
-
-def _refusal(call: Callable[[], object]) -> str:
-    try:
-        call()
-    except UserError as error:
-        return str(error)
-    return ""
 
 
 def launch(folder: Path) -> dict[str, Any]:
