@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.serialization import config as serialization_config
 
 from flamingo.model.meta import parameters_on_meta
+from flamingo.model.placement import full_tensor
 from mmdata.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -90,11 +91,14 @@ def tower_width(tower: nn.Module) -> int:
 def tower_identity(
     tower: nn.Module, vision_tokens: str, mean: Sequence[float], std: Sequence[float]
 ) -> str:
-    """Equal when two towers give the same tokens of the same pixels: weights, kind, size, scale."""
+    """Equal when two towers give the same tokens of the same pixels: weights, kind, size, scale.
+
+    Of a tower spread over ranks every rank has to ask.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(tower.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().float().cpu().contiguous().numpy().data)
+        digest.update(full_tensor(value).float().cpu().contiguous().numpy().data)
     digest.update(repr(([*mean], [*std])).encode())
     size = "x".join(map(str, cast(VisionTransformer, tower).image_size))
     return f"sha256-{digest.hexdigest()[:16]} {vision_tokens} {size}"
