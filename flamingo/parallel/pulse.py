@@ -26,6 +26,8 @@ from typing import Any, Literal
 from mmdata.errors import EXIT_FINDINGS
 
 FOLDER = "logs"
+#: How ranks tell that our launcher started them, which shows the one error that counts.
+LAUNCHED = "MMDATA_LAUNCHED"
 #: Seconds between signs of life, at most.
 INTERVAL_SECONDS = 2.0
 #: And at least, while steps go by.
