@@ -5,6 +5,7 @@ starting the processes costs more than the training.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from flamingo.train.config import Train
 from flamingo.train.feeds import make_streams
 from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.validate import Validation
+from mmdata.errors import MMDataError
 from tests.flamingo.model.tiny_lms import open_gates
 
 #: Samples of each stream in a step, whatever the number of ranks.
@@ -66,12 +68,44 @@ def run_cases(rank: int, size: int, folder: str, cases: list[Case]) -> None:
             result = train_case(case, _spread_as(world, case.parallel))
             if rank == 0:
                 torch.save(result, Path(folder) / f"{case.name}.{size}.pt")
+        told = world.gather(tell_errors(world))
+        if rank == 0:
+            torch.save(told, Path(folder) / f"errors.{size}.pt")
+
+
+class BrokenShardError(MMDataError):
+    """With an exit code of its own."""
+
+    exit_code = 7
+
+
+def tell_errors(world: World) -> list[tuple[str, str, int]]:
+    """What this rank raises, by name, text and exit code, when the first or the last finds
+    something wrong, on its own and while it is asked."""
+    told = []
+
+    def find(culprit: int) -> None:
+        if world.rank == culprit:
+            raise BrokenShardError("a.tar is broken")
+
+    for culprit in (0, world.size - 1):
+        try:
+            with world.together():
+                find(culprit)
+        except MMDataError as error:
+            told.append((type(error).__name__, str(error), error.exit_code))
+        try:
+            world.exchange(functools.partial(find, culprit))
+        except MMDataError as error:
+            told.append((type(error).__name__, str(error), error.exit_code))
+    return told
 
 
 def _spread_as(world: World, parallel: str) -> World:
     if world.size == 1:
         return world
-    mesh = init_device_mesh("cpu", MESH.get(parallel, (world.size,)))
+    shape = MESH.get(parallel, (world.size,))
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=("copies", "shards")[-len(shape) :])
     return dataclasses.replace(world, parallel=parallel, mesh=mesh)
 
 

@@ -46,8 +46,8 @@ class Runs:
         if size not in self._launched:
             cases = [self._case(one) for one in self._names(size)]
             told = (size, str(self._folder), cases)
+            self._launched.add(size)  # also if it fails: then all of its tests do, at once
             torch.multiprocessing.spawn(run_cases, args=told, nprocs=size)
-            self._launched.add(size)
         return torch.load(self._folder / f"{name}.{size}.pt", weights_only=True)
 
     def alone(self, name: str) -> Result:
@@ -197,3 +197,13 @@ def test_the_loss_on_held_out_data_is_that_of_one_process(
     name = f"{way}-{lm}-double"
     expected = runs.alone(name)["validation"]["held"]
     assert runs.on(size, name)["validation"]["held"] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_an_error_of_one_rank_ends_all_and_is_said_once(runs: Runs, size: int) -> None:
+    own = ("BrokenShardError", "a.tar is broken", 7)
+    relayed = ("RelayedError", f"a.tar is broken (on rank {size - 1})", 7)
+    silent = ("RelayedError", "", 7)
+    first, *others = runs.on(size, "errors")
+    assert first == [own, own, relayed, relayed]
+    assert others == [[silent] * 4] * (size - 1)
