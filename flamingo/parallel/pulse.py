@@ -168,7 +168,7 @@ class Pulse:
         step, since = self._state[1], self._state[3]
         stuck_seconds = time.monotonic() - since
         # Before the first step models load, for as long as they take.
-        if not step or stuck_seconds <= self._timeout:
+        if self.size == 1 or not step or stuck_seconds <= self._timeout:
             self._finding = ""
         elif not self._finding:
             self._finding = self.waited_for()
