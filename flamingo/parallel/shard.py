@@ -30,11 +30,8 @@ def shard_model(
     """Make every parameter a DTensor over the mesh: one-dimensional, or (copies, shards).
 
     Parameters may still be on the meta device. `mp_policy` says in which types groups are gathered
-    and reduced; none: in those that they are stored in. One that is spread already (see
-    `create_sharded_model`) stays as it is.
+    and reduced; none: in those that they are stored in.
     """
-    if isinstance(model, FSDPModule):
-        return
     options: dict[str, Any] = {"mesh": mesh, "mp_policy": mp_policy or MixedPrecisionPolicy()}
     fully_shard(model.vision_encoder, reshard_after_forward=False, **options)
     fully_shard(model.perceiver, **options)
