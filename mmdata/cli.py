@@ -175,11 +175,9 @@ def _with_key(options: Show) -> Show:
 
 def _run_train(options: Train) -> int:
     _need("train", "train")
-    from flamingo.train.run import summary, train
+    from flamingo.train.rank import run_train
 
-    result = train(options)
-    sys.stdout.write(summary(result))
-    return result.exit_code
+    return run_train(options)
 
 
 def _run_generate(options: Generate) -> int:

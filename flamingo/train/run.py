@@ -15,7 +15,7 @@ from typing import Any
 from flamingo.data.order import Position
 from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
-from flamingo.parallel.world import World, join
+from flamingo.parallel.world import Mark, World, join, unmarked
 from flamingo.train.build import Built, build_model
 from flamingo.train.checkpoint import Checkpointer, RunState, find_checkpoint, restore
 from flamingo.train.config import Train
@@ -107,10 +107,11 @@ class _Setup:
     save_rule: SaveRule
 
 
-def train(options: Train) -> TrainResult:
+def train(options: Train, *, mark: Mark = unmarked) -> TrainResult:
     """Train as the options say; a run that is there already goes on from its last checkpoint.
 
     Under torchrun's variables this process is one rank of several, and all of them call this.
+    `mark` is told what the rank does.
 
     Raises:
         UserError: something does not fit; in one line.
@@ -123,6 +124,7 @@ def train(options: Train) -> TrainResult:
         device=choose_device(options.device),
         timeout_seconds=options.dist_timeout,
         shard_ranks=options.shard_ranks,
+        mark=mark,
     )
     with joined as world, ExitStack() as stack:
         with world.together():
@@ -275,6 +277,7 @@ def _run(
                 last = trainer.done == trainer.total_steps
                 result.exit_code = 0 if last else _asked_to_stop(stop, saver, world)
                 if last or result.exit_code or saver.is_due(trainer.done, losses):
+                    world.mark(trainer.done, "saves")
                     state = RunState(
                         step=trainer.done,
                         positions=_positions(trainer),
@@ -323,6 +326,7 @@ def _measure(
     """The loss on the validation streams where it is due, else nothing."""
     if not validation.is_due(trainer.done, is_last=trainer.done == trainer.total_steps):
         return {}
+    trainer.world.mark(trainer.done, "measures the validation loss")
     result.validation = validation.measure(trainer)
     losses = "  ".join(f"{name} {loss:.4f}" for name, loss in result.validation.items())
     telemetry.say(f"step {trainer.done:>6}  validation loss {losses}")
