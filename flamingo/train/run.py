@@ -66,6 +66,7 @@ class TrainResult:
         skipped_steps: not finite, in all.
         validation: the last loss measured on each validation stream.
         resumed_from: step that the run went on from; 0 for a fresh one.
+        is_told: whether this rank is the one that tells it.
     """
 
     folder: str
@@ -79,6 +80,7 @@ class TrainResult:
     skipped_steps: int = 0
     validation: dict[str, float] = field(default_factory=dict)
     resumed_from: int = 0
+    is_told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ def _set_up(options: Train, world: World, stack: ExitStack) -> _Setup:
 def _train(options: Train, setup: _Setup, world: World) -> TrainResult:
     before = setup.resume.state
     result = TrainResult(options.run_name, resumed_from=before.step, steps=before.step)
+    result.is_told = world.is_first
     if before.step >= setup.total_steps:
         return result
     resumed = setup.resume.weights
@@ -193,7 +196,7 @@ def _dry_run(options: Train, setup: _Setup, world: World) -> TrainResult:
             source = stream.batches()
             batches += [next(source) for _ in range(_PREVIEW_BATCHES)]
         write_preview(batches, setup.tokenizer, path)
-    return TrainResult(options.run_name, preview=path)
+    return TrainResult(options.run_name, preview=path, is_told=world.is_first)
 
 
 def _first_weights(path: str | None) -> str | None:
@@ -305,7 +308,9 @@ def _mean_losses(reports: list[StepReport]) -> dict[str, float]:
 
 
 def summary(result: TrainResult) -> str:
-    """What a person reads at the end of a run."""
+    """What a person reads at the end of a run; nothing where another rank says it."""
+    if not result.is_told:
+        return ""
     if result.preview:
         return f"wrote {result.preview}: open it to see pictures beside their tags\n"
     if not result.first:
