@@ -63,6 +63,7 @@ class TrainResult:
         skipped_steps: not finite, in all.
         validation: the last loss measured on each validation stream.
         resumed_from: step that the run went on from; 0 for a fresh one.
+        is_told: whether this rank is the one that tells it.
         exit_code: 0, or what a signal asked for that stopped the run after a save.
     """
 
@@ -77,6 +78,7 @@ class TrainResult:
     skipped_steps: int = 0
     validation: dict[str, float] = field(default_factory=dict)
     resumed_from: int = 0
+    is_told: bool = True
     exit_code: int = 0
 
 
@@ -185,6 +187,7 @@ def _save_rule(options: Train, batch: dict[str, int]) -> SaveRule:
 def _train(options: Train, setup: _Setup, world: World) -> TrainResult:
     before = setup.resume.state
     result = TrainResult(options.run_name, resumed_from=before.step, steps=before.step)
+    result.is_told = world.is_first
     if before.step >= setup.total_steps:
         return result
     resumed = setup.resume.weights
@@ -217,7 +220,7 @@ def _dry_run(options: Train, setup: _Setup, world: World) -> TrainResult:
             source = stream.batches()
             batches += [next(source) for _ in range(_PREVIEW_BATCHES)]
         write_preview(batches, setup.tokenizer, path)
-    return TrainResult(options.run_name, preview=path)
+    return TrainResult(options.run_name, preview=path, is_told=world.is_first)
 
 
 def _first_weights(path: str | None) -> str | None:
@@ -340,7 +343,9 @@ def _mean_losses(reports: list[StepReport]) -> dict[str, float]:
 
 
 def summary(result: TrainResult) -> str:
-    """What a person reads at the end of a run."""
+    """What a person reads at the end of a run; nothing where another rank says it."""
+    if not result.is_told:
+        return ""
     if result.preview:
         return f"wrote {result.preview}: open it to see pictures beside their tags\n"
     if not result.first:
