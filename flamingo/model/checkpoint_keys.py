@@ -16,14 +16,21 @@ exports from here keep both, else the new tokens are random again after a reload
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from flamingo.model.decoder import text_config
 from flamingo.model.flamingo import Flamingo
+from flamingo.model.load_report import (
+    MIN_COSINE,
+    LoadReport,
+    compare_embeddings,
+    is_computed,
+    report_load,
+)
 from flamingo.model.media_tokens import embedding_and_head
 from mmdata.errors import UserError
 
@@ -33,6 +40,7 @@ INPUT_NAMES = ("wte", "embed_tokens", "embed_in", "word_embeddings")
 OUTPUT_NAMES = ("lm_head", "embed_out")
 HEAD_IN_OPENFLAMINGO = {"gpt_neox": "embed_out"}
 
+_WRAPPERS = ("_checkpoint_wrapped_module.", "_fsdp_wrapped_module.", "module.")
 _IN_LAYER = re.compile(
     r"^lang_encoder\.(?:.+\.)?(\d+)\.(gated_cross_attn_layer|decoder_layer)\.(.+)$"
 )
@@ -46,19 +54,17 @@ _MATRIX = re.compile(
 )
 
 
-@dataclass(kw_only=True, slots=True)
-class LoadReport:
-    """What a checkpoint filled, and what of ours it did not hold."""
-
-    loaded: list[str] = field(default_factory=list)
-    kept_initial: list[str] = field(default_factory=list)
-    """Media-token rows that the checkpoint lacks: they stay at their initial values."""
-
-
 def normalise_keys(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The flat weights of a training checkpoint or a released one, without `module.`."""
+    """The flat weights of a training checkpoint or a released one, without wrappers' prefixes."""
     inner = checkpoint.get("model_state_dict", checkpoint)
-    return {name.replace("module.", ""): value for name, value in inner.items()}
+    return {plain_name(name): value for name, value in inner.items()}
+
+
+def plain_name(name: str) -> str:
+    """A name without what DDP, FSDP and activation checkpointing put into it, at any place."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
 
 
 def our_name(name: str, layers: str, embedding: str, head: str) -> str:
@@ -85,8 +91,9 @@ def load_openflamingo(
 ) -> LoadReport:
     """Fills the model from a checkpoint with OpenFlamingo's names.
 
-    Names that belong nowhere, other shapes and missing parts of ours raise, each in one line;
-    `may_lack` names top-level parts (`perceiver`) that may be missing.
+    Names that belong nowhere, other shapes, missing parts of ours and another LM's embeddings
+    raise before anything is filled, each in one line; `may_lack` names top-level parts
+    (`perceiver`) that may be missing.
     """
     lm = model.lang_encoder
     embedding, head = embedding_and_head(lm)
@@ -100,22 +107,70 @@ def load_openflamingo(
     if model.media_tokens.tied:
         _drop_tied_copy(given, matrices["input_rows"][0], matrices["output_rows"][0])
         del matrices["output_rows"]
-    _check_names(given, targets, frozenset(may_lack))
-    report = LoadReport(loaded=sorted(given))
+    computed = [name for name in given if name not in targets and is_computed(name)]
+    for name in computed:
+        del given[name]
+    problem = _misfit(given, targets, frozenset(may_lack))
+    note, foreign = _compared(given, dict(matrices.values()), min(model.media_tokens.token_ids))
+    report = report_load(
+        given,
+        targets,
+        {rows: name for rows, (name, _) in matrices.items()},
+        tied=model.media_tokens.tied,
+        computed=len(computed),
+        note_on_embeddings=note,
+    )
+    if problem or foreign:
+        logger.warning("%s", report.text())
+        raise UserError(f"checkpoint: {problem or foreign}")
     with torch.no_grad():
         for name, value in given.items():
-            targets[name].copy_(value)
-        for rows, (name, matrix) in matrices.items():
+            assign(targets[name], value)
+        for rows, (name, _) in matrices.items():
             if name in given:
                 own: Tensor = getattr(model.media_tokens, rows)
-                own.copy_(matrix[list(model.media_tokens.token_ids)])
-            else:
-                report.kept_initial.append(f"media_tokens.{rows}")
+                # Not from the LM's matrix, which may be of lower precision.
+                assign(own, given[name][list(model.media_tokens.token_ids)])
     if report.kept_initial:
         logger.warning(
             "not in the checkpoint, left at their initial values: %s", report.kept_initial
         )
     return report
+
+
+def _compared(
+    given: Mapping[str, Tensor], matrices: Mapping[str, Tensor], num_rows: int
+) -> tuple[str, str]:
+    """What to say of the LM's matrices in a file: a note, and a refusal where they are another's.
+
+    `num_rows` rows are text's; those behind are added ones, which differ.
+    """
+    if any(".decoder_layer." in name and "embed" not in name for name in given):
+        return "with the whole LM in the file", ""
+    for name, matrix in matrices.items():
+        if name not in given or matrix.is_meta or given[name].shape != matrix.shape:
+            continue
+        cosine = compare_embeddings(full_tensor(matrix), given[name], num_rows)
+        if cosine is not None and cosine < MIN_COSINE:
+            return "another LM's", (
+                f"{name}: expected this LM's text embeddings, got another's (mean cosine "
+                f"{cosine:.2f} over {num_rows:,} rows); give the LM that it was trained with"
+            )
+        if cosine is not None:
+            return f"not quite this LM's (mean cosine {cosine:.4f}); the file's are used", ""
+    return "text embeddings equal to the LM's", ""
+
+
+def assign(target: Tensor, value: Tensor) -> None:
+    """Copy whole values into a tensor, or into this rank's part of a sharded one."""
+    if isinstance(target, DTensor):
+        value = distribute_tensor(
+            value.to(target.device, target.dtype),
+            target.device_mesh,
+            target.placements,
+            src_data_rank=None,  # every rank has read the file: nothing is sent
+        )
+    target.copy_(value)
 
 
 def _renamed(
@@ -142,27 +197,26 @@ def _drop_tied_copy(given: dict[str, Tensor], input_name: str, output_name: str)
         )
 
 
-def _check_names(
+def _misfit(
     given: Mapping[str, Tensor], targets: Mapping[str, Tensor], may_lack: frozenset[str]
-) -> None:
+) -> str | None:
+    """Why weights cannot be this model's, if they cannot."""
     unknown = sorted(set(given) - set(targets))
     if unknown:
-        raise UserError(
-            f"checkpoint: {len(unknown)} names belong to no part of this model: "
-            f"{', '.join(unknown[:3])}"
-        )
+        return f"{len(unknown)} names belong to no part of this model: {', '.join(unknown[:3])}"
     needed = (name for name in targets if is_ours(name) and not name.startswith("media_tokens."))
     missing = [name for name in needed if name not in given]
     if missing and not may_lack.issuperset(name.partition(".")[0] for name in missing):
-        raise UserError(
-            f"checkpoint: {len(missing)} parts of this model are missing: {', '.join(missing[:3])}"
-        )
+        return f"{len(missing)} parts of this model are missing: {', '.join(missing[:3])}"
+    return _wrong_shape(given, targets)
+
+
+def _wrong_shape(given: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> str | None:
     for name, value in given.items():
-        if value.shape != targets[name].shape:
-            raise UserError(
-                f"checkpoint: {name}: expected {tuple(targets[name].shape)}, "
-                f"got {tuple(value.shape)}"
-            )
+        expected, got = tuple(targets[name].shape), tuple(value.shape)
+        if expected != got:
+            return f"{name}: expected {expected}, got {got}"
+    return None
 
 
 def is_ours(name: str) -> bool:
@@ -181,7 +235,7 @@ def export_openflamingo(model: Flamingo) -> dict[str, Tensor]:
 
     As in its own checkpoints a tied head is there under both of its names, as one tensor.
     """
-    lm, rows = model.lang_encoder, model.media_tokens
+    lm = model.lang_encoder
     embedding, head = embedding_and_head(lm)
     family = text_config(lm).model_type
     head_name = HEAD_IN_OPENFLAMINGO.get(family, module_name(lm, head))
@@ -193,17 +247,28 @@ def export_openflamingo(model: Flamingo) -> dict[str, Tensor]:
     for name, parameter in lm.named_parameters():
         if "embed" in name and parameter is not embedding.weight and parameter is not head.weight:
             exported[f"lang_encoder.{name}"] = full_tensor(parameter)
-    matrix = _with_rows(embedding.weight, rows.input_rows, rows.token_ids)
-    exported[f"lang_encoder.{module_name(lm, embedding)}.weight"] = matrix
-    if rows.output_rows is not None:
-        matrix = _with_rows(head.weight, rows.output_rows, rows.token_ids)
-    exported[f"lang_encoder.{head_name}.weight"] = matrix
+    matrices = [values for _, values in export_matrices(model)]
+    exported[f"lang_encoder.{module_name(lm, embedding)}.weight"] = matrices[0]
+    exported[f"lang_encoder.{head_name}.weight"] = matrices[-1]
     return exported
 
 
+def export_matrices(model: Flamingo) -> list[tuple[Tensor, Tensor]]:
+    """The LM's input matrix, and with an untied LM its output matrix: as they are in the LM, and
+    with the media-token rows in them."""
+    embedding, head = embedding_and_head(model.lang_encoder)
+    rows = model.media_tokens
+    pairs = [(embedding.weight, rows.input_rows)]
+    if rows.output_rows is not None:
+        pairs.append((head.weight, rows.output_rows))
+    return [(matrix, _with_rows(matrix, own, rows.token_ids)) for matrix, own in pairs]
+
+
 def _with_rows(matrix: Tensor, rows: Tensor, token_ids: tuple[int, int]) -> Tensor:
-    whole = full_tensor(matrix).clone()
-    whole[list(token_ids)] = full_tensor(rows).to(whole)
+    own = full_tensor(rows)
+    # A frozen LM may be of lower precision than what trained.
+    whole = full_tensor(matrix).to(torch.promote_types(matrix.dtype, own.dtype), copy=True)
+    whole[list(token_ids)] = own.to(whole)
     return whole
 
 
@@ -217,21 +282,24 @@ def trainable_state_dict(model: Flamingo) -> dict[str, Tensor]:
     }
 
 
-def load_trainable(model: Flamingo, weights: Mapping[str, Tensor]) -> None:
+def load_trainable(model: Flamingo, weights: Mapping[str, Tensor]) -> LoadReport:
     """Fills a model from `trainable_state_dict`."""
-    expected = trainable_state_dict(model)
-    if set(weights) != set(expected):
-        differ = sorted(set(weights) ^ set(expected))
-        raise UserError(
-            f"checkpoint: expected {len(expected)} tensors, got {len(weights)}; "
+    targets = model.state_dict(keep_vars=True)
+    trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    expected = {name for name in targets if is_ours(name) or name in trains}
+    report = report_load(weights, expected, {}, tied=model.media_tokens.tied)
+    problem = None
+    if set(weights) != expected:
+        differ = sorted(set(weights) ^ expected)
+        problem = (
+            f"expected {len(expected)} tensors, got {len(weights)}; "
             f"different: {', '.join(differ[:3])}"
         )
-    targets = model.state_dict(keep_vars=True)
+    problem = problem or _wrong_shape(weights, targets)
+    if problem is not None:
+        logger.warning("%s", report.text())
+        raise UserError(f"checkpoint: {problem}")
     with torch.no_grad():
         for name, value in weights.items():
-            if value.shape != targets[name].shape:
-                raise UserError(
-                    f"checkpoint: {name}: expected {tuple(targets[name].shape)}, "
-                    f"got {tuple(value.shape)}"
-                )
-            targets[name].copy_(value)
+            assign(targets[name], value)
+    return report

@@ -13,11 +13,13 @@ In order: tokenizer and configs, the check that all belongs together, then weigh
 - new_token_init: their initial values, 'normal' (N(0, 0.02) from the seed alone) or 'mean' (of
   the LM's rows).
 - init_from: a checkpoint, OpenFlamingo's (released or trained) or ours, checked before loading.
+- on_load: is told what `init_from` filled, as a table.
 - lm_dtype: of the frozen LM; our own parts are fp32.
 - flamingo_options: `vision_tokens`, `vision_chunk`, `train_output_rows`; see `Flamingo`.
 """
 
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,10 +29,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from flamingo.model.checkpoint_files import read_weights
+from flamingo.model.checkpoint_files import read_weights, why_not_weights
 from flamingo.model.checkpoint_keys import load_openflamingo, load_trainable
 from flamingo.model.compat import check_fit
 from flamingo.model.flamingo import Flamingo
+from flamingo.model.load_report import LoadReport
 from flamingo.model.media_tokens import embedding_and_head, resize_vocabulary
 from flamingo.model.vision import configured_width, hub_offline, load_tower
 from mmdata.errors import UserError
@@ -66,6 +69,9 @@ class _Hub:
         """`from_pretrained`, with its errors as one line."""
         try:
             return loader.from_pretrained(self.lang_encoder_path, **self._options(), **options)
+        except pickle.UnpicklingError as error:
+            reason = why_not_weights(error)
+            raise UserError(f"language model {self.lang_encoder_path}: {reason}") from error
         except (OSError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise UserError(f"language model {self.lang_encoder_path}: {reason}") from error
@@ -90,6 +96,7 @@ def create_model_and_transforms(
     lm_dtype: torch.dtype = torch.float32,
     attn_implementation: str | None = None,
     gradient_checkpointing: bool = False,
+    on_load: Callable[[LoadReport], None] | None = None,
     **flamingo_options: Any,
 ) -> tuple[Flamingo, Callable[..., Tensor], Any]:
     """Builds a Flamingo; returns (model, image_processor, tokenizer). Arguments: see the module."""
@@ -128,7 +135,9 @@ def create_model_and_transforms(
     model = assemble(tower, lm, tokenizer, seed=seed, new_token_init=new_token_init, **options)
     model.fit = check(vision_width=model.vis_dim)  # again, with all files at hand
     if init_from is not None:
-        load_weights(model, init_from)
+        report = load_weights(model, init_from)
+        if on_load is not None:
+            on_load(report)
     model.set_activation_checkpointing(enabled=gradient_checkpointing)
     return model, image_processor, tokenizer
 
@@ -160,10 +169,9 @@ def assemble(
     return model
 
 
-def load_weights(model: Flamingo, path: str | os.PathLike[str]) -> None:
+def load_weights(model: Flamingo, path: str | os.PathLike[str]) -> LoadReport:
     """A checkpoint in OpenFlamingo's form or in ours, whichever it is."""
     weights = read_weights(path)
     if any(name.startswith("media_tokens.") for name in weights):
-        load_trainable(model, weights)
-    else:
-        load_openflamingo(model, weights)
+        return load_trainable(model, weights)
+    return load_openflamingo(model, weights)

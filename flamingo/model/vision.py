@@ -12,6 +12,7 @@ Dimensions: N images, V patch tokens, D width of the tower.
 
 import hashlib
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from flamingo.model.checkpoint_files import why_not_weights
 from mmdata.errors import UserError
 
 VisionTokens = Literal["pre_norm", "post_norm"]
@@ -134,6 +136,8 @@ def load_tower(
             model, _, image_processor = open_clip.create_model_and_transforms(
                 name, pretrained=pretrained, cache_dir=cache_dir, weights_only=True, **options
             )
+    except pickle.UnpicklingError as error:
+        raise UserError(f"vision tower {name} / {pretrained}: {why_not_weights(error)}") from error
     except (RuntimeError, OSError, ValueError) as error:
         hint = " (offline: only what is on this machine is used)" if offline else ""
         raise UserError(f"vision tower {name} / {pretrained}{hint}: {error}") from error

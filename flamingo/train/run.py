@@ -7,6 +7,7 @@ model, whose parts are checked against each other before their weights load.
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
 from flamingo.model.factory import create_model_and_transforms
 from flamingo.model.flamingo import Flamingo
+from flamingo.model.load_report import LoadReport
 from flamingo.model.vision import tower_identity
 from flamingo.train.checkpoint import (
     RunState,
@@ -34,11 +36,13 @@ from flamingo.train.device import (
     quiet_loading,
     tower_name,
 )
+from flamingo.train.initial import table_of_load
 from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.optim import make_optimizer
 from flamingo.train.schedule import run_steps
 from flamingo.train.streams import mix_of, sequence_of, training_streams, validation_streams
 from flamingo.train.telemetry import StepReport, Telemetry, plot_losses
+from flamingo.train.trained import weights_of
 from flamingo.train.validate import Validation
 from mmdata.errors import UserError
 from mmdata.storage.atomic import write_atomically
@@ -126,8 +130,10 @@ def _train(
         return result
     resumed = _folder_of(checkpoint) if checkpoint is not None and before.step else None
     # A checkpoint to go on from is also what the parts are checked against before they load.
-    weights = resumed or _first_weights(options.init_from)
-    model, image_processor, tokenizer = _model(options, tower, weights)
+    first = None if resumed else _first_weights(options.init_from)
+    model, image_processor, tokenizer = _model(
+        options, tower, resumed or first, table_of_load(folder, first)
+    )
     starts = _starts(streams, before, goes_on=goes_on)
     trainer = _trainer(options, model, image_processor, streams, starts, before.step, total_steps)
     if resumed is not None:
@@ -221,7 +227,12 @@ def _dry_run(options: Train, streams: list[Stream], tokenizer: MediaTokenizer) -
     return TrainResult(options.run_name, preview=path)
 
 
-def _model(options: Train, tower: str, weights: str | None) -> tuple[Flamingo, Any, Any]:
+def _model(
+    options: Train,
+    tower: str,
+    weights: str | None,
+    on_load: Callable[[LoadReport], None] | None,
+) -> tuple[Flamingo, Any, Any]:
     return create_model_and_transforms(
         tower,
         None if tower.startswith("local-dir:") else options.vision_encoder_pretrained,
@@ -238,12 +249,13 @@ def _model(options: Train, tower: str, weights: str | None) -> tuple[Flamingo, A
         offline=options.offline,
         trust_remote_code=options.trust_remote_code,
         gradient_checkpointing=options.gradient_checkpointing,
+        on_load=on_load,
     )
 
 
 def _first_weights(path: str | None) -> str | None:
-    """What --init-from names: a file, a checkpoint, or a run, which stands for its latest."""
-    return path if path is None else find_checkpoint(path) or path
+    """What --init-from names: a file, a checkpoint, an export, or a run, which is its latest."""
+    return path if path is None else weights_of(path)
 
 
 def _trainer(
