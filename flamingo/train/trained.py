@@ -27,6 +27,7 @@ PARTS = (
     "cross_attn_every_n_layers",
     "vision_tokens",
 )
+BEST = "best"
 _BESIDE = "./"
 """What the path of an LM begins with that lies in the folder of the exported file."""
 
@@ -126,26 +127,25 @@ def _chosen(path: str, *, step: int | None, best: bool) -> str | None:
     if step is None and not best:
         return find_checkpoint(path)
     root = os.path.join(path, FOLDER)
-    if best:
-        try:
-            with open(os.path.join(root, "best"), encoding="utf-8") as file:
-                name = file.read().strip()
-        except FileNotFoundError:
-            raise UserError(
-                f"{path}: names no best checkpoint; a run keeps one with --keep-best STREAM"
-            ) from None
-    else:
-        name = f"step-{step:08d}"
-    folder = os.path.join(root, name)
-    found = find_checkpoint(folder) if os.path.isdir(folder) else None
-    if found is None:
-        there = sorted(n for n in _listed(root) if n.startswith("step-") and ".tmp" not in n)
-        raise UserError(f"{path}: has no checkpoint {name}; there are {', '.join(there) or 'none'}")
-    return found
+    name = _best(path, root) if best else f"step-{step:08d}"
+    names = sorted(os.listdir(root)) if os.path.isdir(root) else []
+    # A second checkpoint of a step, which a run makes when the first is still named, has a number.
+    of_step = [one for one in names if one == name or one.startswith(f"{name}.")]
+    for one in reversed(of_step):
+        if (found := find_checkpoint(os.path.join(root, one))) is not None:
+            return found
+    there = [one for one in names if one.startswith("step-") and not one.endswith(".tmp")]
+    raise UserError(f"{path}: has no checkpoint {name}; there are {', '.join(there) or 'none'}")
 
 
-def _listed(folder: str) -> list[str]:
-    return os.listdir(folder) if os.path.isdir(folder) else []
+def _best(path: str, root: str) -> str:
+    try:
+        with open(os.path.join(root, BEST), encoding="utf-8") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: names no best checkpoint; a run keeps one with --keep-best STREAM"
+        ) from None
 
 
 def _exported(path: str) -> Trained | None:
