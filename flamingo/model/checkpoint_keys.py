@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from flamingo.model.decoder import text_config
 from flamingo.model.flamingo import Flamingo
@@ -32,6 +31,7 @@ from flamingo.model.load_report import (
     report_load,
 )
 from flamingo.model.media_tokens import embedding_and_head
+from flamingo.model.placement import assign, full_tensor
 from mmdata.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -123,14 +123,13 @@ def load_openflamingo(
     if problem or foreign:
         logger.warning("%s", report.text())
         raise UserError(f"checkpoint: {problem or foreign}")
-    with torch.no_grad():
-        for name, value in given.items():
-            assign(targets[name], value)
-        for rows, (name, _) in matrices.items():
-            if name in given:
-                own: Tensor = getattr(model.media_tokens, rows)
-                # Not from the LM's matrix, which may be of lower precision.
-                assign(own, given[name][list(model.media_tokens.token_ids)])
+    for name, value in given.items():
+        assign(targets[name], value)
+    for rows, (name, _) in matrices.items():
+        if name in given:
+            # Not from the LM's matrix, which may be of lower precision.
+            values = given[name][list(model.media_tokens.token_ids)]
+            assign(getattr(model.media_tokens, rows), values)
     if report.kept_initial:
         logger.warning(
             "not in the checkpoint, left at their initial values: %s", report.kept_initial
@@ -159,18 +158,6 @@ def _compared(
         if cosine is not None:
             return f"not quite this LM's (mean cosine {cosine:.4f}); the file's are used", ""
     return "text embeddings equal to the LM's", ""
-
-
-def assign(target: Tensor, value: Tensor) -> None:
-    """Copy whole values into a tensor, or into this rank's part of a sharded one."""
-    if isinstance(target, DTensor):
-        value = distribute_tensor(
-            value.to(target.device, target.dtype),
-            target.device_mesh,
-            target.placements,
-            src_data_rank=None,  # every rank has read the file: nothing is sent
-        )
-    target.copy_(value)
 
 
 def _renamed(
@@ -222,12 +209,6 @@ def _wrong_shape(given: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> 
 def is_ours(name: str) -> bool:
     """Whether a parameter is part of what Flamingo adds to the LM and the tower."""
     return name.startswith(("perceiver.", "media_tokens.")) or ".gated_cross_attn_layer." in name
-
-
-def full_tensor(value: Tensor) -> Tensor:
-    """The whole of a sharded tensor (every rank has to ask), or the tensor itself."""
-    gather = getattr(value, "full_tensor", None)
-    return value.detach() if gather is None else gather().detach()
 
 
 def export_openflamingo(model: Flamingo) -> dict[str, Tensor]:
@@ -299,7 +280,6 @@ def load_trainable(model: Flamingo, weights: Mapping[str, Tensor]) -> LoadReport
     if problem is not None:
         logger.warning("%s", report.text())
         raise UserError(f"checkpoint: {problem}")
-    with torch.no_grad():
-        for name, value in weights.items():
-            assign(targets[name], value)
+    for name, value in weights.items():
+        assign(targets[name], value)
     return report

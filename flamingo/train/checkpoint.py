@@ -23,8 +23,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
 
 from flamingo.model.checkpoint_files import WEIGHTS_FILE, write_record, write_weights
-from flamingo.model.checkpoint_keys import full_tensor, trainable_state_dict
+from flamingo.model.checkpoint_keys import trainable_state_dict
 from flamingo.model.flamingo import Flamingo
+from flamingo.model.placement import full_tensor
 from flamingo.parallel.world import World
 from mmdata.errors import UserError
 from mmdata.storage.atomic import sync_folder, write_atomically
