@@ -121,8 +121,7 @@ def create_model_and_transforms(
             cache_dir=cache_dir,
             **every_n,
         )
-        width = configured_width(clip_vision_encoder_path)
-        if width is not None:
+        if (width := configured_width(clip_vision_encoder_path)) is not None:
             check(vision_width=width)
         tower, image_processor = load_tower(
             clip_vision_encoder_path,
@@ -135,9 +134,7 @@ def create_model_and_transforms(
     model = assemble(tower, lm, tokenizer, seed=seed, new_token_init=new_token_init, **options)
     model.fit = check(vision_width=model.vis_dim)  # again, with all files at hand
     if init_from is not None:
-        report = load_weights(model, init_from)
-        if on_load is not None:
-            on_load(report)
+        load_weights(model, init_from, on_load)
     model.set_activation_checkpointing(enabled=gradient_checkpointing)
     return model, image_processor, tokenizer
 
@@ -169,9 +166,14 @@ def assemble(
     return model
 
 
-def load_weights(model: Flamingo, path: str | os.PathLike[str]) -> LoadReport:
+def load_weights(
+    model: Flamingo,
+    path: str | os.PathLike[str],
+    on_load: Callable[[LoadReport], None] | None = None,
+) -> None:
     """A checkpoint in OpenFlamingo's form or in ours, whichever it is."""
     weights = read_weights(path)
-    if any(name.startswith("media_tokens.") for name in weights):
-        return load_trainable(model, weights)
-    return load_openflamingo(model, weights)
+    ours = any(name.startswith("media_tokens.") for name in weights)
+    report = load_trainable(model, weights) if ours else load_openflamingo(model, weights)
+    if on_load is not None:
+        on_load(report)

@@ -16,6 +16,7 @@ from flamingo.model.factory import create_model_and_transforms
 from flamingo.model.flamingo import Flamingo
 from flamingo.train.checkpoint import FOLDER, find_checkpoint, read_state
 from flamingo.train.device import tower_name
+from flamingo.train.retention import BEST, DRAFT_SUFFIX, read_pointer
 from mmdata.errors import BadInputError, UserError
 
 #: Options that say what a model is built of; an exported file's header holds these.
@@ -27,7 +28,6 @@ PARTS = (
     "cross_attn_every_n_layers",
     "vision_tokens",
 )
-BEST = "best"
 _BESIDE = "./"
 """What the path of an LM begins with that lies in the folder of the exported file."""
 
@@ -125,27 +125,27 @@ def build(trained: Trained, *, offline: bool) -> tuple[Flamingo, Any, Any]:
 def _chosen(path: str, *, step: int | None, best: bool) -> str | None:
     """The folder of the checkpoint that is meant."""
     if step is None and not best:
-        return find_checkpoint(path)
+        return None if os.path.isfile(path) else find_checkpoint(path)
     root = os.path.join(path, FOLDER)
     name = _best(path, root) if best else f"step-{step:08d}"
-    names = sorted(os.listdir(root)) if os.path.isdir(root) else []
+    listed = sorted(os.listdir(root)) if os.path.isdir(root) else []
+    names = [one for one in listed if not one.endswith(DRAFT_SUFFIX)]
     # A second checkpoint of a step, which a run makes when the first is still named, has a number.
     of_step = [one for one in names if one == name or one.startswith(f"{name}.")]
     for one in reversed(of_step):
         if (found := find_checkpoint(os.path.join(root, one))) is not None:
             return found
-    there = [one for one in names if one.startswith("step-") and not one.endswith(".tmp")]
+    there = [one for one in names if one.startswith("step-")]
     raise UserError(f"{path}: has no checkpoint {name}; there are {', '.join(there) or 'none'}")
 
 
 def _best(path: str, root: str) -> str:
-    try:
-        with open(os.path.join(root, BEST), encoding="utf-8") as file:
-            return file.read().strip()
-    except FileNotFoundError:
+    name = read_pointer(root, BEST)
+    if name is None:
         raise UserError(
             f"{path}: names no best checkpoint; a run keeps one with --keep-best STREAM"
-        ) from None
+        )
+    return name
 
 
 def _exported(path: str) -> Trained | None:
