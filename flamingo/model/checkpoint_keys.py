@@ -31,7 +31,7 @@ from flamingo.model.load_report import (
     report_load,
 )
 from flamingo.model.media_tokens import embedding_and_head
-from flamingo.model.placement import assign, full_tensor
+from flamingo.model.placement import assign, full_tensor, local_rows
 from mmdata.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -101,21 +101,22 @@ def load_openflamingo(
     given = _renamed(normalise_keys(checkpoint), *names)
     targets = model.state_dict(keep_vars=True)
     matrices = {
-        "input_rows": (f"lang_encoder.{names[1]}.weight", embedding.weight),
-        "output_rows": (f"lang_encoder.{names[2]}.weight", head.weight),
+        "input_rows": f"lang_encoder.{names[1]}.weight",
+        "output_rows": f"lang_encoder.{names[2]}.weight",
     }
     if model.media_tokens.tied:
-        _drop_tied_copy(given, matrices["input_rows"][0], matrices["output_rows"][0])
+        _drop_tied_copy(given, matrices["input_rows"], matrices["output_rows"])
         del matrices["output_rows"]
     computed = [name for name in given if name not in targets and is_computed(name)]
     for name in computed:
         del given[name]
     problem = _misfit(given, targets, frozenset(may_lack))
-    note, foreign = _compared(given, dict(matrices.values()), min(model.media_tokens.token_ids))
+    own = {name: targets[name] for name in matrices.values()}
+    note, foreign = _compared(given, own, min(model.media_tokens.token_ids))
     report = report_load(
         given,
         targets,
-        {rows: name for rows, (name, _) in matrices.items()},
+        matrices,
         tied=model.media_tokens.tied,
         computed=len(computed),
         note_on_embeddings=note,
@@ -125,7 +126,7 @@ def load_openflamingo(
         raise UserError(f"checkpoint: {problem or foreign}")
     for name, value in given.items():
         assign(targets[name], value)
-    for rows, (name, _) in matrices.items():
+    for rows, name in matrices.items():
         if name in given:
             # Not from the LM's matrix, which may be of lower precision.
             values = given[name][list(model.media_tokens.token_ids)]
@@ -142,18 +143,21 @@ def _compared(
 ) -> tuple[str, str]:
     """What to say of the LM's matrices in a file: a note, and a refusal where they are another's.
 
-    `num_rows` rows are text's; those behind are added ones, which differ.
+    `num_rows` rows are text's; those behind are added ones, which differ. A rank looks at what
+    lies on it, so that nothing is sent.
     """
     if any(".decoder_layer." in name and "embed" not in name for name in given):
         return "with the whole LM in the file", ""
     for name, matrix in matrices.items():
         if name not in given or matrix.is_meta or given[name].shape != matrix.shape:
             continue
-        cosine = compare_embeddings(full_tensor(matrix), given[name], num_rows)
+        here, first = local_rows(matrix.detach())
+        rows = max(0, min(num_rows - first, len(here)))
+        cosine = compare_embeddings(here, given[name][first : first + rows], rows)
         if cosine is not None and cosine < MIN_COSINE:
             return "another LM's", (
                 f"{name}: expected this LM's text embeddings, got another's (mean cosine "
-                f"{cosine:.2f} over {num_rows:,} rows); give the LM that it was trained with"
+                f"{cosine:.2f} over {rows:,} rows); give the LM that it was trained with"
             )
         if cosine is not None:
             return f"not quite this LM's (mean cosine {cosine:.4f}); the file's are used", ""
@@ -256,10 +260,14 @@ def _with_rows(matrix: Tensor, rows: Tensor, token_ids: tuple[int, int]) -> Tens
 def kept_state_dict(model: Flamingo) -> dict[str, Tensor]:
     """What a checkpoint holds, as it lies on this rank: what Flamingo adds (frozen rows included)
     and adapters, nothing of the LM. The tensors share memory with the model's."""
+    values = model.state_dict()
+    return {name: values[name] for name in trainable_names(model)}
+
+
+def trainable_names(model: Flamingo) -> list[str]:
+    """Names of our own form, in the model's order."""
     trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return {
-        name: value for name, value in model.state_dict().items() if is_ours(name) or name in trains
-    }
+    return [name for name in model.state_dict() if is_ours(name) or name in trains]
 
 
 def trainable_state_dict(model: Flamingo) -> dict[str, Tensor]:
@@ -270,7 +278,7 @@ def trainable_state_dict(model: Flamingo) -> dict[str, Tensor]:
 def load_trainable(model: Flamingo, weights: Mapping[str, Tensor]) -> LoadReport:
     """Fills a model from `trainable_state_dict`."""
     targets = model.state_dict(keep_vars=True)
-    expected = set(kept_state_dict(model))
+    expected = set(trainable_names(model))
     report = report_load(weights, expected, {}, tied=model.media_tokens.tied)
     problem = None
     if set(weights) != expected:
