@@ -2,7 +2,7 @@
 
 One folder serves all processes of a host. Each fetch is one process's (a lock file), under a
 hidden name until it is complete and its sha256 is what the manifest says; a process that is killed
-leaves nothing that would be taken for a shard. What is mapped is locked (flock, shared) and is not
+leaves nothing that would be taken for a shard. What is open is locked (flock, shared) and is not
 removed; of the rest, what was used longest ago goes first. A store that fails or stalls is asked
 again after 1, 2, 4, … seconds, then the run stops with one line.
 
@@ -16,7 +16,6 @@ import errno
 import fcntl
 import hashlib
 import logging
-import mmap
 import os
 import select
 import threading
@@ -29,7 +28,8 @@ from flamingo.data.catalogue import PIPE, Shard
 from mmdata.errors import BadInputError, StorageError, UserError
 from mmdata.shards.index import ShardIndex
 from mmdata.storage.atomic import TEMPORARY_SUFFIX, temporary_path, write_atomically
-from mmdata.storage.files import Buffer, open_file
+from mmdata.storage.files import open_buffer, open_file
+from mmdata.storage.held import HeldFile
 
 logger = logging.getLogger(__name__)
 _CHUNK_BYTES = 4 * 2**20
@@ -74,8 +74,8 @@ class ShardCache:
         #: Fetches of this process, for tests and reports.
         self.fetched: list[str] = []
 
-    def map(self, shard: Shard) -> Buffer:
-        """A shard as memory; it is not removed while the map is open.
+    def open(self, shard: Shard) -> HeldFile:
+        """A shard as a file here; it is not removed while that is open.
 
         Raises:
             StorageError: the store does not give it, however often it is asked.
@@ -86,11 +86,9 @@ class ShardCache:
             held = self._hold(path)
             if held is not None:
                 with held:
-                    if os.fstat(held.fileno()).st_size == 0:
-                        return b""
                     os.utime(path)
-                    # The map shares the open file, and with it the lock, until it is closed.
-                    return mmap.mmap(held.fileno(), 0, access=mmap.ACCESS_READ)
+                    # A duplicate shares the open file, and with it the lock, until it is closed.
+                    return HeldFile(path, os.dup(held.fileno()))
             pending = self._ahead.pop(path, None)
             if pending is not None and not pending.cancel():
                 pending.result()
@@ -118,12 +116,10 @@ class ShardCache:
             open(note, encoding="ascii") as file,
         ):
             return int(file.read())
-        data = self.map(shard)
-        try:
+        held = self.open(shard)
+        with open_buffer(held.path) as data:
             number = len(ShardIndex.of_headers(shard.path, data))
-        finally:
-            if isinstance(data, mmap.mmap):
-                data.close()
+        held.close()
         write_atomically(note, str(number).encode())
         return number
 

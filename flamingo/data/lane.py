@@ -15,7 +15,7 @@ from torch import Tensor
 from flamingo.data.batch import Sample
 from flamingo.data.order import LanePosition, Lanes
 from flamingo.data.prepare import Example, Preparer
-from flamingo.data.shelf import Loan, Shelf
+from flamingo.data.shelf import Shelf
 from mmdata.usage.plans import Plan
 from mmdata.usage.records import Record, RecordRule, UnusableError, read_record
 
@@ -37,7 +37,6 @@ class _Pending:
     after: LanePosition
     record: Record | None
     plan: Plan
-    loan: Loan | None
     decoded: dict[int, "Future[Tensor | None]"] = field(default_factory=dict)
 
 
@@ -134,21 +133,24 @@ class LaneReader:
         shard, ordinal = self._order.place(self.number, at)
         source = self._source_of(shard)
         following = self._order.following(self.number, LanePosition(at.epoch, at.index))
-        record, loan = None, None
+        record = None
         try:
-            loan = self._shelf.read(shard, ordinal)
-            key = loan.key
-            record = read_record(loan.members, self._rule)
+            found = self._shelf.read(shard, ordinal)
+            key = found.key
+            record = read_record(found.members, self._rule)
             plans = self._preparer.plans(record, key, at.epoch)
         except UnusableError as error:
             key = self._shelf.key(shard, ordinal)
             plans = [Plan(document_drop=error.reason)]
         for chunk in range(min(at.chunk, len(plans) - 1), len(plans)):
             here = LanePosition(at.epoch, at.index, chunk)
-            is_last = chunk + 1 == len(plans)
-            after = following if is_last else LanePosition(at.epoch, at.index, chunk + 1)
+            after = (
+                following
+                if chunk + 1 == len(plans)
+                else LanePosition(at.epoch, at.index, chunk + 1)
+            )
             plan = plans[chunk]
-            pending = _Pending(key, source, here, after, record, plan, loan if is_last else None)
+            pending = _Pending(key, source, here, after, record, plan)
             self._submit(pending)
             self._pending.append(pending)
             self._num_good += plan.document_drop is None
@@ -175,6 +177,4 @@ class LaneReader:
                 decoded,
                 source=pending.source,
             )
-        if pending.loan is not None:
-            pending.loan.give_back()
         return Outcome(pending.at, pending.after, Sample(pending.key, pending.source, example))
