@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from flamingo.data.decode import UndecodableError, decode_image, to_input
-from flamingo.model.vision import encode_images, load_tower, tower_identity
+from flamingo.model.absent_tower import tower_identity
+from flamingo.model.vision import encode_images, hub_offline, load_tower
 from flamingo.train.device import choose_device, pixels_of, tower_name
 from mmdata.errors import BadInputError
 from mmdata.shards.features import (
@@ -45,14 +46,16 @@ class ShardEncoder:
     def __init__(self, options: TowerOptions) -> None:
         self._options = options
         model = tower_name(options.model)
+        pretrained = None if model.startswith("local-dir:") else options.pretrained
+        with hub_offline(offline=options.offline):
+            identity = tower_identity(model, pretrained, options.vision_tokens)
         tower, image_processor = load_tower(
             model,
-            None if model.startswith("local-dir:") else options.pretrained,
+            pretrained,
             vision_tokens=cast(Any, options.vision_tokens),
             offline=options.offline,
         )
         self._pixels = pixels_of(image_processor)
-        identity = tower_identity(tower, options.vision_tokens, self._pixels.mean, self._pixels.std)
         self._device = choose_device(options.device)
         self._tower: nn.Module = tower.to(self._device)
         self._size_px = int(cast(Any, tower).image_size[0])

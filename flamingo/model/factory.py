@@ -14,19 +14,20 @@ In order: tokenizer and configs, the check that all belongs together, then weigh
   the LM's rows).
 - init_from: a checkpoint, OpenFlamingo's (released or trained) or ours, checked before loading.
 - lm_dtype: of the frozen LM; our own parts are fp32.
+- without_tower: for runs on precomputed features: no tower, and None for the image processor.
 - flamingo_options: `vision_tokens`, `vision_chunk`, `train_output_rows`; see `Flamingo`.
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from flamingo.model.absent_tower import absent_tower
 from flamingo.model.checkpoint_files import read_weights
 from flamingo.model.checkpoint_keys import load_openflamingo, load_trainable
 from flamingo.model.compat import check_fit
@@ -90,8 +91,9 @@ def create_model_and_transforms(
     lm_dtype: torch.dtype = torch.float32,
     attn_implementation: str | None = None,
     gradient_checkpointing: bool = False,
+    without_tower: bool = False,
     **flamingo_options: Any,
-) -> tuple[Flamingo, Callable[..., Tensor], Any]:
+) -> tuple[Flamingo, Any, Any]:
     """Builds a Flamingo; returns (model, image_processor, tokenizer). Arguments: see the module."""
     hub = _Hub(
         lang_encoder_path=lang_encoder_path,
@@ -117,12 +119,15 @@ def create_model_and_transforms(
         width = configured_width(clip_vision_encoder_path)
         if width is not None:
             check(vision_width=width)
-        tower, image_processor = load_tower(
-            clip_vision_encoder_path,
-            clip_vision_encoder_pretrained,
-            cache_dir=cache_dir,
-            offline=offline,
-        )
+        tower: nn.Module = absent_tower(clip_vision_encoder_path)
+        image_processor = None
+        if not without_tower:
+            tower, image_processor = load_tower(
+                clip_vision_encoder_path,
+                clip_vision_encoder_pretrained,
+                cache_dir=cache_dir,
+                offline=offline,
+            )
         lm = hub.language_model(dtype=lm_dtype, attn_implementation=attn_implementation)
     options = every_n | {"freeze_lm_embeddings": freeze_lm_embeddings} | flamingo_options
     model = assemble(tower, lm, tokenizer, seed=seed, new_token_init=new_token_init, **options)

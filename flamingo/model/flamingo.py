@@ -34,7 +34,13 @@ from flamingo.model.media_tokens import MediaTokenRows, initialise_rows
 from flamingo.model.outputs import FlamingoOutput, LossReduction, next_token_loss
 from flamingo.model.packed import Packing, find_packing, own_tags
 from flamingo.model.resampler import PerceiverResampler
-from flamingo.model.vision import VisionTokens, encode_images, prepare_tower, tower_width
+from flamingo.model.vision import (
+    VisionTokens,
+    blank_tokens,
+    encode_images,
+    prepare_tower,
+    tower_width,
+)
 from mmdata.errors import UserError
 
 Counts = Tensor | Sequence[int]
@@ -217,9 +223,7 @@ class Flamingo(nn.Module):
                 features = encode_images(self.vision_encoder, images, self.vision_chunk)
             latents = pad_latents(self._resample(features), counts)
         elif keep_graph:
-            weight = next(self.vision_encoder.parameters())
-            size = cast(Any, self.vision_encoder).image_size
-            tokens = encode_images(self.vision_encoder, weight.new_zeros(1, 3, *size), 1)
+            tokens = blank_tokens(self.vision_encoder, self.perceiver.latents)
             blank = self._resample(tokens) * 0.0
             latents = blank.unsqueeze(0).expand(batch, -1, -1, -1)
         else:

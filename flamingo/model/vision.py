@@ -10,9 +10,8 @@ refused by name instead of being read at a guessed place.
 Dimensions: N images, V patch tokens, D width of the tower.
 """
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -23,6 +22,7 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from flamingo.model.absent_tower import AbsentTower
 from mmdata.errors import UserError
 
 VisionTokens = Literal["pre_norm", "post_norm"]
@@ -32,6 +32,8 @@ def prepare_tower(tower: nn.Module, vision_tokens: VisionTokens, name: str = "")
     """Makes a tower return its patch tokens; freezes it."""
     if vision_tokens not in ("pre_norm", "post_norm"):
         raise UserError(f"vision_tokens: expected 'pre_norm' or 'post_norm', got {vision_tokens!r}")
+    if isinstance(tower, AbsentTower):
+        return tower
     if not isinstance(tower, VisionTransformer):
         kind = type(tower).__name__
     elif tower.attn_pool is not None:
@@ -77,25 +79,16 @@ def configured_width(name: str) -> int | None:
 
 def tower_width(tower: nn.Module) -> int:
     """Width D of the patch tokens."""
+    if isinstance(tower, AbsentTower):
+        return tower.width
     return cast(VisionTransformer, tower).conv1.out_channels
-
-
-def tower_identity(
-    tower: nn.Module, vision_tokens: str, mean: Sequence[float], std: Sequence[float]
-) -> str:
-    """Equal when two towers give the same tokens of the same pixels: weights, kind, size, scale."""
-    digest = hashlib.sha256()
-    for name, value in sorted(tower.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().float().cpu().contiguous().numpy().data)
-    digest.update(repr(([*mean], [*std])).encode())
-    size = "x".join(map(str, cast(VisionTransformer, tower).image_size))
-    return f"sha256-{digest.hexdigest()[:16]} {vision_tokens} {size}"
 
 
 @torch.no_grad()
 def encode_images(tower: nn.Module, images: Tensor, chunk: int) -> Tensor:
     """Normalised float images (N, 3, H, W) -> patch tokens (N, V, D), `chunk` images at a time."""
+    if isinstance(tower, AbsentTower):
+        tower(images)
     weight = cast(VisionTransformer, tower).conv1.weight
     expected = (3, *cast(VisionTransformer, tower).image_size)
     if not images.is_floating_point():
@@ -109,6 +102,15 @@ def encode_images(tower: nn.Module, images: Tensor, chunk: int) -> Tensor:
         )
     parts = [tower(part.to(weight.dtype))[1] for part in images.split(chunk)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def blank_tokens(tower: nn.Module, like: Tensor) -> Tensor:
+    """Patch tokens (1, V, D) of a blank image; on `like`'s device where there is no tower."""
+    if isinstance(tower, AbsentTower):
+        return like.new_zeros(1, 1, tower.width)
+    weight = cast(VisionTransformer, tower).conv1.weight
+    size = cast(VisionTransformer, tower).image_size
+    return encode_images(tower, weight.new_zeros(1, 3, *size), 1)
 
 
 def load_tower(

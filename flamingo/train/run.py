@@ -18,7 +18,6 @@ from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
 from flamingo.model.factory import create_model_and_transforms
 from flamingo.model.flamingo import Flamingo
-from flamingo.model.vision import tower_identity
 from flamingo.train.checkpoint import (
     RunState,
     find_checkpoint,
@@ -34,6 +33,7 @@ from flamingo.train.device import (
     quiet_loading,
     tower_name,
 )
+from flamingo.train.features import expect_features
 from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.optim import make_optimizer
 from flamingo.train.schedule import run_steps
@@ -127,7 +127,8 @@ def _train(
     resumed = _folder_of(checkpoint) if checkpoint is not None and before.step else None
     # A checkpoint to go on from is also what the parts are checked against before they load.
     weights = resumed or _first_weights(options.init_from)
-    model, image_processor, tokenizer = _model(options, tower, weights)
+    has_features = expect_features([*streams, *validation], tower, options)
+    model, image_processor, tokenizer = _model(options, tower, weights, without_tower=has_features)
     starts = _starts(streams, before, goes_on=goes_on)
     trainer = _trainer(options, model, image_processor, streams, starts, before.step, total_steps)
     if resumed is not None:
@@ -221,7 +222,9 @@ def _dry_run(options: Train, streams: list[Stream], tokenizer: MediaTokenizer) -
     return TrainResult(options.run_name, preview=path)
 
 
-def _model(options: Train, tower: str, weights: str | None) -> tuple[Flamingo, Any, Any]:
+def _model(
+    options: Train, tower: str, weights: str | None, *, without_tower: bool
+) -> tuple[Flamingo, Any, Any]:
     return create_model_and_transforms(
         tower,
         None if tower.startswith("local-dir:") else options.vision_encoder_pretrained,
@@ -238,6 +241,7 @@ def _model(options: Train, tower: str, weights: str | None) -> tuple[Flamingo, A
         offline=options.offline,
         trust_remote_code=options.trust_remote_code,
         gradient_checkpointing=options.gradient_checkpointing,
+        without_tower=without_tower,
     )
 
 
@@ -260,11 +264,6 @@ def _trainer(
     if options.pack:
         model.allow_packing()
     model.train()
-    pixels = pixels_of(image_processor)
-    if any(stream.config.features for stream in streams):
-        tower = tower_identity(model.vision_encoder, options.vision_tokens, pixels.mean, pixels.std)
-        for stream in streams:
-            stream.expect_tower(tower)
     multipliers = {one.name: one.loss_multiplier for one in training_streams(options)}
     feeds = [
         StreamFeed(name, stream.steps(starts[name]), multipliers[name], starts[name])
@@ -275,7 +274,7 @@ def _trainer(
         optimizer=make_optimizer(model, options),
         feeds=feeds,
         options=options,
-        pixels=pixels,
+        pixels=pixels_of(image_processor),
         device=device,
         total_steps=total_steps,
         done=done,
