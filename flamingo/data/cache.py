@@ -3,8 +3,9 @@
 One folder serves all processes of a host. Each fetch is one process's (a lock file), under a
 hidden name until it is complete and its sha256 is what the manifest says; a process that is killed
 leaves nothing that would be taken for a shard. What is open is locked (flock, shared) and is not
-removed; of the rest, what was used longest ago goes first. A store that fails or stalls is asked
-again after 1, 2, 4, … seconds, then the run stops with one line.
+removed; of the rest, what was used longest ago goes first. A store that fails, or sends nothing for
+two minutes, is asked again after 1, 2, 4, … seconds, then the run stops with one line: 13 minutes
+after a store fell silent.
 
 The choice of whole shards over ranged reads: one sequential request each, and the order may jump
 about in a window without asking the store again. The price is disk: lanes of this host x two
@@ -17,18 +18,19 @@ import fcntl
 import hashlib
 import logging
 import os
-import select
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO, Any
+from contextlib import AbstractContextManager
+from typing import IO
 
 from flamingo.data.catalogue import PIPE, Shard
+from flamingo.data.patience import Source, pipe_source, store_source
 from mmdata.errors import BadInputError, StorageError, UserError
 from mmdata.shards.index import ShardIndex
 from mmdata.storage.atomic import TEMPORARY_SUFFIX, temporary_path, write_atomically
-from mmdata.storage.files import open_buffer, open_file
+from mmdata.storage.files import open_buffer
 from mmdata.storage.held import HeldFile
 
 logger = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ class ShardCache:
         max_bytes: of all shards in it.
         attempts: at a fetch that fails.
         first_wait_seconds: before the second attempt; doubled before each further one.
-        stall_seconds: without a byte from a `pipe:` command, after which it is ended.
+        stall_seconds: without a byte from a store or command, after which an attempt has failed.
         threads: fetches at the same time.
     """
 
@@ -228,14 +230,10 @@ class ShardCache:
         sink.truncate(size)
         return digest.hexdigest(), size
 
-    @contextlib.contextmanager
-    def _source(self, shard: Shard) -> Iterator[Any]:
+    def _source(self, shard: Shard) -> AbstractContextManager[Source]:
         if shard.path.startswith(PIPE):
-            with _watched_pipe(shard.path, self._stall_seconds) as pipe:
-                yield pipe
-        else:
-            with open_file(shard.path) as file:
-                yield file
+            return pipe_source(shard.path, self._stall_seconds, self._closing)
+        return store_source(shard.path, self._stall_seconds, self._closing)
 
     def _reserve(self, draft: str, size: int) -> IO[bytes]:
         """A new file, locked so that nobody sweeps it, with a hole of the size that is to come."""
@@ -294,40 +292,3 @@ def _remove_unused(path: str) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-@contextlib.contextmanager
-def _watched_pipe(command: str, stall_seconds: float) -> Iterator[Any]:
-    """The output of a `pipe:` command, as webdataset opens it; ended when nothing comes."""
-    from webdataset.gopen import gopen
-
-    with contextlib.closing(gopen(command, "rb")) as pipe:
-        watched = _Watched(pipe, stall_seconds)
-        try:
-            yield watched
-        finally:
-            watched.done()
-
-
-class _Watched:
-    """Reads of a pipe that wait for a time and no longer."""
-
-    def __init__(self, pipe: Any, stall_seconds: float) -> None:
-        self._pipe, self._stall_seconds = pipe, stall_seconds
-        self._descriptor = pipe.stream.fileno()
-
-    def read(self, size: int) -> bytes:
-        ready, _, _ = select.select([self._descriptor], [], [], self._stall_seconds)
-        if not ready:
-            raise TimeoutError(errno.ETIMEDOUT, f"no byte came for {self._stall_seconds:g} s")
-        data = os.read(self._descriptor, size)
-        if not data:
-            status = self._pipe.proc.wait()
-            if status:
-                raise OSError(errno.EIO, f"the command ended with status {status}")
-        return data
-
-    def done(self) -> None:
-        """End the command if it has not ended."""
-        self._pipe.ignore_errors = True  # they were raised above, or the reader has left
-        self._pipe.proc.kill()

@@ -133,6 +133,61 @@ class TestFailures:
         assert "\n" not in str(error.value)
         assert "goes on from its last checkpoint" in str(error.value)
 
+    def test_a_store_that_stalls_is_asked_again(
+        self, remote: str, object_store: ObjectStore, tmp_path: Path
+    ) -> None:
+        """It takes the connection and says nothing; on its own the client would wait for ever."""
+        shard = find_shards("s", [remote]).shards[0]
+        with ShardCache(
+            str(tmp_path / "c"), 10**8, attempts=30, first_wait_seconds=1e-9, stall_seconds=0.2
+        ) as cache:
+            object_store.door.stall()
+            opener = threading.Timer(0.6, object_store.door.flow)
+            opener.start()
+            try:
+                assert len(cache.open(shard)) == shard.num_bytes
+            finally:
+                opener.join()
+
+    def test_a_store_that_goes_on_stalling_is_a_clear_error_in_the_stated_time(
+        self, remote: str, object_store: ObjectStore, tmp_path: Path
+    ) -> None:
+        shard = find_shards("s", [remote]).shards[0]
+        object_store.door.stall()
+        start = time.monotonic()
+        try:
+            with (
+                ShardCache(
+                    str(tmp_path / "c"),
+                    10**8,
+                    attempts=3,
+                    first_wait_seconds=0.05,
+                    stall_seconds=0.3,
+                ) as cache,
+                pytest.raises(StorageError) as error,
+            ):
+                cache.open(shard)
+        finally:
+            object_store.door.flow()
+        assert 3 * 0.3 + 0.05 + 0.1 <= time.monotonic() - start < 5
+        assert "not fetched in 3 attempts" in str(error.value)
+        assert r"no byte came for 0.3 s; the run goes on" in str(error.value)
+        assert not list((tmp_path / "c").glob(".*.tmp"))
+
+    def test_a_run_that_ends_does_not_wait_for_a_stalled_store(
+        self, remote: str, object_store: ObjectStore, tmp_path: Path
+    ) -> None:
+        shards = find_shards("s", [remote]).shards
+        object_store.door.stall()
+        try:
+            with ShardCache(str(tmp_path / "c"), 10**8) as cache:
+                cache.expect(shards)
+                time.sleep(0.2)
+                start = time.monotonic()
+            assert time.monotonic() - start < 5
+        finally:
+            object_store.door.flow()
+
     def test_other_bytes_than_the_manifests_are_refused(
         self, cache: ShardCache, tmp_path: Path
     ) -> None:
