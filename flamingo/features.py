@@ -63,15 +63,16 @@ class ShardEncoder:
         _, num_tokens, width = self._encode(blank).shape
         self.spec = TowerSpec(identity=identity, num_tokens=num_tokens, width=width)
 
-    def encode_shard(self, task: FeatureTask) -> FeatureResult:
-        """Write a shard's features, unless they are there.
+    def encode_shard(self, task: FeatureTask) -> Iterator[FeatureResult | None]:
+        """Write a shard's features, unless they are there; yields None as it goes, then what came.
 
         Raises:
             BadInputError: the shard is damaged.
         """
         shard_bytes = size_of(task.shard)
         if (before := self._made_before(task.output, shard_bytes)) is not None:
-            return before
+            yield before
+            return
         with ShardReader(task.shard) as reader:
             samples = [(sample.key, len(_images_of(sample))) for sample in reader]
             images = (image for sample in reader for image in _images_of(sample))
@@ -81,9 +82,10 @@ class ShardEncoder:
                     usable = [one is not None for one in pixels]
                     undecodable += usable.count(False)
                     writer.add(self._tokens(pixels, usable), usable)
+                    yield None
                 num_bytes = writer.publish()
         total = sum(number for _, number in samples)
-        return FeatureResult(images=total, undecodable=undecodable, num_bytes=num_bytes)
+        yield FeatureResult(images=total, undecodable=undecodable, num_bytes=num_bytes)
 
     def _made_before(self, path: str, shard_bytes: int) -> FeatureResult | None:
         """What is in a file of the same tower and shard; None where it is to be made."""
