@@ -244,7 +244,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except MMDataError as error:
-        print(f"mmdata: {error}", file=sys.stderr)
+        if str(error):  # else another rank says it
+            print(f"mmdata: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("mmdata: interrupted; run the same command again to go on", file=sys.stderr)

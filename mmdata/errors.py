@@ -19,6 +19,14 @@ class MMDataError(Exception):
     exit_code = EXIT_CANNOT_START
 
 
+class RelayedError(MMDataError):
+    """What another process of the same run has found wrong; without a text it is said there."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
 class UserError(MMDataError, ValueError):
     """What was asked for cannot be done as asked; nothing was written."""
 

@@ -49,13 +49,13 @@ class AbsentTower(nn.Module):
         )
 
 
-def absent_tower(name: str) -> AbsentTower:
-    """What stands for a tower of open_clip, from its config alone.
+def absent_tower(name: str, *_: object, **__: object) -> tuple[AbsentTower, None]:
+    """What stands for a tower of open_clip, from its config alone, in place of `load_tower`.
 
     Raises:
         UserError: there is no such config.
     """
-    return AbsentTower(name, int(_vision_config(name)["width"]))
+    return AbsentTower(name, int(_vision_config(name)["width"])), None
 
 
 def tower_identity(name: str, pretrained: str | None, vision_tokens: str) -> str:

@@ -107,27 +107,19 @@ def create_model_and_transforms(
     }
     with hub_offline(offline=offline):
         tokenizer = hub.tokenizer(tokenizer_path)
+        files: dict[str, Any] = {"lm_path": lang_encoder_path, "checkpoint": init_from}
         check = partial(
-            check_fit,
-            hub.lm_config(),
-            tokenizer,
-            lm_path=lang_encoder_path,
-            checkpoint=init_from,
-            cache_dir=cache_dir,
-            **every_n,
+            check_fit, hub.lm_config(), tokenizer, cache_dir=cache_dir, **files, **every_n
         )
         width = configured_width(clip_vision_encoder_path)
         if width is not None:
             check(vision_width=width)
-        tower: nn.Module = absent_tower(clip_vision_encoder_path)
-        image_processor = None
-        if not without_tower:
-            tower, image_processor = load_tower(
-                clip_vision_encoder_path,
-                clip_vision_encoder_pretrained,
-                cache_dir=cache_dir,
-                offline=offline,
-            )
+        tower, image_processor = (absent_tower if without_tower else load_tower)(
+            clip_vision_encoder_path,
+            clip_vision_encoder_pretrained,
+            cache_dir=cache_dir,
+            offline=offline,
+        )
         lm = hub.language_model(dtype=lm_dtype, attn_implementation=attn_implementation)
     options = every_n | {"freeze_lm_embeddings": freeze_lm_embeddings} | flamingo_options
     model = assemble(tower, lm, tokenizer, seed=seed, new_token_init=new_token_init, **options)

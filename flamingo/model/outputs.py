@@ -20,7 +20,7 @@ class FlamingoOutput(ModelOutput):
     """A transformers output, so that FSDP finds the tensors in it."""
 
     loss: Tensor | None = None
-    """Mean or sum over the target tokens, fp32; 0 when there is none."""
+    """Mean or sum over the target tokens, at least fp32; 0 when there is none."""
     num_targets: Tensor | None = None
     """Target tokens behind the loss, a 0-d tensor on the device."""
     logits: Tensor | None = None
@@ -50,9 +50,8 @@ def next_token_loss(
     if target_positions is not None:
         targets = targets.index_select(0, target_positions)
     num_targets = (targets != IGNORED).sum()
-    loss = F.cross_entropy(
-        logits.flatten(0, -2).float(), targets, ignore_index=IGNORED, reduction="sum"
-    )
+    logits = logits.flatten(0, -2).to(torch.promote_types(logits.dtype, torch.float32))
+    loss = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
     if reduction == "mean":
         loss = loss / num_targets.clamp(min=1)
     return loss, num_targets

@@ -19,10 +19,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map_only
 
 from flamingo.model.checkpoint_files import WEIGHTS_FILE, write_record, write_weights
-from flamingo.model.checkpoint_keys import trainable_state_dict
+from flamingo.model.checkpoint_keys import full_tensor, trainable_state_dict
 from flamingo.model.flamingo import Flamingo
+from flamingo.parallel.world import World
 from mmdata.errors import UserError
 from mmdata.storage.atomic import sync_folder, write_atomically
 
@@ -58,20 +61,43 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: RunState,
     *,
+    world: World | None = None,
     keep: int | None = None,
 ) -> str:
-    """Write a checkpoint of the run and make it the latest; returns its folder."""
+    """Write a checkpoint of the run and make it the latest; returns its folder.
+
+    Every rank has to call it: sharded tensors are made whole. The first rank writes.
+    """
+    world = world or World()
     root = os.path.join(run, FOLDER)
-    os.makedirs(root, exist_ok=True)
     final = os.path.join(root, f"step-{state.step:08d}")
+    weights = trainable_state_dict(model)
+    optimizer_state = tree_map_only(torch.Tensor, full_tensor, optimizer.state_dict())
+    with world.together():
+        if world.is_first:
+            _write(final, model, weights, optimizer_state, tokenizer, state)
+            if keep is not None:
+                _remove_old(root, keep, newest=os.path.basename(final))
+    return final
+
+
+def _write(
+    final: str,
+    model: Flamingo,
+    weights: dict[str, torch.Tensor],
+    optimizer_state: dict[str, Any],
+    tokenizer: Any,
+    state: RunState,
+) -> None:
+    root = os.path.dirname(final)
     draft = os.path.join(root, f".step-{state.step:08d}.{uuid.uuid4().hex}.tmp")
     record = model.fit.record() if model.fit else None
     os.makedirs(draft)
     try:
-        write_weights(os.path.join(draft, WEIGHTS_FILE), trainable_state_dict(model), record)
+        write_weights(os.path.join(draft, WEIGHTS_FILE), weights, record)
         write_record(draft, record or {}, tokenizer)
         torch.save(
-            {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()},
+            {"optimizer": optimizer_state, "rng": torch.get_rng_state()},
             os.path.join(draft, OPTIMIZER_FILE),
         )
         text = json.dumps(asdict(state), indent=1)
@@ -85,9 +111,6 @@ def save_checkpoint(
         raise
     sync_folder(root)
     write_atomically(os.path.join(root, LATEST), os.path.basename(final).encode() + b"\n")
-    if keep is not None:
-        _remove_old(root, keep, newest=os.path.basename(final))
-    return final
 
 
 def find_checkpoint(path: str) -> str | None:
@@ -114,11 +137,29 @@ def read_state(folder: str) -> RunState:
         raise UserError(f"{path}: not a state of this version: {error}") from error
 
 
-def restore_optimizer(folder: str, optimizer: torch.optim.Optimizer) -> None:
-    """Put the optimizer and torch's random state back; the weights load when the model is made."""
+def restore_optimizer(
+    folder: str, model: Flamingo, optimizer: torch.optim.Optimizer, world: World
+) -> None:
+    """Put the optimizer and torch's random state back; the weights load when the model is made.
+
+    Every rank has to call it, and takes its part of what is sharded.
+    """
     saved = torch.load(os.path.join(folder, OPTIMIZER_FILE), map_location="cpu", weights_only=True)
+    if world.is_sharded:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for number, values in saved["optimizer"]["state"].items():
+            for name, value in values.items():
+                values[name] = _sharded_like(parameters[number], value)
     optimizer.load_state_dict(saved["optimizer"])
     torch.set_rng_state(saved["rng"])
+
+
+def _sharded_like(parameter: torch.Tensor, value: Any) -> Any:
+    """A whole tensor in the way of its parameter; others (AdamW's step) as they are."""
+    if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
+        return value
+    value = value.to(parameter.device)
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements)
 
 
 def _sync_tree(folder: str) -> None:

@@ -17,12 +17,12 @@ Schedule = Literal["constant", "linear", "cosine"]
 #: OpenFlamingo's flags (and values) that are not taken -> what to do instead.
 REFUSED: dict[str, str] = {
     "horovod": "was never functional in OpenFlamingo; leave it out",
-    "fsdp": "sharded training is not there yet; leave it out",
-    "fsdp_use_orig_params": "sharded training is not there yet; leave it out",
-    "fsdp_sharding_strategy": "sharded training is not there yet; leave it out",
-    "dist_url": "one process trains; leave it out",
-    "dist_backend": "one process trains; leave it out",
-    "no_set_device_rank": "one process trains; use --device",
+    "fsdp": "use --parallel fsdp",
+    "fsdp_use_orig_params": "is always so with --parallel fsdp; leave it out",
+    "fsdp_sharding_strategy": "use --parallel fsdp, or hsdp for hybrid sharding",
+    "dist_url": "ranks find each other by torchrun's variables; leave it out",
+    "dist_backend": "nccl on GPUs and gloo on CPUs; leave it out",
+    "no_set_device_rank": "a rank takes the GPU of its LOCAL_RANK; leave it out",
     "report_to_wandb": "use the JSON lines and the plot in the run's folder",
     "wandb_project": "use the JSON lines and the plot in the run's folder",
     "wandb_entity": "use the JSON lines and the plot in the run's folder",
@@ -32,7 +32,7 @@ REFUSED: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Train:
-    """Train a Flamingo model from shards: one process, on a CPU or one GPU."""
+    """Train a Flamingo model from shards: one process, or the ranks that torchrun starts."""
 
     lm_path: str
     """Language model: a folder, or a name on the hub."""
@@ -163,6 +163,12 @@ class Train:
     """Of initial values, order and coins."""
     device: str = "auto"
     """cpu, cuda, or auto: a GPU where there is one."""
+    parallel: Literal["auto", "ddp", "fsdp", "hsdp"] = "auto"
+    """The model whole on each rank, sharded over all ranks, or over those of a host. auto: ddp."""
+    shard_ranks: int | None = None
+    """With --parallel hsdp: ranks that share one copy of the model. Default: those of a host."""
+    dist_timeout: float = 600.0
+    """Seconds that ranks wait for each other before the run stops."""
     logging_steps: int = 10
     """Optimizer steps between lines of the console."""
     save_steps: int | None = None
@@ -224,6 +230,8 @@ _AT_LEAST_ONE = (
     "laion_max_tokens",
     "pack_tokens",
     "shuffle_shards",
+    "shard_ranks",
+    "dist_timeout",
     "logging_steps",
     "save_steps",
     "keep_checkpoints",

@@ -5,27 +5,31 @@ target tokens of the global batch) / (their number). So the micro-batches of a s
 and their targets counted, and how the batch is cut into micro-batches changes nothing. Gradients
 are clipped once, by their global norm, before the optimizer's step.
 
-For several ranks: the counts want one all-reduce before the first backward, the local losses a
-factor of the world size (DDP averages), and the decision to skip one more.
+Several ranks tell each other their counts before the first backward (`tally`), run equally many
+passes of each stream, and scale their losses by the number of ranks, since DDP and FSDP average
+gradients. The sums of the losses are added up beside the gradient's norm, so that whether a step is
+skipped comes out the same on every rank, by the one read from the device that a step has.
 """
 
 import math
-from collections import Counter
 from collections.abc import Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flamingo.data.batch import Batch
 from flamingo.data.decode import to_input
 from flamingo.data.order import Position
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.outputs import find_target_positions
+from flamingo.parallel.spread import Spread
+from flamingo.parallel.world import World
 from flamingo.train.config import Train
 from flamingo.train.optim import clip_gradients, set_learning_rate
 from flamingo.train.schedule import learning_rate_factor
+from flamingo.train.tally import Tally, blank_batch
 from flamingo.train.telemetry import StepReport, Stopwatch
 from mmdata.errors import MMDataError
 
@@ -68,57 +72,72 @@ class Pixels:
 
 @dataclass(slots=True)
 class Trainer:
-    """Model, optimizer and feeds; `step` takes one optimizer step."""
+    """Model, optimizer and feeds; `step` takes one optimizer step, with all ranks."""
 
-    model: Flamingo
+    spread: Spread
     optimizer: torch.optim.Optimizer
     feeds: list[StreamFeed]
     options: Train
     pixels: Pixels
-    device: torch.device
     total_steps: int
+    world: World = field(default_factory=World)
     done: int = 0
     skipped_steps: int = 0
     _skipped_in_a_row: int = field(default=0)
+
+    @property
+    def model(self) -> Flamingo:
+        """The model itself."""
+        return self.spread.model
 
     def step(self) -> StepReport:
         """Draw the global batch, run it, step the optimizer.
 
         Raises:
             NotFiniteError: --max-skipped-steps were not finite, one after the other.
+            MMDataError: a stream cannot go on, on this rank or another.
         """
-        waiting, working = Stopwatch(), Stopwatch()
+        working = Stopwatch()
         with working:
-            with waiting:
-                drawn = {feed.name: self._draw(feed) for feed in self.feeds}
+            drawn: dict[str, list[Batch]] = {}
+            tally = Tally.together(self.world.exchange(lambda: self._draw(drawn)))
             rate = self._learning_rate()
             set_learning_rate(self.optimizer, rate)
-            losses = {feed.name: self._backward(feed, drawn[feed.name]) for feed in self.feeds}
+            sums = [self._backward(feed, drawn[feed.name], tally) for feed in self.feeds]
             trained = (p for group in self.optimizer.param_groups for p in group["params"])
-            norm = clip_gradients(trained, self.options.clip_norm)
-            # The one read from the device: everything before it was only queued.
-            norm_value, *values = torch.stack([norm, *losses.values()]).tolist()
-            finite = self._finish(norm_value, dict(zip(losses, values, strict=True)))
-        batches = [batch for micro in drawn.values() for batch in micro]
+            norm = clip_gradients(trained, self.options.clip_norm).to(sums[0])
+            # The one read from the device: everything before it was only queued. The norm is the
+            # same on every rank; it is added up so that nobody can decide alone.
+            norm_sum, *values = self.world.add_up(torch.stack([norm, *sums])).tolist()
+            norm_value = norm_sum / self.world.size
+            losses = {
+                feed.name: value / max(1, tally.targets[feed.name])
+                for feed, value in zip(self.feeds, values, strict=True)
+            }
+            finite = self._finish(norm_value, losses)
         return StepReport(
             step=self.done,
-            losses=dict(zip(losses, values, strict=True)),
+            losses=losses,
             learning_rate=rate,
             gradient_norm=norm_value,
             skipped=not finite,
-            samples=sum(len(batch.keys) for batch in batches),
-            tokens=sum(int(batch.attention_mask.sum()) for batch in batches),
-            images=sum(batch.num_images for batch in batches),
-            drops=sum((batch.drops for batch in batches), Counter()),
-            wait_seconds=waiting.seconds,
+            samples=tally.samples,
+            tokens=tally.tokens,
+            images=tally.images,
+            drops=tally.drops,
+            wait_seconds=tally.wait_seconds,
             seconds=working.seconds,
         )
 
-    def _draw(self, feed: StreamFeed) -> list[Batch]:
-        micro = next(feed.steps)
-        if micro:
-            feed.position = micro[-1].position
-        return micro
+    def _draw(self, drawn: dict[str, list[Batch]]) -> Tally:
+        """This rank's micro-batches of each stream, put into `drawn`."""
+        waiting = Stopwatch()
+        with waiting:
+            for feed in self.feeds:
+                micro = drawn[feed.name] = next(feed.steps)
+                if micro:
+                    feed.position = micro[-1].position
+        return Tally.of(drawn, waiting.seconds)
 
     def _learning_rate(self) -> float:
         factor = learning_rate_factor(
@@ -129,23 +148,31 @@ class Trainer:
         )
         return self.options.learning_rate * factor
 
-    def _backward(self, feed: StreamFeed, micro: list[Batch]) -> Tensor:
-        """Backward through a stream's micro-batches; returns its mean loss, 0-d, detached."""
-        num_targets = sum(batch.num_targets for batch in micro)
-        total = torch.zeros((), device=self.device)
+    def _backward(self, feed: StreamFeed, micro: list[Batch], tally: Tally) -> Tensor:
+        """Backward through a stream's micro-batches; returns the sum of its loss here, 0-d."""
+        total = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        num_targets = tally.targets[feed.name]
         if num_targets == 0:
             return total
-        for batch in micro:
-            loss = self.sum_loss(batch)
-            (loss * (feed.multiplier / num_targets)).backward()
+        scale = feed.multiplier * self.world.size / num_targets
+        passes = tally.passes[feed.name]
+        batches = [*micro, *(blank_batch() for _ in range(passes - len(micro)))]
+        for number, batch in enumerate(batches):
+            is_last = (feed.name, number) == tally.last_pass
+            with self.spread.training_pass(is_last=is_last):
+                loss = self._sum_loss(self.spread.runner, batch)
+                (loss * scale).backward()
             total += loss.detach()
-        return total / num_targets
+        return total
 
     def sum_loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy summed over the micro-batch's target tokens, 0-d."""
+        """Cross-entropy summed over the micro-batch's target tokens, 0-d; to measure by."""
+        return self._sum_loss(self.model, batch)
+
+    def _sum_loss(self, runner: nn.Module, batch: Batch) -> Tensor:
         documents = batch.document_index
         with self._autocast():
-            output = self.model(
+            output = runner(
                 input_ids=self._moved(batch.input_ids),
                 attention_mask=self._moved(batch.attention_mask),
                 labels=self._moved(batch.labels),
@@ -173,12 +200,12 @@ class Trainer:
         )
 
     def _moved(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True)
+        return tensor.to(self.world.device, non_blocking=True)
 
     def _autocast(self) -> AbstractContextManager[object]:
         if not self.options.bf16:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return torch.autocast(self.world.device.type, dtype=torch.bfloat16)
 
     def _finish(self, norm: float, losses: dict[str, float]) -> bool:
         """Step the optimizer if all is finite; else leave the weights and count."""
@@ -193,8 +220,9 @@ class Trainer:
         self.done += 1
         if self._skipped_in_a_row >= self.options.max_skipped_steps:
             told = ", ".join(f"{name} {loss}" for name, loss in losses.items())
-            raise NotFiniteError(
+            error = NotFiniteError(
                 f"step {self.done}: {self._skipped_in_a_row} steps in a row were not finite (loss "
                 f"{told}, gradient norm {norm}); lower --learning-rate or look at the data"
             )
+            self.world.end_with(error)
         return finite

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from flamingo.train.config import Train
 
@@ -32,7 +34,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], clip_norm: float) -> Tensor:
-    """Cut the global gradient norm to `clip_norm` (0: leave it); returns the norm before, 0-d."""
+    """Cut the global gradient norm to `clip_norm` (0: leave it); returns the norm before, 0-d.
+
+    Of sharded parameters as well: the norm is that of the whole gradient, the same on every rank.
+    """
     with_gradients = [p for p in parameters if p.grad is not None]
-    limit = clip_norm if clip_norm > 0 else float("inf")
-    return torch.nn.utils.clip_grad_norm_(with_gradients, limit)
+    norm = get_total_norm([p.grad for p in with_gradients if p.grad is not None])
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
+    if clip_norm > 0:
+        clip_grads_with_norm_(with_gradients, clip_norm, norm)
+    return norm

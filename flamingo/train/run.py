@@ -1,7 +1,8 @@
 """`mmdata train`: from options to a trained model, in the order that finds mistakes earliest.
 
 Tokenizer and streams come first (a stream that yields nothing stops the run in seconds), then the
-model, whose parts are checked against each other before their weights load.
+model, whose parts are checked against each other before their weights load. Every rank runs this;
+the first one writes.
 """
 
 import dataclasses
@@ -11,36 +12,35 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from flamingo.data.cache import ShardCache
-from flamingo.data.mix import mix_shares, mix_slots, whole_share
 from flamingo.data.order import Position
 from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
-from flamingo.model.factory import create_model_and_transforms
-from flamingo.model.flamingo import Flamingo
+from flamingo.parallel.world import World, join
+from flamingo.train.build import Built, build_model
 from flamingo.train.checkpoint import (
     RunState,
     find_checkpoint,
-    read_state,
     restore_optimizer,
     save_checkpoint,
 )
 from flamingo.train.config import Train
-from flamingo.train.device import (
-    choose_device,
-    configured_image_size,
-    pixels_of,
-    quiet_loading,
-    tower_name,
-)
-from flamingo.train.features import expect_features
+from flamingo.train.device import choose_device, configured_image_size, quiet_loading, tower_name
+from flamingo.train.feeds import make_streams, make_validation, open_cache
 from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.optim import make_optimizer
 from flamingo.train.schedule import run_steps
-from flamingo.train.streams import mix_of, sequence_of, training_streams, validation_streams
+from flamingo.train.sequence import (
+    Resume,
+    check_ranks_agree,
+    describe_sequence,
+    find_resume,
+    own_part,
+    starts_of,
+    tell_kept_batch,
+)
+from flamingo.train.streams import training_streams
 from flamingo.train.telemetry import StepReport, Telemetry, plot_losses
 from flamingo.train.validate import Validation
-from mmdata.errors import UserError
 from mmdata.storage.atomic import write_atomically
 from mmdata.usage.tokenizer import load_tokenizer
 from mmdata.usage.tokens import MediaTokenizer
@@ -48,8 +48,6 @@ from mmdata.usage.tokens import MediaTokenizer
 OPTIONS_NAME = "options.json"
 PREVIEW_NAME = "preview.html"
 _PREVIEW_BATCHES = 2
-#: In the record of a sequence of samples: what --allow-new-batch-size may change.
-_STEP_SAMPLES, _LANES = "samples of a step", "lanes"
 
 
 @dataclass(slots=True)
@@ -83,166 +81,119 @@ class TrainResult:
     resumed_from: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    """What is known before the model loads.
+
+    Attributes:
+        tower: open_clip's name of the vision encoder.
+        tokenizer: with the media tokens.
+        resume: where the run goes on.
+        streams: to train on, this rank's part.
+        validation: to measure on, likewise.
+        sequence: what decides which samples come in which order.
+        starts: of each stream.
+        total_steps: of the run.
+    """
+
+    tower: str
+    tokenizer: MediaTokenizer
+    resume: Resume
+    streams: list[Stream]
+    validation: list[Stream]
+    sequence: dict[str, Any]
+    starts: dict[str, Position]
+    total_steps: int
+
+
 def train(options: Train) -> TrainResult:
     """Train as the options say; a run that is there already goes on from its last checkpoint.
+
+    Under torchrun's variables this process is one rank of several, and all of them call this.
 
     Raises:
         UserError: something does not fit; in one line.
         NotFiniteError: the loss is not finite any more.
+        RelayedError: another rank found something wrong.
     """
     quiet_loading()
-    folder = options.run_name
+    joined = join(
+        options.parallel,
+        device=choose_device(options.device),
+        timeout_seconds=options.dist_timeout,
+        shard_ranks=options.shard_ranks,
+    )
+    with joined as world, ExitStack() as stack:
+        with world.together():
+            setup = _set_up(options, world, stack)
+            os.makedirs(options.run_name, exist_ok=True)
+            if options.dry_run:
+                return _dry_run(options, setup, world)
+        check_ranks_agree(options, setup.resume, setup.sequence, world)
+        return _train(options, setup, world)
+
+
+def _set_up(options: Train, world: World, stack: ExitStack) -> _Setup:
+    """All that can be found wrong in seconds."""
     tokenizer = load_tokenizer(
         options.tokenizer_path or options.lm_path,
         local_files_only=options.offline,
         trust_remote_code=options.trust_remote_code,
     )
-    tower = tower_name(options.vision_encoder_path)
     media_tokenizer = MediaTokenizer(tokenizer)
-    with ExitStack() as stack:
-        cache = _cache(options)
-        if cache is not None:
-            stack.enter_context(cache)
-        size = configured_image_size(tower)
-        streams = make_streams(options, media_tokenizer, size, cache)
-        validation = make_validation(options, media_tokenizer, size, cache)
-        os.makedirs(folder, exist_ok=True)
-        if options.dry_run:
-            return _dry_run(options, streams, media_tokenizer)
-        return _train(options, tower, streams, validation)
+    tower = tower_name(options.vision_encoder_path)
+    cache = open_cache(options)
+    if cache is not None:
+        stack.enter_context(cache)
+    size = configured_image_size(tower)
+    resume = Resume() if options.dry_run else find_resume(options)
+    kept = resume.kept(options)
+    streams = make_streams(options, media_tokenizer, size, cache, world=world, kept=kept)
+    sequence = describe_sequence(options, streams)
+    starts = starts_of(options, resume, streams, sequence)
+    if kept:
+        tell_kept_batch(options, streams, world)
+    return _Setup(
+        tower=tower,
+        tokenizer=media_tokenizer,
+        resume=resume,
+        streams=streams,
+        validation=make_validation(options, media_tokenizer, size, cache, world=world),
+        sequence=sequence,
+        starts=starts,
+        total_steps=run_steps(options, {s.config.name: s.share.batch_size for s in streams}),
+    )
 
 
-def _train(
-    options: Train, tower: str, streams: list[Stream], validation: list[Stream]
-) -> TrainResult:
-    folder = options.run_name
-    batch = {stream.config.name: stream.share.batch_size for stream in streams}
-    total_steps = run_steps(options, batch)
-    checkpoint = options.resume_from_checkpoint or find_checkpoint(folder)
-    sequence = _sequence(options, streams, batch)
-    before, goes_on = _state_to_resume(options, checkpoint, sequence)
-    result = TrainResult(folder, resumed_from=before.step, steps=before.step)
-    if before.step >= total_steps:
+def _train(options: Train, setup: _Setup, world: World) -> TrainResult:
+    before = setup.resume.state
+    result = TrainResult(options.run_name, resumed_from=before.step, steps=before.step)
+    if before.step >= setup.total_steps:
         return result
-    resumed = _folder_of(checkpoint) if checkpoint is not None and before.step else None
+    resumed = setup.resume.weights
     # A checkpoint to go on from is also what the parts are checked against before they load.
     weights = resumed or _first_weights(options.init_from)
-    has_features = expect_features([*streams, *validation], tower, options)
-    model, image_processor, tokenizer = _model(options, tower, weights, without_tower=has_features)
-    starts = _starts(streams, before, goes_on=goes_on)
-    trainer = _trainer(options, model, image_processor, streams, starts, before.step, total_steps)
+    built = build_model(options, setup.tower, weights, [*setup.streams, *setup.validation], world)
+    trainer = _trainer(options, built, setup, world)
     if resumed is not None:
-        restore_optimizer(resumed, trainer.optimizer)
+        restore_optimizer(resumed, trainer.model, trainer.optimizer, world)
         trainer.skipped_steps = before.skipped_steps
-    measured = Validation(folder, validation, every=options.val_every, done=before.step)
-    _run(options, trainer, tokenizer, sequence, measured, result)
+    validation = Validation(
+        options.run_name, setup.validation, every=options.val_every, done=before.step, world=world
+    )
+    _run(options, trainer, built.tokenizer, setup.sequence, validation, result)
     return result
 
 
-def make_streams(
-    options: Train,
-    tokenizer: MediaTokenizer,
-    image_size: int,
-    cache: ShardCache | None = None,
-    *,
-    rank: int = 0,
-    world: int = 1,
-) -> list[Stream]:
-    """The streams that the options name, each with this rank's part of the global batch."""
-    wanted = training_streams(options, image_size=image_size)
-    micro = {one.name: one.config.batch_size for one in wanted}
-    shares = {
-        one.name: whole_share(
-            one.config.batch_size * options.gradient_accumulation_steps * world,
-            num_lanes=one.config.lanes,
-            rank=rank,
-            world=world,
-        )
-        for one in wanted
-    }
-    mix = mix_of(options)
-    if mix is not None:
-        accumulation = options.gradient_accumulation_steps
-        total = (options.batch_size or sum(micro.values())) * accumulation * world
-        shares = mix_shares(mix_slots(mix, total), rank=rank, world=world)
-        micro = {name: -(-len(one.lanes) // accumulation) or 1 for name, one in shares.items()}
-    return [
-        Stream(
-            dataclasses.replace(
-                one.config,
-                batch_size=micro[one.name],
-                global_batch_size=shares[one.name].batch_size,
-            ),
-            tokenizer,
-            seed=options.seed,
-            share=shares[one.name],
-            cache=cache,
-        )
-        for one in wanted
-    ]
-
-
-def make_validation(
-    options: Train,
-    tokenizer: MediaTokenizer,
-    image_size: int,
-    cache: ShardCache | None = None,
-    *,
-    rank: int = 0,
-    world: int = 1,
-) -> list[Stream]:
-    """The streams that the loss is measured on."""
-    return [
-        Stream(
-            one.config,
-            tokenizer,
-            seed=options.seed,
-            validation=True,
-            rank=rank,
-            world=world,
-            cache=cache,
-        )
-        for one in validation_streams(options, image_size=image_size)
-    ]
-
-
-def _cache(options: Train) -> ShardCache | None:
-    if options.cache_dir is None:
-        return None
-    return ShardCache(options.cache_dir, int(options.cache_gb * 1e9))
-
-
-def _dry_run(options: Train, streams: list[Stream], tokenizer: MediaTokenizer) -> TrainResult:
+def _dry_run(options: Train, setup: _Setup, world: World) -> TrainResult:
     path = os.path.join(options.run_name, PREVIEW_NAME)
-    batches = []
-    for stream in streams:
-        source = stream.batches()
-        batches += [next(source) for _ in range(_PREVIEW_BATCHES)]
-    write_preview(batches, tokenizer, path)
+    if world.is_first:
+        batches = []
+        for stream in setup.streams:
+            source = stream.batches()
+            batches += [next(source) for _ in range(_PREVIEW_BATCHES)]
+        write_preview(batches, setup.tokenizer, path)
     return TrainResult(options.run_name, preview=path)
-
-
-def _model(
-    options: Train, tower: str, weights: str | None, *, without_tower: bool
-) -> tuple[Flamingo, Any, Any]:
-    return create_model_and_transforms(
-        tower,
-        None if tower.startswith("local-dir:") else options.vision_encoder_pretrained,
-        options.lm_path,
-        options.tokenizer_path or options.lm_path,
-        cross_attn_every_n_layers=options.cross_attn_every_n_layers,
-        freeze_lm_embeddings=options.freeze_lm_embeddings,
-        vision_tokens=options.vision_tokens,
-        vision_chunk=options.vision_chunk,
-        new_token_init=options.new_token_init,
-        train_output_rows=options.train_output_rows,
-        seed=options.seed,
-        init_from=weights,
-        offline=options.offline,
-        trust_remote_code=options.trust_remote_code,
-        gradient_checkpointing=options.gradient_checkpointing,
-        without_tower=without_tower,
-    )
 
 
 def _first_weights(path: str | None) -> str | None:
@@ -250,34 +201,23 @@ def _first_weights(path: str | None) -> str | None:
     return path if path is None else find_checkpoint(path) or path
 
 
-def _trainer(
-    options: Train,
-    model: Flamingo,
-    image_processor: Any,
-    streams: list[Stream],
-    starts: dict[str, Position],
-    done: int,
-    total_steps: int,
-) -> Trainer:
-    device = choose_device(options.device)
-    model.to(device)
-    if options.pack:
-        model.allow_packing()
-    model.train()
+def _trainer(options: Train, built: Built, setup: _Setup, world: World) -> Trainer:
     multipliers = {one.name: one.loss_multiplier for one in training_streams(options)}
-    feeds = [
-        StreamFeed(name, stream.steps(starts[name]), multipliers[name], starts[name])
-        for name, stream in ((stream.config.name, stream) for stream in streams)
-    ]
+    feeds = []
+    for stream in setup.streams:
+        name = stream.config.name
+        start = setup.starts[name]
+        steps = stream.steps(start)
+        feeds.append(StreamFeed(name, steps, multipliers[name], own_part(stream, start)))
     return Trainer(
-        model=model,
-        optimizer=make_optimizer(model, options),
+        spread=built.spread,
+        optimizer=make_optimizer(built.spread.model, options),
         feeds=feeds,
         options=options,
-        pixels=pixels_of(image_processor),
-        device=device,
-        total_steps=total_steps,
-        done=done,
+        pixels=built.pixels,
+        total_steps=setup.total_steps,
+        world=world,
+        done=setup.resume.state.step,
     )
 
 
@@ -290,13 +230,13 @@ def _run(
     result: TrainResult,
 ) -> None:
     """All steps that are left, with log and checkpoints."""
-    folder = options.run_name
+    folder, world = options.run_name, trainer.world
     record = dataclasses.asdict(options)
-    write_atomically(
-        os.path.join(folder, OPTIONS_NAME), json.dumps(record, indent=1).encode() + b"\n"
-    )
+    if world.is_first:
+        text = json.dumps(record, indent=1).encode() + b"\n"
+        write_atomically(os.path.join(folder, OPTIONS_NAME), text)
     telemetry = Telemetry(
-        folder,
+        folder if world.is_first else None,
         total_steps=trainer.total_steps,
         done=trainer.done,
         logging_steps=options.logging_steps,
@@ -314,13 +254,19 @@ def _run(
             if last or (options.save_steps and trainer.done % options.save_steps == 0):
                 state = RunState(
                     step=trainer.done,
-                    positions={feed.name: feed.position.record() for feed in trainer.feeds},
+                    positions=_positions(trainer),
                     skipped_steps=trainer.skipped_steps,
                     options=record,
                     sequence=sequence,
                 )
                 result.checkpoint = save_checkpoint(
-                    folder, trainer.model, tokenizer, trainer.optimizer, state, keep=keep
+                    folder,
+                    trainer.model,
+                    tokenizer,
+                    trainer.optimizer,
+                    state,
+                    world=world,
+                    keep=keep,
                 )
     finally:
         telemetry.close()
@@ -329,7 +275,16 @@ def _run(
     result.steps, result.skipped_steps = trainer.done, trainer.skipped_steps
     result.drops = dict(sorted(telemetry.drops.items()))
     result.first, result.last = _mean_losses(reports[:5]), _mean_losses(reports[-5:])
-    result.plot = plot_losses(folder)
+    result.plot = plot_losses(folder) if world.is_first else None
+
+
+def _positions(trainer: Trainer) -> dict[str, Any]:
+    """Of all lanes of each stream, from what each rank knows of its own."""
+    parts = trainer.world.gather({feed.name: feed.position for feed in trainer.feeds})
+    return {
+        feed.name: Position.merge([part[feed.name] for part in parts]).record()
+        for feed in trainer.feeds
+    }
 
 
 def _measure(
@@ -347,64 +302,6 @@ def _mean_losses(reports: list[StepReport]) -> dict[str, float]:
     used = [report for report in reports if not report.skipped]
     names = used[0].losses if used else {}
     return {name: sum(report.losses[name] for report in used) / len(used) for name in names}
-
-
-def _folder_of(checkpoint: str) -> str:
-    found = find_checkpoint(checkpoint)
-    if found is None:
-        raise UserError(f"--resume-from-checkpoint {checkpoint}: holds no checkpoint of ours")
-    return found
-
-
-def _sequence(options: Train, streams: list[Stream], batch: dict[str, int]) -> dict[str, Any]:
-    """What decides which samples come in which order; it stays the same over a run's resumes."""
-    chosen: dict[str, Any] = {}
-    for one in training_streams(options):
-        chosen |= sequence_of(one)
-    for stream in streams:
-        chosen[f"{stream.config.name}: {_STEP_SAMPLES}"] = batch[stream.config.name]
-        chosen[f"{stream.config.name}: {_LANES}"] = stream.share.num_lanes
-        chosen[f"{stream.config.name}: rule"] = stream.rule
-        chosen[f"{stream.config.name}: shards, seed and window"] = stream.identity
-    return chosen
-
-
-def _state_to_resume(
-    options: Train, checkpoint: str | None, sequence: dict[str, Any]
-) -> tuple[RunState, bool]:
-    """Where to go on, and whether in the same sequence; a fresh state without a checkpoint.
-
-    Raises:
-        UserError: the options would give another sequence of samples.
-    """
-    if checkpoint is None:
-        return RunState(), True
-    state = read_state(_folder_of(checkpoint))
-    names = [
-        name
-        for name in sorted(state.sequence.keys() | sequence.keys())
-        if state.sequence.get(name) != sequence.get(name)
-    ]
-    is_batch = bool(names) and all(name.endswith((_STEP_SAMPLES, _LANES)) for name in names)
-    if names and not (is_batch and options.allow_new_batch_size):
-        changed = [f"{n}: was {state.sequence.get(n)}, is {sequence.get(n)}" for n in names]
-        advice = "use the same options"
-        if is_batch:
-            advice += ", start a new sequence of samples with --allow-new-batch-size"
-        raise UserError(
-            f"{checkpoint}: was trained on another sequence of samples ({'; '.join(changed)}); "
-            f"{advice}, or another --run-name with --init-from for its weights alone"
-        )
-    return state, not names
-
-
-def _starts(streams: list[Stream], before: RunState, *, goes_on: bool) -> dict[str, Position]:
-    """Where each stream starts; in a new sequence, behind the epochs that were begun."""
-    starts = {}
-    for stream in streams:
-        saved = Position.of_record(before.positions.get(stream.config.name, []))
-        starts[stream.config.name] = saved if goes_on else stream.after(saved)
-    return starts
 
 
 def summary(result: TrainResult) -> str:

@@ -68,12 +68,19 @@ class StepReport:
 
 
 class Telemetry:
-    """Writes each step to the log, and to the console every `logging_steps`."""
+    """Writes each step to the log, and to the console every `logging_steps`.
 
-    def __init__(self, folder: str, *, total_steps: int, done: int, logging_steps: int) -> None:
-        self._path = os.path.join(folder, LOG_NAME)
-        forget_after(self._path, done)
-        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
+    Without a folder, on ranks that are not the first, it only counts.
+    """
+
+    def __init__(
+        self, folder: str | None, *, total_steps: int, done: int, logging_steps: int
+    ) -> None:
+        self._is_silent = folder is None
+        path = os.devnull if folder is None else os.path.join(folder, LOG_NAME)
+        if folder is not None:
+            forget_after(path, done)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
         self._every = logging_steps
         self._total = total_steps
         self._recent: list[StepReport] = []
@@ -83,7 +90,7 @@ class Telemetry:
             initial=done,
             desc="train",
             unit="step",
-            disable=not sys.stderr.isatty(),
+            disable=self._is_silent or not sys.stderr.isatty(),
             dynamic_ncols=True,
         )
 
@@ -95,12 +102,13 @@ class Telemetry:
         self._recent.append(step)
         self._bar.update()
         if step.step % self._every == 0 or step.step == self._total:
-            tqdm.write(self._console_line(), file=sys.stdout)
+            self.say(self._console_line())
             self._recent = []
 
     def say(self, text: str) -> None:
         """A line on the console."""
-        tqdm.write(text, file=sys.stdout)
+        if not self._is_silent:
+            tqdm.write(text, file=sys.stdout)
 
     def _console_line(self) -> str:
         """The steps since the last line, averaged."""

@@ -57,7 +57,8 @@ def test_weights_that_nobody_named_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_absent_tower_has_its_width_and_computes_nothing(world: World) -> None:
-    tower = absent_tower(f"local-dir:{world.clip}")
+    tower, processor = absent_tower(f"local-dir:{world.clip}")
+    assert processor is None
     assert isinstance(tower, AbsentTower)
     assert prepare_tower(tower, "pre_norm") is tower
     assert tower_width(tower) == 64

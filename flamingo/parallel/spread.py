@@ -1,0 +1,57 @@
+"""A model on many ranks: which module is called, and when gradients travel.
+
+- ddp: each rank has all of the model; gradients are averaged in the backward pass of the step's
+  last micro-batch, the others keep them (`no_sync`). Every trainable parameter is in the graph of
+  every pass, so none has to be looked for.
+- fsdp: gradients are averaged and sharded after every micro-batch: whole ones of all micro-batches
+  would need the memory that sharding saves.
+- hsdp: likewise within a copy; the copies are averaged at the last micro-batch.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+
+from flamingo.model.flamingo import Flamingo
+from flamingo.parallel.shard import shard_model
+from flamingo.parallel.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A model on the ranks of a run.
+
+    Attributes:
+        model: the model itself, which is measured and saved.
+        runner: what a training pass calls.
+    """
+
+    model: Flamingo
+    runner: nn.Module
+
+    @contextmanager
+    def training_pass(self, *, is_last: bool) -> Iterator[None]:
+        """Around the forward and backward of a micro-batch; `is_last` of the optimizer step."""
+        if isinstance(self.runner, DistributedDataParallel) and not is_last:
+            with self.runner.no_sync():
+                yield
+            return
+        if isinstance(self.runner, FSDPModule):
+            self.runner.set_requires_all_reduce(is_last)  # without copies it does nothing
+        yield
+
+
+def spread_model(model: Flamingo, world: World) -> Spread:
+    """Put a model whose values are there already on the ranks; every rank has to call it."""
+    runner: nn.Module = model
+    if world.parallel == "ddp":
+        runner = DistributedDataParallel(
+            model, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+    elif world.mesh is not None:
+        shard_model(model, world.mesh)
+    return Spread(model, runner)

@@ -1,0 +1,85 @@
+"""The model of a run, from its options to what a training pass calls.
+
+Initial values are made before the model is spread: they are a function of the seed alone, the same
+for every number of ranks and every --parallel.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from flamingo.data.stream import Stream
+from flamingo.model.factory import create_model_and_transforms
+from flamingo.model.flamingo import Flamingo
+from flamingo.parallel.spread import Spread, spread_model
+from flamingo.parallel.world import World
+from flamingo.train.config import Train
+from flamingo.train.device import pixels_of
+from flamingo.train.features import expect_features
+from flamingo.train.loop import Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A model that is ready to train.
+
+    Attributes:
+        spread: on the ranks.
+        pixels: what its tower sees.
+        tokenizer: transformers' own.
+    """
+
+    spread: Spread
+    pixels: Pixels
+    tokenizer: Any
+
+
+def build_model(
+    options: Train, tower: str, weights: str | None, streams: list[Stream], world: World
+) -> Built:
+    """Load the parts, check them against each other and the streams, spread the model.
+
+    Args:
+        options: of the run.
+        tower: open_clip's name of the vision encoder.
+        weights: what to start from: a checkpoint or a file; None: the seed alone.
+        streams: of the run, those that are measured on too; their features are checked against
+            the tower, which is not loaded where all bring them.
+        world: ranks of the run.
+
+    Raises:
+        UserError: something does not fit, on this rank or another.
+    """
+    with world.together():
+        without_tower = expect_features(streams, tower, options)
+        model, image_processor, tokenizer = _load(
+            options, tower, weights, without_tower=without_tower
+        )
+        if options.pack:
+            model.allow_packing()
+        pixels = pixels_of(image_processor)
+    model.to(world.device)
+    model.train()
+    return Built(spread_model(model, world), pixels, tokenizer)
+
+
+def _load(
+    options: Train, tower: str, weights: str | None, *, without_tower: bool
+) -> tuple[Flamingo, Any, Any]:
+    return create_model_and_transforms(
+        tower,
+        None if tower.startswith("local-dir:") else options.vision_encoder_pretrained,
+        options.lm_path,
+        options.tokenizer_path or options.lm_path,
+        cross_attn_every_n_layers=options.cross_attn_every_n_layers,
+        freeze_lm_embeddings=options.freeze_lm_embeddings,
+        vision_tokens=options.vision_tokens,
+        vision_chunk=options.vision_chunk,
+        new_token_init=options.new_token_init,
+        train_output_rows=options.train_output_rows,
+        seed=options.seed,
+        init_from=weights,
+        offline=options.offline,
+        trust_remote_code=options.trust_remote_code,
+        gradient_checkpointing=options.gradient_checkpointing,
+        without_tower=without_tower,
+    )

@@ -1,0 +1,94 @@
+"""What ranks tell each other of a step before its first backward.
+
+The loss is divided by the target tokens of the global batch, so those are counted first; in the
+same exchange go how many passes each rank would run (all run as many: DDP and FSDP wait for each
+other in each) and what the log says of the step.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from flamingo.data.batch import Batch
+from flamingo.data.order import Position
+from flamingo.model.outputs import IGNORED
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """A rank's part of a step, or the step of all ranks.
+
+    Attributes:
+        targets: target tokens of each stream.
+        passes: micro-batches of each stream; together: of the rank that has most.
+        samples: of all streams.
+        tokens: of all streams, without padding.
+        images: to encode.
+        drops: documents and images that selection left out, by reason.
+        wait_seconds: spent waiting for data; together: of the rank that waited longest.
+    """
+
+    targets: dict[str, int]
+    passes: dict[str, int]
+    samples: int = 0
+    tokens: int = 0
+    images: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+    wait_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, drawn: Mapping[str, Sequence[Batch]], wait_seconds: float) -> "Tally":
+        """Of the micro-batches that were drawn here."""
+        batches = [batch for micro in drawn.values() for batch in micro]
+        return cls(
+            targets={name: sum(b.num_targets for b in micro) for name, micro in drawn.items()},
+            passes={name: len(micro) for name, micro in drawn.items()},
+            samples=sum(len(batch.keys) for batch in batches),
+            tokens=sum(int(batch.attention_mask.sum()) for batch in batches),
+            images=sum(batch.num_images for batch in batches),
+            drops=sum((batch.drops for batch in batches), Counter()),
+            wait_seconds=wait_seconds,
+        )
+
+    @classmethod
+    def together(cls, parts: Sequence["Tally"]) -> "Tally":
+        """Of all ranks."""
+        names = parts[0].targets
+        return cls(
+            targets={name: sum(part.targets[name] for part in parts) for name in names},
+            passes={name: max(part.passes[name] for part in parts) for name in names},
+            samples=sum(part.samples for part in parts),
+            tokens=sum(part.tokens for part in parts),
+            images=sum(part.images for part in parts),
+            drops=sum((part.drops for part in parts), Counter()),
+            wait_seconds=max(part.wait_seconds for part in parts),
+        )
+
+    @property
+    def last_pass(self) -> tuple[str, int] | None:
+        """Stream and number of the step's last micro-batch; None where nothing has targets."""
+        run = [name for name, targets in self.targets.items() if targets]
+        return (run[-1], self.passes[run[-1]] - 1) if run else None
+
+
+def blank_batch() -> Batch:
+    """A batch without targets and images, for a pass that a rank runs because others do."""
+    ids = torch.zeros(1, 2, dtype=torch.long)
+    return Batch(
+        pixels=None,
+        features=None,
+        mirrored=None,
+        image_index=torch.zeros(0, dtype=torch.long),
+        images_per_sample=torch.zeros(1, dtype=torch.long),
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        labels=torch.full_like(ids, IGNORED),
+        document_index=None,
+        keys=(),
+        sources=(),
+        position=Position(),
+        drops=Counter(),
+        num_targets=0,
+    )
