@@ -208,7 +208,8 @@ def _trainer(options: Train, built: Built, setup: _Setup, world: World) -> Train
         name = stream.config.name
         start = setup.starts[name]
         steps = stream.steps(start)
-        feeds.append(StreamFeed(name, steps, multipliers[name], own_part(stream, start)))
+        position = own_part(stream, start)
+        feeds.append(StreamFeed(name, steps, multipliers[name], position, stream.damage))
     return Trainer(
         spread=built.spread,
         optimizer=make_optimizer(built.spread.model, options),
