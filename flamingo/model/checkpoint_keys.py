@@ -207,14 +207,18 @@ def _with_rows(matrix: Tensor, rows: Tensor, token_ids: tuple[int, int]) -> Tens
     return whole
 
 
-def trainable_state_dict(model: Flamingo) -> dict[str, Tensor]:
-    """Our own form: what Flamingo adds (frozen rows included) and adapters, nothing of the LM."""
+def kept_state_dict(model: Flamingo) -> dict[str, Tensor]:
+    """What a checkpoint holds, as it lies on this rank: what Flamingo adds (frozen rows included)
+    and adapters, nothing of the LM. The tensors share memory with the model's."""
     trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return {
-        name: full_tensor(value)
-        for name, value in model.state_dict().items()
-        if is_ours(name) or name in trains
+        name: value for name, value in model.state_dict().items() if is_ours(name) or name in trains
     }
+
+
+def trainable_state_dict(model: Flamingo) -> dict[str, Tensor]:
+    """Our own form: `kept_state_dict`, each tensor whole."""
+    return {name: full_tensor(value) for name, value in kept_state_dict(model).items()}
 
 
 def load_trainable(model: Flamingo, weights: Mapping[str, Tensor]) -> None:
