@@ -211,7 +211,8 @@ class Flamingo(nn.Module):
         """Ragged images (N, 3, H, W), or their patch tokens (N, V, D), to latents.
 
         With `keep_graph` a batch without any image runs a blank one times 0, so that every rank
-        of a distributed run goes through the same modules and parameters.
+        of a distributed run goes through the same modules and parameters; where other ranks have
+        features, it is given (0, V, D) of them.
         """
         given = images if features is None else features
         num_images = 0 if given is None else given.shape[0]
@@ -223,7 +224,7 @@ class Flamingo(nn.Module):
                 features = encode_images(self.vision_encoder, images, self.vision_chunk)
             latents = pad_latents(self._resample(features), counts)
         elif keep_graph:
-            tokens = blank_tokens(self.vision_encoder, self.perceiver.latents)
+            tokens = blank_tokens(self.vision_encoder, features, self.perceiver.latents.device)
             blank = self._resample(tokens) * 0.0
             latents = blank.unsqueeze(0).expand(batch, -1, -1, -1)
         else:

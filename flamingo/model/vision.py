@@ -10,6 +10,7 @@ refused by name instead of being read at a guessed place.
 Dimensions: N images, V patch tokens, D width of the tower.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,9 +22,15 @@ import open_clip
 import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.serialization import config as serialization_config
 
 from flamingo.model.absent_tower import AbsentTower
+from flamingo.model.meta import parameters_on_meta
 from mmdata.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_SERIALIZATION: Any = serialization_config  # its `patch` is put there at run time
 
 VisionTokens = Literal["pre_norm", "post_norm"]
 
@@ -101,16 +108,32 @@ def encode_images(tower: nn.Module, images: Tensor, chunk: int) -> Tensor:
             f"images: expected (N, {', '.join(map(str, expected))}), got {tuple(images.shape)}"
         )
     parts = [tower(part.to(weight.dtype))[1] for part in images.split(chunk)]
+    # Spread over ranks, it was gathered for the first chunk and kept for all of them: how many
+    # there are differs by rank, and ranks have to gather together.
+    release = getattr(tower, "reshard", None)
+    if release is not None:
+        release()
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def blank_tokens(tower: nn.Module, like: Tensor) -> Tensor:
-    """Patch tokens (1, V, D) of a blank image; on `like`'s device where there is no tower."""
+def blank_tokens(
+    tower: nn.Module, features: Tensor | None = None, device: torch.device | None = None
+) -> Tensor:
+    """(1, V, D) patch tokens of a blank image, for a rank that has none.
+
+    They come from the tower, as other ranks run it at the same time; where those have features,
+    `features` (0, V, D) says so and the tower is left alone. Where none is loaded, they are zeros
+    on `device`.
+    """
+    if features is not None:
+        return features.new_zeros(1, *features.shape[1:])
     if isinstance(tower, AbsentTower):
-        return like.new_zeros(1, 1, tower.width)
+        return torch.zeros(1, 1, tower.width, device=device)
     weight = cast(VisionTransformer, tower).conv1.weight
     size = cast(VisionTransformer, tower).image_size
-    return encode_images(tower, weight.new_zeros(1, 3, *size), 1)
+    # Not `weight.new_zeros`: that of a weight spread over ranks is spread as well.
+    image = torch.zeros(1, 3, *size, dtype=weight.dtype, device=weight.device)
+    return encode_images(tower, image, 1)
 
 
 def load_tower(
@@ -140,6 +163,57 @@ def load_tower(
         hint = " (offline: only what is on this machine is used)" if offline else ""
         raise UserError(f"vision tower {name} / {pretrained}{hint}: {error}") from error
     return prepare_tower(model.visual, vision_tokens, name), image_processor
+
+
+def map_tower(
+    name: str, pretrained: str | None, **options: Any
+) -> tuple[nn.Module, Callable[..., Tensor], dict[str, Tensor]]:
+    """As `load_tower` with parameters on the meta device, and its weights mapped from their file.
+
+    open_clip finds the file and knows its kinds; it is only kept from filling the model, and from
+    moving it to the CPU, where it is but for what has no memory.
+    """
+    found: dict[str, Tensor] = {}
+    load = open_clip.factory.load_checkpoint
+
+    def keep(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        model.load_state_dict = lambda state, **_: found.update(state)  # type: ignore[method-assign]
+        try:
+            try:
+                with _SERIALIZATION.patch({"load.mmap": True}):
+                    load(model, *args, **kwargs)
+            except RuntimeError as error:
+                if "mmap" not in str(error):
+                    raise
+                logger.warning("vision tower %s: weights in the format before torch 1.6", name)
+                load(model, *args, **kwargs)
+        finally:
+            del model.load_state_dict
+        return {}
+
+    with (
+        parameters_on_meta(),
+        _open_clip_with(
+            load_checkpoint=keep, _set_model_device_and_precision=lambda *_, **__: None
+        ),
+    ):
+        tower, image_processor = load_tower(name, pretrained, **options)
+    prefix = "visual."
+    weights = {n.removeprefix(prefix): x for n, x in found.items() if n.startswith(prefix)}
+    return tower, image_processor, weights
+
+
+@contextmanager
+def _open_clip_with(**functions: Callable[..., Any]) -> Iterator[None]:
+    """Other functions in open_clip's factory for a while."""
+    before = {name: getattr(open_clip.factory, name) for name in functions}
+    for name, function in functions.items():
+        setattr(open_clip.factory, name, function)
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(open_clip.factory, name, function)
 
 
 @contextmanager

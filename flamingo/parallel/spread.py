@@ -57,10 +57,13 @@ class Spread:
 
 
 def spread_model(model: Flamingo, world: World) -> Spread:
-    """Put a model whose values are there already on the ranks; every rank has to call it."""
+    """Put a model on the ranks, if it is not (`create_sharded_model`); every rank has to call it.
+
+    Its values are there already.
+    """
     runner: nn.Module = model
     if world.parallel == "ddp":
         runner = DistributedDataParallel(model, gradient_as_bucket_view=True, **_SAME_BUFFERS)
-    elif world.mesh is not None:
+    elif world.mesh is not None and not isinstance(model, FSDPModule):
         shard_model(model, world.mesh)
     return Spread(model, runner)
