@@ -6,12 +6,13 @@ other in each) and what the log says of the step.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from flamingo.data.batch import Batch
+from flamingo.data.damage import Damage
 from flamingo.data.order import Position
 from flamingo.model.outputs import IGNORED
 
@@ -28,6 +29,7 @@ class Tally:
         images: to encode.
         drops: documents and images that selection left out, by reason.
         wait_seconds: spent waiting for data; together: of the rank that waited longest.
+        damage: of each stream, since the run began.
     """
 
     targets: dict[str, int]
@@ -37,9 +39,15 @@ class Tally:
     images: int = 0
     drops: Counter[str] = field(default_factory=Counter)
     wait_seconds: float = 0.0
+    damage: tuple[Damage, ...] = ()
 
     @classmethod
-    def of(cls, drawn: Mapping[str, Sequence[Batch]], wait_seconds: float) -> "Tally":
+    def of(
+        cls,
+        drawn: Mapping[str, Sequence[Batch]],
+        wait_seconds: float,
+        damage: Iterable[Damage] = (),
+    ) -> "Tally":
         """Of the micro-batches that were drawn here."""
         batches = [batch for micro in drawn.values() for batch in micro]
         return cls(
@@ -50,6 +58,7 @@ class Tally:
             images=sum(batch.num_images for batch in batches),
             drops=sum((batch.drops for batch in batches), Counter()),
             wait_seconds=wait_seconds,
+            damage=tuple(damage),
         )
 
     @classmethod
@@ -64,6 +73,10 @@ class Tally:
             images=sum(part.images for part in parts),
             drops=sum((part.drops for part in parts), Counter()),
             wait_seconds=max(part.wait_seconds for part in parts),
+            damage=tuple(
+                sum(of_ranks[1:], of_ranks[0])
+                for of_ranks in zip(*(part.damage for part in parts), strict=True)
+            ),
         )
 
     @property
