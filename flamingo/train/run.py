@@ -17,10 +17,11 @@ from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
 from flamingo.parallel.world import Mark, World, join, unmarked
 from flamingo.train.build import Built, build_model
-from flamingo.train.checkpoint import Checkpointer, RunState, find_checkpoint, restore
+from flamingo.train.checkpoint import Checkpointer, RunState, restore
 from flamingo.train.config import Train
 from flamingo.train.device import choose_device, configured_image_size, quiet_loading, tower_name
 from flamingo.train.feeds import make_streams, make_validation, open_cache
+from flamingo.train.initial import first_weights
 from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.optim import make_optimizer
 from flamingo.train.retention import SaveRule
@@ -192,7 +193,7 @@ def _train(options: Train, setup: _Setup, world: World) -> TrainResult:
         return result
     resumed = setup.resume.weights
     # A checkpoint to go on from is also what the parts are checked against before they load.
-    weights = resumed or _first_weights(options.init_from)
+    weights = resumed or first_weights(options.init_from)
     built = build_model(options, setup.tower, weights, setup.streams, world)
     trainer = _trainer(options, built, setup, world)
     if resumed is not None:
@@ -221,11 +222,6 @@ def _dry_run(options: Train, setup: _Setup, world: World) -> TrainResult:
             batches += [next(source) for _ in range(_PREVIEW_BATCHES)]
         write_preview(batches, setup.tokenizer, path)
     return TrainResult(options.run_name, preview=path, is_told=world.is_first)
-
-
-def _first_weights(path: str | None) -> str | None:
-    """What --init-from names: a file, a checkpoint, or a run, which stands for its latest."""
-    return path if path is None else find_checkpoint(path) or path
 
 
 def _trainer(options: Train, built: Built, setup: _Setup, world: World) -> Trainer:
