@@ -51,6 +51,7 @@ class StreamFeed:
         multiplier: of its loss.
         position: after the last step that was taken.
         damage: what was found damaged in it on this rank.
+        has_features: whether precomputed features stand for its pictures.
     """
 
     name: str
@@ -58,6 +59,7 @@ class StreamFeed:
     multiplier: float
     position: Position
     damage: Callable[[], Damage]
+    has_features: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,8 @@ class Trainer:
             return total
         scale = feed.multiplier * self.world.size / num_targets
         passes = tally.passes[feed.name]
-        batches = [*micro, *(blank_batch() for _ in range(passes - len(micro)))]
+        width = self.model.vis_dim if feed.has_features else None
+        batches = [*micro, *(blank_batch(width) for _ in range(passes - len(micro)))]
         for number, batch in enumerate(batches):
             is_last = (feed.name, number) == tally.last_pass
             with self.spread.training_pass(is_last=is_last):

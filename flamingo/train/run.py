@@ -232,7 +232,10 @@ def _trainer(options: Train, built: Built, setup: _Setup, world: World) -> Train
         start = setup.starts[name]
         steps = stream.steps(start)
         position = own_part(stream, start)
-        feeds.append(StreamFeed(name, steps, multipliers[name], position, stream.damage))
+        has_features = stream.config.features is not None
+        feeds.append(
+            StreamFeed(name, steps, multipliers[name], position, stream.damage, has_features)
+        )
     return Trainer(
         spread=built.spread,
         optimizer=make_optimizer(built.spread.model, options),

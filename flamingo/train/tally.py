@@ -86,12 +86,17 @@ class Tally:
         return (run[-1], self.passes[run[-1]] - 1) if run else None
 
 
-def blank_batch() -> Batch:
-    """A batch without targets and images, for a pass that a rank runs because others do."""
+def blank_batch(feature_width: int | None = None) -> Batch:
+    """A batch without targets and images, for a pass that a rank runs because others do.
+
+    Args:
+        feature_width: D of the features that the others have in place of pictures; they do not run
+            the vision tower, so this rank must not either.
+    """
     ids = torch.zeros(1, 2, dtype=torch.long)
     return Batch(
         pixels=None,
-        features=None,
+        features=None if feature_width is None else torch.zeros(0, 1, feature_width),
         mirrored=None,
         image_index=torch.zeros(0, dtype=torch.long),
         images_per_sample=torch.zeros(1, dtype=torch.long),

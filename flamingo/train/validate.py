@@ -66,7 +66,8 @@ def evaluate(trainer: Trainer, stream: Stream, world: World | None = None) -> Ev
     trainer.model.eval()
     try:
         with torch.no_grad():
-            for batch in _in_step(stream.batches(), world):
+            width = trainer.model.vis_dim if stream.config.features is not None else None
+            for batch in _in_step(stream.batches(), world, width):
                 trainer.world.mark(trainer.done, "measures the validation loss")
                 loss = loss + trainer.sum_loss(batch).double()
                 num_targets += batch.num_targets
@@ -76,7 +77,7 @@ def evaluate(trainer: Trainer, stream: Stream, world: World | None = None) -> Ev
     return Evaluation(float(loss), num_targets, num_samples)  # the one read from the device
 
 
-def _in_step(batches: Iterator[Batch], world: World) -> Iterator[Batch]:
+def _in_step(batches: Iterator[Batch], world: World, feature_width: int | None) -> Iterator[Batch]:
     """A rank's batches; on a sharded model then blank ones, until no rank has any left."""
     if not world.is_sharded:
         yield from batches
@@ -90,7 +91,7 @@ def _in_step(batches: Iterator[Batch], world: World) -> Iterator[Batch]:
 
         if not any(world.exchange(draw)):
             return
-        yield drawn[0] if drawn else blank_batch()
+        yield drawn[0] if drawn else blank_batch(feature_width)
 
 
 class Validation:
