@@ -25,6 +25,7 @@ from flamingo.train import build, run
 from flamingo.train.config import Train
 from flamingo.train.feeds import make_streams
 from flamingo.train.loop import StreamFeed, Trainer
+from flamingo.train.precision import LossScale
 from flamingo.train.validate import Validation
 from mmdata.errors import MMDataError
 from tests.flamingo.model.tiny_lms import open_gates
@@ -180,6 +181,7 @@ def make_trainer(case: Case, world: World) -> tuple[Trainer, dict[str, list[list
         pixels=built.pixels,
         total_steps=case.steps,
         world=world,
+        loss_scale=LossScale.of(options),
     )
     if case.twist == "nan" and world.rank == world.size - 1:
         _break_second_step(trainer)
