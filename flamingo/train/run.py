@@ -16,6 +16,10 @@ from flamingo.data.order import Position
 from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
 from flamingo.parallel.world import World, join
+from flamingo.telemetry.names import OPTIONS_NAME
+from flamingo.telemetry.plot import plot_losses
+from flamingo.telemetry.steps import StepReport
+from flamingo.telemetry.writers import check_services
 from flamingo.train.build import Built, build_model
 from flamingo.train.checkpoint import (
     RunState,
@@ -39,13 +43,12 @@ from flamingo.train.sequence import (
     tell_kept_batch,
 )
 from flamingo.train.streams import training_streams
-from flamingo.train.telemetry import StepReport, Telemetry, plot_losses
+from flamingo.train.telemetry import Telemetry
 from flamingo.train.validate import Validation
 from mmdata.storage.atomic import write_atomically
 from mmdata.usage.tokenizer import load_tokenizer
 from mmdata.usage.tokens import MediaTokenizer
 
-OPTIONS_NAME = "options.json"
 PREVIEW_NAME = "preview.html"
 _PREVIEW_BATCHES = 2
 
@@ -116,6 +119,7 @@ def train(options: Train) -> TrainResult:
         NotFiniteError: the loss is not finite any more.
         RelayedError: another rank found something wrong.
     """
+    check_services(options.services)
     quiet_loading()
     joined = join(
         options.parallel,
@@ -236,10 +240,7 @@ def _run(
         text = json.dumps(record, indent=1).encode() + b"\n"
         write_atomically(os.path.join(folder, OPTIONS_NAME), text)
     telemetry = Telemetry(
-        folder if world.is_first else None,
-        total_steps=trainer.total_steps,
-        done=trainer.done,
-        logging_steps=options.logging_steps,
+        options, trainer.model, total_steps=trainer.total_steps, done=trainer.done, world=world
     )
     reports: list[StepReport] = []
     keep = 1 if options.delete_previous_checkpoint else options.keep_checkpoints
@@ -268,6 +269,9 @@ def _run(
                     world=world,
                     keep=keep,
                 )
+                telemetry.event(
+                    trainer.done, "saved", checkpoint=os.path.basename(result.checkpoint)
+                )
     finally:
         telemetry.close()
         for feed in trainer.feeds:
@@ -294,8 +298,7 @@ def _measure(
     if not validation.is_due(trainer.done, is_last=trainer.done == trainer.total_steps):
         return
     result.validation = validation.measure(trainer)
-    losses = "  ".join(f"{name} {loss:.4f}" for name, loss in result.validation.items())
-    telemetry.say(f"step {trainer.done:>6}  validation loss {losses}")
+    telemetry.validated(trainer.done, result.validation)
 
 
 def _mean_losses(reports: list[StepReport]) -> dict[str, float]:

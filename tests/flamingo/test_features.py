@@ -16,10 +16,10 @@ from flamingo.data.decode import decode_image, to_input
 from flamingo.data.features import FeatureStore
 from flamingo.features import ShardEncoder
 from flamingo.model.vision import encode_images, load_tower
+from flamingo.telemetry.jsonl import read_log
 from flamingo.train.config import Train
 from flamingo.train.device import pixels_of, tower_name
 from flamingo.train.run import train
-from flamingo.train.telemetry import read_log
 from mmdata.errors import BadInputError, UserError
 from mmdata.shards.features import features_path
 from mmdata.shards.reader import ShardReader
@@ -94,7 +94,7 @@ def test_training_on_them_gives_the_loss_of_training_on_pixels(
     for name, changes in (("pixels", {}), ("features", {"mmc4_features": str(features)})):
         train(run_options(name, **changes))
         folder = Path(run_options(name).run_name)
-        losses.append([line["losses"]["mmc4"] for line in read_log(str(folder / "log.jsonl"))])
+        losses.append([line["losses"]["mmc4"] for line in read_log(str(folder / "metrics.jsonl"))])
     assert len(losses[0]) == 4
     for of_pixels, of_features in zip(*losses, strict=True):
         assert abs(of_pixels - of_features) < 1e-2
@@ -114,7 +114,7 @@ def test_training_on_packed_sequences_and_chunks_ends_and_resumes(
     logs = [
         [
             line["losses"]["mmc4"]
-            for line in read_log(str(Path(run_options(name).run_name) / "log.jsonl"))
+            for line in read_log(str(Path(run_options(name).run_name) / "metrics.jsonl"))
         ]
         for name in ("packed", "whole")
     ]
