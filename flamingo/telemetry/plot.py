@@ -1,4 +1,4 @@
-"""The run's losses as a picture, for a quick look; the report of `mmdata train-report` says more."""
+"""The run's losses as a picture, for a quick look; `mmdata train-report` says more."""
 
 import os
 from typing import Any

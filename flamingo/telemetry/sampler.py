@@ -43,9 +43,8 @@ class Sampler:
         self.latest: dict[str, Any] = {}
         self._gpu, self._host, self._seconds = gpu, host, seconds
         self._name = None if gpu is None else gpu.name()
-        self._file = open(  # noqa: SIM115 (closed by `close`)
-            os.path.join(place, rank_name(rank)), "a", encoding="utf-8"
-        )
+        # Unbuffered: a sample is written whole or not, and closing a full disk's file cannot fail.
+        self._file = open(os.path.join(place, rank_name(rank)), "ab", buffering=0)  # noqa: SIM115
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
         self._thread.start()
@@ -75,5 +74,4 @@ class Sampler:
         if self._host is not None:
             sample["host"] = self._host.read()
         self.latest = sample
-        self._file.write(json.dumps(sample) + "\n")
-        self._file.flush()
+        self._file.write(json.dumps(sample).encode() + b"\n")
