@@ -10,6 +10,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from flamingo.report.record import Points
 from mmdata.report.markup import Markup, element, shortened
@@ -120,14 +121,13 @@ def panel(chart: Panel) -> Markup | None:
 
 
 def running_mean(points: Points) -> Points:
-    """Each value as the mean of what came before it, over 5% of the run."""
-    window = max(1, len(points) // 20)
-    total, found = 0.0, []
-    for place, (x, y) in enumerate(points):
-        total += y
-        if place >= window:
-            total -= points[place - window][1]
-        found.append((x, total / min(place + 1, window)))
+    """Each value as the mean of those around it, over 5% of the run."""
+    half = len(points) // 40
+    sums = [0.0, *accumulate(y for _, y in points)]
+    found = []
+    for place, (x, _) in enumerate(points):
+        start, end = max(0, place - half), min(len(points), place + half + 1)
+        found.append((x, (sums[end] - sums[start]) / (end - start)))
     return found
 
 
@@ -156,7 +156,7 @@ def _thinned(curve: Curve) -> Curve:
 
 
 def _scale(chart: Panel, curves: Sequence[Curve]) -> _Scale:
-    xs = [x for curve in curves for x, _ in curve.points]
+    xs = [x for curve in chart.curves for x, _ in curve.points]
     left, right = min(xs), max(xs)
     if right <= left:
         left, right = left - 0.5, right + 0.5

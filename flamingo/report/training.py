@@ -53,16 +53,16 @@ def training(record: RunRecord) -> Markup:
     losses = []
     for name in _streams(record):
         found = _losses(record, name)
-        losses.append(Curve(name, running_mean(found), band=[(x, y, y) for x, y in found]))
+        losses.append(_with_spread(Curve(name, running_mean(found)), found))
     norms = points(record.steps, "gradient_norm")
     charts = [
         Panel(
             id="c-loss",
             title="Training loss, nats per token",
-            curves=[_with_spread(curve, _losses(record, curve.name)) for curve in losses],
+            curves=losses,
             values=_loss,
             marks=marks,
-            note="The line is the mean over the last 5% of the run; behind it, each step.",
+            note="The line is a running mean over 5% of the run; behind it, each step.",
         ),
         Panel(
             id="c-validation",
@@ -226,8 +226,9 @@ def _loss_tile(name: str, found: Points) -> Markup:
     name = shortened(name, _NAME_CHARS)
     if not found:
         return tile(f"loss, {name}", numbers.DASH, "no finite value")
-    means = running_mean(found)
-    return tile(f"loss, {name}", _loss(means[-1][1]), f"{_loss(found[0][1])} at the first step")
+    last = found[-max(1, len(found) // 20) :]
+    mean = sum(y for _, y in last) / len(last)
+    return tile(f"loss, {name}", _loss(mean), f"{_loss(found[0][1])} at the first step")
 
 
 def _validation_tiles(record: RunRecord) -> list[Markup]:
