@@ -28,6 +28,7 @@ class Sampler:
         seconds: between samples.
         gpu: of this rank; None: none.
         host: of this rank, where it is the first of its host; None: another rank tells it.
+        step: that the run is at.
 
     Attributes:
         step: the last one that was taken; whoever takes steps sets it.
@@ -35,11 +36,18 @@ class Sampler:
     """
 
     def __init__(
-        self, folder: str, *, rank: int, seconds: float, gpu: Gpu | None, host: Host | None
+        self,
+        folder: str,
+        *,
+        rank: int,
+        seconds: float,
+        gpu: Gpu | None,
+        host: Host | None,
+        step: int = 0,
     ) -> None:
         place = os.path.join(folder, TELEMETRY_FOLDER)
         os.makedirs(place, exist_ok=True)
-        self.step = 0
+        self.step = step
         self.latest: dict[str, Any] = {}
         self._gpu, self._host, self._seconds = gpu, host, seconds
         self._name = None if gpu is None else gpu.name()

@@ -69,8 +69,8 @@ class Telemetry:
                 seconds=options.telemetry_seconds,
                 gpu=gpu,
                 host=Host(options.run_name) if is_first_of_host else None,
+                step=done,
             )
-            self._sampler.step = done
         self._flops: StepFlops | None = None
         self._peak = _peak(world.device, options)
         if self._peak is not None and self._world.is_first:
@@ -100,7 +100,7 @@ class Telemetry:
     def _open_gpu(self, device: torch.device) -> Gpu | None:
         """This rank's; without one the first rank says so, once."""
         if device.type != "cuda":
-            self._console.say("no GPU: its values are left out")
+            self._console.say("telemetry: no GPU here, so none of its values")
             return None
         properties: Any = torch.cuda.get_device_properties(device)
         gpu, problem = open_gpu(f"GPU-{properties.uuid}")
