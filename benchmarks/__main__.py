@@ -13,7 +13,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import convert, fetch, loader, memory, order, plan, resize, validate, workers
+from benchmarks import (
+    construct,
+    convert,
+    fetch,
+    loader,
+    memory,
+    order,
+    plan,
+    resize,
+    validate,
+    workers,
+)
 from benchmarks.gates import Gate, load_average, print_gates
 
 PARTS: dict[str, Callable[[Path], list[Gate]]] = {
@@ -26,6 +37,7 @@ PARTS: dict[str, Callable[[Path], list[Gate]]] = {
     "fetch": lambda folder: fetch.bench(),
     "order": order.bench,
     "loader": loader.bench,
+    "construct": construct.bench,
 }
 
 

@@ -42,9 +42,10 @@ from benchmarks.loader_apart import SEED, SIZE_PX, load_tokenizer, our_stream
 from benchmarks.loader_peers import OpenFlamingoWay, Place, floor
 from benchmarks.make_corpus import photographs
 from benchmarks.resize import mosaic
-from flamingo.data import decode, prepare, stream
+from flamingo.data import decode, lane, prepare, stream
 from mmdata.shards.reader import ShardReader
-from mmdata.usage.records import image_bytes, read_record
+from mmdata.usage import plans
+from mmdata.usage.records import Base64, image_bytes, read_record
 from mmdata.usage.tokens import MediaTokenizer
 from pipelines.config import ConvertMmc4
 from pipelines.convert_mmc4 import convert_mmc4
@@ -59,10 +60,10 @@ WINDOW, NUM_SHARDS = 64, 10_000
 PARSED_BYTES = 350_000
 #: (module, name of the function, what it is in the profile).
 STAGES: list[tuple[Any, str, str]] = [
-    (stream, "read_record", "JSON"),
+    (lane, "read_record", "JSON"),
     (prepare, "image_bytes", "base64"),
-    (prepare, "select", "selection"),
-    (prepare, "interleaved_tokens", "tokens"),
+    (plans, "select", "selection"),
+    (plans, "interleaved_tokens", "tokens"),
     (decode, "_decode_jpeg", "decode JPEG"),
     (decode, "_decode_other", "decode other"),
     (decode, "_resize_and_crop", "resize"),
@@ -152,9 +153,10 @@ def used_places(shards: Path, tokenizer: Any) -> tuple[list[Place], int]:
                 plan = preparer.plan(record, sample.key, 0)
                 samples += plan.document_drop is None
                 for image in plan.images if plan.document_drop is None else []:
-                    text = str(record.images[image]).encode()
-                    start = sample.offset + data.index(text)
-                    places.append(Place(shard, start, start + len(text)))
+                    picture = record.images[image]
+                    assert isinstance(picture, Base64)  # noqa: S101 - of documents
+                    start = sample.offset + data.index(picture.text)
+                    places.append(Place(shard, start, start + len(picture.text)))
     return places, samples
 
 

@@ -27,9 +27,15 @@ from mmdata.shards.features import (
 )
 from mmdata.shards.reader import Sample, ShardReader
 from mmdata.storage.files import size_of
-from mmdata.usage.records import IMAGE_EXTENSIONS, UnusableError, image_bytes, read_record
+from mmdata.usage.records import (
+    IMAGE_EXTENSIONS,
+    Base64,
+    UnusableError,
+    image_bytes,
+    read_record,
+)
 
-_Image = str | memoryview | None
+_Image = Base64 | memoryview | None
 
 
 class ShardEncoder:

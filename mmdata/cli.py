@@ -176,10 +176,9 @@ def _with_key(options: Show) -> Show:
 
 def _run_train(options: Train) -> int:
     _need("train", "train")
-    from flamingo.train.run import summary, train
+    from flamingo.train.rank import run_train
 
-    sys.stdout.write(summary(train(options)))
-    return 0
+    return run_train(options)
 
 
 def _run_train_report(options: TrainReport) -> int:
@@ -250,7 +249,8 @@ _MARKERS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code.
 
-    0 done, 1 findings or failed units, 2 could not start, 3 interrupted.
+    0 done, 1 findings or failed units, 2 could not start, 3 interrupted, 85 saved on a signal and
+    to be queued again.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments == ["--version"]:

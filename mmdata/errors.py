@@ -1,13 +1,15 @@
 """Errors that a person can act on: one clear line, and the exit code that goes with it.
 
 Exit codes everywhere: 0 done, 1 some units failed (or findings, for validate), 2 could not start,
-3 interrupted (the same command goes on where it stopped).
+3 interrupted (the same command goes on where it stopped), 85 asked to stop by SIGTERM or SIGUSR1
+and saved: requeue (85 is Linux's ERESTART, "interrupted call should be restarted").
 """
 
 EXIT_DONE = 0
 EXIT_FINDINGS = 1
 EXIT_CANNOT_START = 2
 EXIT_INTERRUPTED = 3
+EXIT_REQUEUE = 85
 
 
 class MMDataError(Exception):

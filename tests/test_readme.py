@@ -41,7 +41,17 @@ def run(command: str, folder: Path) -> str:
     return done.stdout
 
 
-DOCS = ("format", "formats", "architecture", "align", "report", "rules", "repair", "cluster")
+DOCS = (
+    "format",
+    "formats",
+    "architecture",
+    "align",
+    "report",
+    "rules",
+    "repair",
+    "cluster",
+    "training",
+)
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{name}.md" for name in DOCS)])

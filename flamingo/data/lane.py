@@ -16,6 +16,7 @@ from flamingo.data.batch import Sample
 from flamingo.data.order import LanePosition, Lanes
 from flamingo.data.prepare import Example, Preparer
 from flamingo.data.shelf import Loan, Shelf
+from mmdata.selection import DocumentReason
 from mmdata.usage.plans import Plan
 from mmdata.usage.records import Record, RecordRule, UnusableError, read_record
 
@@ -39,6 +40,26 @@ class _Pending:
     plan: Plan
     loan: Loan | None
     decoded: dict[int, "Future[Tensor | None]"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A record that was read.
+
+    Attributes:
+        at: its position.
+        after: the position after it.
+        record: None when it is none of the stream's kind.
+        reason: why.
+    """
+
+    at: LanePosition
+    after: LanePosition
+    source: str
+    key: str
+    record: Record | None
+    loan: Loan | None
+    reason: DocumentReason | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +129,15 @@ class LaneReader:
         """Read until so many records in hand look good, or many more do not."""
         most = 4 * samples
         while self._num_good < samples and len(self._pending) < most and not self._is_at_end():
-            self._read()
+            # One after the other, reading and tokenising would drive each other from the caches.
+            number = min(samples - self._num_good, most - len(self._pending))
+            self._read(number)
 
     def outcomes(self) -> Iterator[Outcome]:
         """What became of each record, in order, from the position on."""
         while self._pending or not self._is_at_end():
             if not self._pending:
-                self._read()
+                self._read(1)
             pending = self._pending.popleft()
             self._num_good -= pending.plan.document_drop is None
             outcome = self._finish(pending)
@@ -126,33 +149,46 @@ class LaneReader:
             return False
         return bool(self._next.epoch) or not self._order.size(self.number, 0)
 
-    def _read(self) -> None:
-        """Read the next record, all of its chunks, and begin to decode."""
+    def _read(self, number: int) -> None:
+        """Read the next records, all of their chunks, and begin to decode."""
+        loaded: list[_Loaded] = []
+        while len(loaded) < number and not self._is_at_end():
+            loaded.append(self._load())
+        for one in loaded:
+            plans = self._plans(one)
+            for chunk in range(min(one.at.chunk, len(plans) - 1), len(plans)):
+                self._add(one, plans[chunk], chunk, is_last=chunk + 1 == len(plans))
+
+    def _load(self) -> _Loaded:
+        """The next record, and go on behind it."""
         at = self._next
         if self._shelf.fetches:
             self._shelf.expect(self.number, self._order.upcoming(self.number, at))
         shard, ordinal = self._order.place(self.number, at)
-        source = self._source_of(shard)
-        following = self._order.following(self.number, LanePosition(at.epoch, at.index))
-        record, loan = None, None
+        self._next = self._order.following(self.number, LanePosition(at.epoch, at.index))
+        place = (at, self._next, self._source_of(shard))
+        loan = None
         try:
             loan = self._shelf.read(shard, ordinal)
-            key = loan.key
             record = read_record(loan.members, self._rule)
-            plans = self._preparer.plans(record, key, at.epoch)
         except UnusableError as error:
-            key = self._shelf.key(shard, ordinal)
-            plans = [Plan(document_drop=error.reason)]
-        for chunk in range(min(at.chunk, len(plans) - 1), len(plans)):
-            here = LanePosition(at.epoch, at.index, chunk)
-            is_last = chunk + 1 == len(plans)
-            after = following if is_last else LanePosition(at.epoch, at.index, chunk + 1)
-            plan = plans[chunk]
-            pending = _Pending(key, source, here, after, record, plan, loan if is_last else None)
-            self._submit(pending)
-            self._pending.append(pending)
-            self._num_good += plan.document_drop is None
-        self._next = following
+            key = loan.key if loan else self._shelf.key(shard, ordinal)
+            return _Loaded(*place, key, None, loan, error.reason)
+        return _Loaded(*place, loan.key, record, loan, None)
+
+    def _plans(self, loaded: _Loaded) -> list[Plan]:
+        if loaded.record is None:
+            return [Plan(document_drop=loaded.reason)]
+        return self._preparer.plans(loaded.record, loaded.key, loaded.at.epoch)
+
+    def _add(self, loaded: _Loaded, plan: Plan, chunk: int, *, is_last: bool) -> None:
+        at, loan = loaded.at, loaded.loan if is_last else None
+        here = LanePosition(at.epoch, at.index, chunk)
+        after = loaded.after if is_last else LanePosition(at.epoch, at.index, chunk + 1)
+        pending = _Pending(loaded.key, loaded.source, here, after, loaded.record, plan, loan)
+        self._submit(pending)
+        self._pending.append(pending)
+        self._num_good += plan.document_drop is None
 
     def _submit(self, pending: _Pending) -> None:
         record = pending.record

@@ -153,6 +153,7 @@ class Lanes:
         self._shuffled: OrderedDict[int, NDArray[np.int64]] = OrderedDict()
         self._dealt: OrderedDict[int, list[list[int]]] = OrderedDict()
         self._pieces: OrderedDict[tuple[int, int], NDArray[np.int64]] = OrderedDict()
+        self._sizes: dict[tuple[int, int], int] = {}
         self._windows: dict[int, _Window] = {}
 
     def __len__(self) -> int:
@@ -161,7 +162,11 @@ class Lanes:
 
     def size(self, lane: int, epoch: int) -> int:
         """Records of a lane's epoch."""
-        return int(self.pieces(lane, epoch)[:, 2].sum())
+        pieces = self.pieces(lane, epoch)
+        key = (lane, epoch)
+        if key not in self._sizes:
+            self._sizes[key] = int(pieces[:, 2].sum())
+        return self._sizes[key]
 
     def place(self, lane: int, position: LanePosition) -> tuple[int, int]:
         """(shard, ordinal of the sample in it) of the record at a position."""
@@ -209,7 +214,7 @@ class Lanes:
         if key not in self._pieces:
             self._pieces[key] = self._make_pieces(lane, epoch)
             if len(self._pieces) > 2 * self.num_lanes + 2:
-                self._pieces.popitem(last=False)
+                self._sizes.pop(self._pieces.popitem(last=False)[0], None)
         self._pieces.move_to_end(key)
         return self._pieces[key]
 

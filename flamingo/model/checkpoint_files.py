@@ -1,7 +1,8 @@
 """Weight files: their names and shapes before anything is loaded, and their contents.
 
 Read are safetensors, pickles with `weights_only=True` (a pickle may run any code otherwise), and
-folders with a `fit.json`. A safetensors file of ours carries the same record in its header.
+folders with a `fit.json`, whose tensors are sharded (`sharded_files.py`) or one safetensors file.
+A safetensors file of ours carries the same record in its header.
 """
 
 import json
@@ -17,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from flamingo.model.sharded_files import is_sharded, read_sharded_weights, sharded_shapes
 from mmdata.errors import BadInputError
 
 RECORD_KEY = "mmdata.flamingo"
@@ -55,6 +57,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The flat weights of a file or folder, on the CPU; a .pt file is mapped, not read."""
     path = Path(path)
     if path.is_dir():
+        if is_sharded(path):
+            return read_sharded_weights(path)
         path = path / WEIGHTS_FILE
     try:
         if path.suffix == ".safetensors":
@@ -104,7 +108,9 @@ def write_record(
 
 def _folder_header(folder: Path) -> CheckpointHeader:
     shapes: dict[str, tuple[int, ...]] = {}
-    if (folder / WEIGHTS_FILE).is_file():
+    if is_sharded(folder):
+        shapes = sharded_shapes(folder)
+    elif (folder / WEIGHTS_FILE).is_file():
         shapes = read_header(folder / WEIGHTS_FILE).shapes
     try:
         record = json.loads((folder / RECORD_FILE).read_text())

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from flamingo.model.decoder import text_config
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.media_tokens import embedding_and_head
+from flamingo.model.placement import assign, full_tensor
 from mmdata.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -94,23 +95,22 @@ def load_openflamingo(
     given = _renamed(normalise_keys(checkpoint), *names)
     targets = model.state_dict(keep_vars=True)
     matrices = {
-        "input_rows": (f"lang_encoder.{names[1]}.weight", embedding.weight),
-        "output_rows": (f"lang_encoder.{names[2]}.weight", head.weight),
+        "input_rows": f"lang_encoder.{names[1]}.weight",
+        "output_rows": f"lang_encoder.{names[2]}.weight",
     }
     if model.media_tokens.tied:
-        _drop_tied_copy(given, matrices["input_rows"][0], matrices["output_rows"][0])
+        _drop_tied_copy(given, matrices["input_rows"], matrices["output_rows"])
         del matrices["output_rows"]
     _check_names(given, targets, frozenset(may_lack))
     report = LoadReport(loaded=sorted(given))
-    with torch.no_grad():
-        for name, value in given.items():
-            targets[name].copy_(value)
-        for rows, (name, matrix) in matrices.items():
-            if name in given:
-                own: Tensor = getattr(model.media_tokens, rows)
-                own.copy_(matrix[list(model.media_tokens.token_ids)])
-            else:
-                report.kept_initial.append(f"media_tokens.{rows}")
+    for name, value in given.items():
+        assign(targets[name], value)
+    for rows, name in matrices.items():
+        if name in given:
+            values = given[name][list(model.media_tokens.token_ids)]
+            assign(getattr(model.media_tokens, rows), values)
+        else:
+            report.kept_initial.append(f"media_tokens.{rows}")
     if report.kept_initial:
         logger.warning(
             "not in the checkpoint, left at their initial values: %s", report.kept_initial
@@ -170,12 +170,6 @@ def is_ours(name: str) -> bool:
     return name.startswith(("perceiver.", "media_tokens.")) or ".gated_cross_attn_layer." in name
 
 
-def full_tensor(value: Tensor) -> Tensor:
-    """The whole of a sharded tensor (every rank has to ask), or the tensor itself."""
-    gather = getattr(value, "full_tensor", None)
-    return value.detach() if gather is None else gather().detach()
-
-
 def export_openflamingo(model: Flamingo) -> dict[str, Tensor]:
     """The weights under OpenFlamingo's names, media-token rows back in their matrices.
 
@@ -207,19 +201,27 @@ def _with_rows(matrix: Tensor, rows: Tensor, token_ids: tuple[int, int]) -> Tens
     return whole
 
 
-def trainable_state_dict(model: Flamingo) -> dict[str, Tensor]:
-    """Our own form: what Flamingo adds (frozen rows included) and adapters, nothing of the LM."""
+def kept_state_dict(model: Flamingo) -> dict[str, Tensor]:
+    """What a checkpoint holds, as it lies on this rank: what Flamingo adds (frozen rows included)
+    and adapters, nothing of the LM. The tensors share memory with the model's."""
+    values = model.state_dict()
+    return {name: values[name] for name in trainable_names(model)}
+
+
+def trainable_names(model: Flamingo) -> list[str]:
+    """Names of our own form, in the model's order."""
     trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return {
-        name: full_tensor(value)
-        for name, value in model.state_dict().items()
-        if is_ours(name) or name in trains
-    }
+    return [name for name in model.state_dict() if is_ours(name) or name in trains]
+
+
+def trainable_state_dict(model: Flamingo) -> dict[str, Tensor]:
+    """Our own form: `kept_state_dict`, each tensor whole."""
+    return {name: full_tensor(value) for name, value in kept_state_dict(model).items()}
 
 
 def load_trainable(model: Flamingo, weights: Mapping[str, Tensor]) -> None:
     """Fills a model from `trainable_state_dict`."""
-    expected = trainable_state_dict(model)
+    expected = trainable_names(model)
     if set(weights) != set(expected):
         differ = sorted(set(weights) ^ set(expected))
         raise UserError(
@@ -227,11 +229,10 @@ def load_trainable(model: Flamingo, weights: Mapping[str, Tensor]) -> None:
             f"different: {', '.join(differ[:3])}"
         )
     targets = model.state_dict(keep_vars=True)
-    with torch.no_grad():
-        for name, value in weights.items():
-            if value.shape != targets[name].shape:
-                raise UserError(
-                    f"checkpoint: {name}: expected {tuple(targets[name].shape)}, "
-                    f"got {tuple(value.shape)}"
-                )
-            targets[name].copy_(value)
+    for name, value in weights.items():
+        if value.shape != targets[name].shape:
+            raise UserError(
+                f"checkpoint: {name}: expected {tuple(targets[name].shape)}, "
+                f"got {tuple(value.shape)}"
+            )
+        assign(targets[name], value)

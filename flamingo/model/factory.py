@@ -14,61 +14,61 @@ In order: tokenizer and configs, the check that all belongs together, then weigh
   the LM's rows).
 - init_from: a checkpoint, OpenFlamingo's (released or trained) or ours, checked before loading.
 - lm_dtype: of the frozen LM; our own parts are fp32.
+- weights: how they come into the model; the default is whole, on the CPU.
+- weights: how they get into the model, `WholeWeights` unless given.
 - flamingo_options: `vision_tokens`, `vision_chunk`, `train_output_rows`; see `Flamingo`.
 """
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from flamingo.model.checkpoint_files import read_weights
 from flamingo.model.checkpoint_keys import load_openflamingo, load_trainable
 from flamingo.model.compat import check_fit
 from flamingo.model.flamingo import Flamingo
+from flamingo.model.hub import Hub
 from flamingo.model.media_tokens import embedding_and_head, resize_vocabulary
 from flamingo.model.vision import configured_width, hub_offline, load_tower
-from mmdata.errors import UserError
-from mmdata.usage.tokenizer import load_tokenizer, num_rows, token_ids
+from mmdata.usage.tokenizer import num_rows, token_ids
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Hub:
-    """Where tokenizer and LM come from, and what may be done to get them."""
+class WholeWeights:
+    """Parts are loaded with their weights, on the CPU, and put together."""
 
-    lang_encoder_path: str
-    local_files_only: bool
-    trust_remote_code: bool
-    cache_dir: str | None
+    def tower(
+        self,
+        name: str,
+        pretrained: str | None,
+        cache_dir: str | None,
+        offline: bool,  # noqa: FBT001
+    ) -> tuple[nn.Module, Any]:
+        """(tower, image processor); arguments as `load_tower`."""
+        return load_tower(name, pretrained, cache_dir=cache_dir, offline=offline)
 
-    def tokenizer(self, path: str) -> Any:
-        return load_tokenizer(path, **self._options())
+    def language_model(
+        self, hub: Hub, dtype: torch.dtype, attn_implementation: str | None
+    ) -> nn.Module:
+        """The LM."""
+        return hub.language_model(dtype, attn_implementation)
 
-    def lm_config(self) -> Any:
-        return self._load(AutoConfig)
-
-    def language_model(self, **options: Any) -> nn.Module:
-        return self._load(AutoModelForCausalLM, **options)
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            "local_files_only": self.local_files_only,
-            "trust_remote_code": self.trust_remote_code,
-            "cache_dir": self.cache_dir,
-        }
-
-    def _load(self, loader: Any, **options: Any) -> Any:
-        """`from_pretrained`, with its errors as one line."""
-        try:
-            return loader.from_pretrained(self.lang_encoder_path, **self._options(), **options)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise UserError(f"language model {self.lang_encoder_path}: {reason}") from error
+    def assemble(
+        self,
+        tower: nn.Module,
+        lang_encoder: nn.Module,
+        tokenizer: Any,
+        seed: int,
+        new_token_init: str,
+        **options: Any,
+    ) -> Flamingo:
+        """The whole model, all of it filled; options as `assemble`."""
+        return assemble(
+            tower, lang_encoder, tokenizer, seed=seed, new_token_init=new_token_init, **options
+        )
 
 
 def create_model_and_transforms(
@@ -90,10 +90,12 @@ def create_model_and_transforms(
     lm_dtype: torch.dtype = torch.float32,
     attn_implementation: str | None = None,
     gradient_checkpointing: bool = False,
+    weights: WholeWeights | None = None,
     **flamingo_options: Any,
 ) -> tuple[Flamingo, Callable[..., Tensor], Any]:
     """Builds a Flamingo; returns (model, image_processor, tokenizer). Arguments: see the module."""
-    hub = _Hub(
+    weights = weights or WholeWeights()
+    hub = Hub(
         lang_encoder_path=lang_encoder_path,
         local_files_only=use_local_files or offline,
         trust_remote_code=trust_remote_code,
@@ -117,15 +119,12 @@ def create_model_and_transforms(
         width = configured_width(clip_vision_encoder_path)
         if width is not None:
             check(vision_width=width)
-        tower, image_processor = load_tower(
-            clip_vision_encoder_path,
-            clip_vision_encoder_pretrained,
-            cache_dir=cache_dir,
-            offline=offline,
+        tower, image_processor = weights.tower(
+            clip_vision_encoder_path, clip_vision_encoder_pretrained, cache_dir, offline
         )
-        lm = hub.language_model(dtype=lm_dtype, attn_implementation=attn_implementation)
+        lm = weights.language_model(hub, dtype=lm_dtype, attn_implementation=attn_implementation)
     options = every_n | {"freeze_lm_embeddings": freeze_lm_embeddings} | flamingo_options
-    model = assemble(tower, lm, tokenizer, seed=seed, new_token_init=new_token_init, **options)
+    model = weights.assemble(tower, lm, tokenizer, seed, new_token_init, **options)
     model.fit = check(vision_width=model.vis_dim)  # again, with all files at hand
     if init_from is not None:
         load_weights(model, init_from)
@@ -142,7 +141,10 @@ def assemble(
     new_token_init: str = "normal",
     **options: Any,
 ) -> Flamingo:
-    """A Flamingo around a tower and an LM that are there already; `options` are Flamingo's."""
+    """A Flamingo around a tower and an LM that are there already; `options` are Flamingo's.
+
+    With parameters on the meta device nothing is filled.
+    """
     rows, ids = num_rows(tokenizer), token_ids(tokenizer)
     old_rows = embedding_and_head(lang_encoder)[0].weight.shape[0]
     resize_vocabulary(lang_encoder, rows)
@@ -155,9 +157,14 @@ def assemble(
         **options,
     )
     if not model.perceiver.latents.is_meta:
-        known = min(old_rows, ids.eoc, ids.media)
-        model.initialise(seed, new_token_init=new_token_init, num_known_rows=known)
+        initialise_new_parts(model, old_rows, seed=seed, new_token_init=new_token_init)
     return model
+
+
+def initialise_new_parts(model: Flamingo, old_rows: int, *, seed: int, new_token_init: str) -> None:
+    """Fills what no file holds, but for rows that the LM's matrices grew; it had `old_rows`."""
+    known = min(old_rows, *model.media_tokens.token_ids)
+    model.initialise(seed, new_token_init=new_token_init, num_known_rows=known)
 
 
 def load_weights(model: Flamingo, path: str | os.PathLike[str]) -> None:

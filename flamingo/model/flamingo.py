@@ -34,7 +34,13 @@ from flamingo.model.media_tokens import MediaTokenRows, initialise_rows
 from flamingo.model.outputs import FlamingoOutput, LossReduction, next_token_loss
 from flamingo.model.packed import Packing, find_packing, own_tags
 from flamingo.model.resampler import PerceiverResampler
-from flamingo.model.vision import VisionTokens, encode_images, prepare_tower, tower_width
+from flamingo.model.vision import (
+    VisionTokens,
+    blank_tokens,
+    encode_images,
+    prepare_tower,
+    tower_width,
+)
 from mmdata.errors import UserError
 
 Counts = Tensor | Sequence[int]
@@ -205,7 +211,8 @@ class Flamingo(nn.Module):
         """Ragged images (N, 3, H, W), or their patch tokens (N, V, D), to latents.
 
         With `keep_graph` a batch without any image runs a blank one times 0, so that every rank
-        of a distributed run goes through the same modules and parameters.
+        of a distributed run goes through the same modules and parameters; where other ranks have
+        features, it is given (0, V, D) of them.
         """
         given = images if features is None else features
         num_images = 0 if given is None else given.shape[0]
@@ -217,10 +224,7 @@ class Flamingo(nn.Module):
                 features = encode_images(self.vision_encoder, images, self.vision_chunk)
             latents = pad_latents(self._resample(features), counts)
         elif keep_graph:
-            weight = next(self.vision_encoder.parameters())
-            size = cast(Any, self.vision_encoder).image_size
-            tokens = encode_images(self.vision_encoder, weight.new_zeros(1, 3, *size), 1)
-            blank = self._resample(tokens) * 0.0
+            blank = self._resample(blank_tokens(self.vision_encoder, features)) * 0.0
             latents = blank.unsqueeze(0).expand(batch, -1, -1, -1)
         else:
             latents = None

@@ -1,8 +1,9 @@
 """Initial values of our own modules, as a function of the seed alone.
 
 The values follow torch's defaults (and the published model: latents N(0, 1), gates 0), but from
-a generator of their own: the order in which things are built, other libraries' draws and the
-construction on the meta device change nothing.
+a generator of their own: the order in which things are built, other libraries' draws, the
+construction on the meta device and the number of ranks change nothing. Each parameter is drawn
+whole, one at a time; a rank keeps its rows of it.
 """
 
 import math
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from flamingo.model.cross_attention import GatedCrossAttentionBlock
+from flamingo.model.placement import assign
 from flamingo.model.resampler import PerceiverResampler
 
 
@@ -25,11 +27,11 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             part.weight.fill_(1.0)
             part.bias.zero_()
         elif isinstance(part, PerceiverResampler):
-            part.latents.copy_(torch.empty(part.latents.shape).normal_(generator=generator))
+            assign(part.latents, torch.empty(part.latents.shape).normal_(generator=generator))
         elif isinstance(part, GatedCrossAttentionBlock):
             part.attn_gate.zero_()
             part.ff_gate.zero_()
 
 
 def _uniform(weight: torch.Tensor, bound: float, generator: torch.Generator) -> None:
-    weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
+    assign(weight, torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flamingo.model.context import MediaContext
+from flamingo.model.placement import assign, assign_rows, row_mean
 from mmdata.errors import UserError
 
 GROWN_ROWS_SEED = 0
@@ -102,21 +103,26 @@ def resize_vocabulary(lang_encoder: nn.Module, rows: int) -> None:
     They never train, so a checkpoint of what trains is whole without them. A padded vocabulary
     shrinks, as in OpenFlamingo: the logits are as wide as the tokenizer.
     """
-    embedding, head = embedding_and_head(lang_encoder)
-    old = embedding.weight.shape[0]
+    old = embedding_and_head(lang_encoder)[0].weight.shape[0]
     if old == rows:
         return
     cast(Any, lang_encoder).resize_token_embeddings(rows, mean_resizing=False)
+    if not embedding_and_head(lang_encoder)[0].weight.is_meta:
+        fill_grown_rows(lang_encoder, old)
+
+
+def fill_grown_rows(lang_encoder: nn.Module, old: int) -> None:
+    """Values of the rows from number `old` on, which the LM's files do not have."""
     embedding, head = embedding_and_head(lang_encoder)
-    if rows < old or embedding.weight.is_meta:
+    grown = embedding.weight.shape[0] - old
+    if grown <= 0:
         return
     generator = torch.Generator().manual_seed(GROWN_ROWS_SEED)
-    with torch.no_grad():
-        _fill_normal(embedding.weight[old:], generator)
-        if head.weight is not embedding.weight:
-            _fill_normal(head.weight[old:], generator)
-        if getattr(head, "bias", None) is not None:
-            head.bias[old:] = 0.0
+    assign_rows(embedding.weight, old, _normal((grown, embedding.weight.shape[1]), generator))
+    if head.weight is not embedding.weight:
+        assign_rows(head.weight, old, _normal((grown, head.weight.shape[1]), generator))
+    if getattr(head, "bias", None) is not None:
+        assign_rows(head.bias, old, torch.zeros(grown))
 
 
 def initialise_rows(
@@ -131,18 +137,19 @@ def initialise_rows(
     pairs = [(rows.input_rows, embedding.weight)]
     if rows.output_rows is not None:
         pairs.append((rows.output_rows, head.weight))
-    with torch.no_grad():
-        for own, weight in pairs:
-            if mode == "normal":
-                _fill_normal(own, generator)
-            else:
-                own.copy_(weight[:num_known_rows].float().mean(dim=0).expand_as(own))
-            # What the matrix holds there is never read; zero, so that no chance value stays.
-            weight[list(rows.token_ids)] = 0.0
+    for own, weight in pairs:
+        if mode == "normal":
+            assign(own, _normal(own.shape, generator))
+        else:
+            mean = row_mean(weight, num_known_rows)
+            assign(own, mean.expand_as(own))
+        # What the matrix holds there is never read; zero, so that no chance value stays.
+        for row in rows.token_ids:
+            assign_rows(weight, row, torch.zeros(1, weight.shape[1]))
 
 
-def _fill_normal(target: Tensor, generator: torch.Generator) -> None:
-    target.copy_(torch.empty(target.shape).normal_(0.0, 0.02, generator=generator))
+def _normal(shape: tuple[int, ...] | torch.Size, generator: torch.Generator) -> Tensor:
+    return torch.empty(shape).normal_(0.0, 0.02, generator=generator)
 
 
 def _own_rows(weight: Tensor) -> nn.Parameter:

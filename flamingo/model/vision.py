@@ -11,6 +11,7 @@ Dimensions: N images, V patch tokens, D width of the tower.
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +23,15 @@ import open_clip
 import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.serialization import config as serialization_config
 
+from flamingo.model.meta import parameters_on_meta
+from flamingo.model.placement import full_tensor
 from mmdata.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_SERIALIZATION: Any = serialization_config  # its `patch` is put there at run time
 
 VisionTokens = Literal["pre_norm", "post_norm"]
 
@@ -83,11 +91,14 @@ def tower_width(tower: nn.Module) -> int:
 def tower_identity(
     tower: nn.Module, vision_tokens: str, mean: Sequence[float], std: Sequence[float]
 ) -> str:
-    """Equal when two towers give the same tokens of the same pixels: weights, kind, size, scale."""
+    """Equal when two towers give the same tokens of the same pixels: weights, kind, size, scale.
+
+    Of a tower spread over ranks every rank has to ask.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(tower.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().float().cpu().contiguous().numpy().data)
+        digest.update(full_tensor(value).float().cpu().contiguous().numpy().data)
     digest.update(repr(([*mean], [*std])).encode())
     size = "x".join(map(str, cast(VisionTransformer, tower).image_size))
     return f"sha256-{digest.hexdigest()[:16]} {vision_tokens} {size}"
@@ -108,7 +119,27 @@ def encode_images(tower: nn.Module, images: Tensor, chunk: int) -> Tensor:
             f"images: expected (N, {', '.join(map(str, expected))}), got {tuple(images.shape)}"
         )
     parts = [tower(part.to(weight.dtype))[1] for part in images.split(chunk)]
+    # Spread over ranks, it was gathered for the first chunk and kept for all of them: how many
+    # there are differs by rank, and ranks have to gather together.
+    release = getattr(tower, "reshard", None)
+    if release is not None:
+        release()
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def blank_tokens(tower: nn.Module, features: Tensor | None = None) -> Tensor:
+    """(1, V, D) patch tokens of a blank image, for a rank that has none.
+
+    They come from the tower, as other ranks run it at the same time; where those have features,
+    `features` (0, V, D) says so and the tower is left alone.
+    """
+    if features is not None:
+        return features.new_zeros(1, *features.shape[1:])
+    weight = cast(VisionTransformer, tower).conv1.weight
+    size = cast(VisionTransformer, tower).image_size
+    # Not `weight.new_zeros`: that of a weight spread over ranks is spread as well.
+    image = torch.zeros(1, 3, *size, dtype=weight.dtype, device=weight.device)
+    return encode_images(tower, image, 1)
 
 
 def load_tower(
@@ -138,6 +169,57 @@ def load_tower(
         hint = " (offline: only what is on this machine is used)" if offline else ""
         raise UserError(f"vision tower {name} / {pretrained}{hint}: {error}") from error
     return prepare_tower(model.visual, vision_tokens, name), image_processor
+
+
+def map_tower(
+    name: str, pretrained: str | None, **options: Any
+) -> tuple[nn.Module, Callable[..., Tensor], dict[str, Tensor]]:
+    """As `load_tower` with parameters on the meta device, and its weights mapped from their file.
+
+    open_clip finds the file and knows its kinds; it is only kept from filling the model, and from
+    moving it to the CPU, where it is but for what has no memory.
+    """
+    found: dict[str, Tensor] = {}
+    load = open_clip.factory.load_checkpoint
+
+    def keep(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        model.load_state_dict = lambda state, **_: found.update(state)  # type: ignore[method-assign]
+        try:
+            try:
+                with _SERIALIZATION.patch({"load.mmap": True}):
+                    load(model, *args, **kwargs)
+            except RuntimeError as error:
+                if "mmap" not in str(error):
+                    raise
+                logger.warning("vision tower %s: weights in the format before torch 1.6", name)
+                load(model, *args, **kwargs)
+        finally:
+            del model.load_state_dict
+        return {}
+
+    with (
+        parameters_on_meta(),
+        _open_clip_with(
+            load_checkpoint=keep, _set_model_device_and_precision=lambda *_, **__: None
+        ),
+    ):
+        tower, image_processor = load_tower(name, pretrained, **options)
+    prefix = "visual."
+    weights = {n.removeprefix(prefix): x for n, x in found.items() if n.startswith(prefix)}
+    return tower, image_processor, weights
+
+
+@contextmanager
+def _open_clip_with(**functions: Callable[..., Any]) -> Iterator[None]:
+    """Other functions in open_clip's factory for a while."""
+    before = {name: getattr(open_clip.factory, name) for name in functions}
+    for name, function in functions.items():
+        setattr(open_clip.factory, name, function)
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(open_clip.factory, name, function)
 
 
 @contextmanager

@@ -1,26 +1,53 @@
 """The model spread over ranks with FSDP2: which parameters are gathered together.
 
-One group for the perceiver, each cross-attention block, each decoder block, the embeddings, and a
-last one for what is left, the vision tower included. Tied input and output embeddings are one
-parameter and therefore one group (torch >= 2.13 refuses anything else).
+One group for the vision tower, the perceiver, each cross-attention block, each decoder block, the
+embedding and the head (tied, they are one parameter and one group: torch >= 2.13 refuses anything
+else), and a last one for what is left: position embeddings, final norms, the media-token rows.
+Frozen parts are spread as well; nothing reduces or keeps a gradient of theirs.
+
+Every rank has to gather the same groups in the same order, or all wait for ever. Ranks differ in
+how many chunks of images they encode, so the tower is gathered once for all chunks and let go by
+`encode_images`; a rank without images encodes a blank one.
 """
 
+from typing import Any
+
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.media_tokens import embedding_and_head
 
 
-def shard_model(model: Flamingo, mesh: DeviceMesh) -> None:
+def shard_model(
+    model: Flamingo, mesh: DeviceMesh, *, mp_policy: MixedPrecisionPolicy | None = None
+) -> None:
     """Make every parameter a DTensor over the mesh: one-dimensional, or (copies, shards).
 
-    Parameters may still be on the meta device.
+    Parameters may still be on the meta device. `mp_policy` says in which types groups are gathered
+    and reduced; none: in those that they are stored in.
     """
-    fully_shard(model.perceiver, mesh=mesh)
+    options: dict[str, Any] = {"mesh": mesh, "mp_policy": mp_policy or MixedPrecisionPolicy()}
+    fully_shard(model.vision_encoder, reshard_after_forward=False, **options)
+    fully_shard(model.perceiver, **options)
     for layer in model.decoder_blocks:
         if layer.gated_cross_attn_layer is not None:
-            fully_shard(layer.gated_cross_attn_layer, mesh=mesh)
-        fully_shard(layer, mesh=mesh)
-    fully_shard([*embedding_and_head(model.lang_encoder)], mesh=mesh)
-    fully_shard(model, mesh=mesh)
+            fully_shard(layer.gated_cross_attn_layer, **options)
+        fully_shard(layer, **options)
+    embedding, head = embedding_and_head(model.lang_encoder)
+    if model.media_tokens.tied:
+        fully_shard([embedding, head], **options)
+    else:
+        # A frozen lookup has no backward pass; its output has one, for the media-token rows.
+        group: FSDPModule = fully_shard(embedding, **options)
+        group.set_unshard_in_backward(False)
+        fully_shard(head, **options)
+    fully_shard(model, **options)
+    # Both run the LM without `forward`: the last group would not be gathered.
+    for method in ("generate", "allow_packing"):
+        register_fsdp_forward_method(model, method)

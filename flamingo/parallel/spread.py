@@ -11,6 +11,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
+from typing import Any
 
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
@@ -19,6 +21,15 @@ from torch.nn.parallel import DistributedDataParallel
 from flamingo.model.flamingo import Flamingo
 from flamingo.parallel.shard import shard_model
 from flamingo.parallel.world import World
+
+#: No buffer of the model changes in training, so none has to travel. torch 2.15 has a new name.
+_SAME_BUFFERS: dict[str, Any] = {
+    name: False
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in signature(DistributedDataParallel).parameters
+}
+if len(_SAME_BUFFERS) == 2:
+    del _SAME_BUFFERS["broadcast_buffers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +57,13 @@ class Spread:
 
 
 def spread_model(model: Flamingo, world: World) -> Spread:
-    """Put a model whose values are there already on the ranks; every rank has to call it."""
+    """Put a model on the ranks, if it is not (`create_sharded_model`); every rank has to call it.
+
+    Its values are there already.
+    """
     runner: nn.Module = model
     if world.parallel == "ddp":
-        runner = DistributedDataParallel(
-            model, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
-    elif world.mesh is not None:
+        runner = DistributedDataParallel(model, gradient_as_bucket_view=True, **_SAME_BUFFERS)
+    elif world.mesh is not None and not isinstance(model, FSDPModule):
         shard_model(model, world.mesh)
     return Spread(model, runner)

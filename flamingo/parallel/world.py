@@ -24,6 +24,12 @@ from mmdata.errors import MMDataError, RelayedError, UserError
 
 Parallel = Literal["none", "ddp", "fsdp", "hsdp"]
 _T = TypeVar("_T")
+#: Says what a rank does from now on: the step (from 1), in words.
+Mark = Callable[[int, str], None]
+
+
+def unmarked(step: int, doing: str) -> None:
+    """Nobody waits for a rank that is alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,8 @@ class World:
         parallel: how the model is spread over them.
         device: of this rank.
         mesh: of the ranks, one-dimensional, or for hsdp (copies, shards); None for one rank.
+        mark: says what this rank does, so that others can name it; every rank has to say the same
+            things in the same order.
     """
 
     rank: int = 0
@@ -47,6 +55,7 @@ class World:
     parallel: Parallel = "none"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     mesh: DeviceMesh | None = None
+    mark: Mark = unmarked
 
     @property
     def is_first(self) -> bool:
@@ -183,6 +192,7 @@ def join(
     shard_ranks: int | None = None,
     environ: Mapping[str, str] = os.environ,
     init_method: str = "env://",
+    mark: Mark = unmarked,
 ) -> Iterator[World]:
     """The world of this process, for as long as the run lasts.
 
@@ -193,6 +203,7 @@ def join(
         shard_ranks: hsdp: ranks that share one copy of the model; None: those of a host.
         environ: who this process is.
         init_method: where ranks find each other (torch's).
+        mark: of the world.
 
     Raises:
         UserError: the variables or `shard_ranks` do not fit.
@@ -224,6 +235,7 @@ def join(
         parallel=kind,
         device=own,
         mesh=init_device_mesh(own.type, shape, mesh_dim_names=("copies", "shards")[-len(shape) :]),
+        mark=mark,
     )
     try:
         yield world

@@ -1,16 +1,20 @@
 """The model of a run, from its options to what a training pass calls.
 
-Initial values are made before the model is spread: they are a function of the seed alone, the same
-for every number of ranks and every --parallel.
+With fsdp and hsdp each rank builds its rows alone; else the whole model is built and then spread.
+Initial values are a function of the seed alone, the same for every number of ranks and every
+--parallel.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flamingo.data.stream import Stream
 from flamingo.model.factory import create_model_and_transforms
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.vision import tower_identity
+from flamingo.parallel.construct import create_sharded_model
 from flamingo.parallel.spread import Spread, spread_model
 from flamingo.parallel.world import World
 from flamingo.train.config import Train
@@ -48,8 +52,10 @@ def build_model(
     Raises:
         UserError: something does not fit, on this rank or another.
     """
+    # Ranks with rows of their own do speak to each other in here, all at the same places; what only
+    # one of them finds wrong ends the others after --dist-timeout.
     with world.together():
-        model, image_processor, tokenizer = _load(options, tower, weights)
+        model, image_processor, tokenizer = _load(options, tower, weights, world)
         if options.pack:
             model.allow_packing()
         pixels = pixels_of(image_processor)
@@ -64,8 +70,13 @@ def build_model(
     return Built(spread_model(model, world), pixels, tokenizer)
 
 
-def _load(options: Train, tower: str, weights: str | None) -> tuple[Flamingo, Any, Any]:
-    return create_model_and_transforms(
+def _load(
+    options: Train, tower: str, weights: str | None, world: World
+) -> tuple[Flamingo, Any, Any]:
+    create: Callable[..., tuple[Flamingo, Any, Any]] = create_model_and_transforms
+    if world.is_sharded:
+        create = partial(create_sharded_model, world=world)
+    return create(
         tower,
         None if tower.startswith("local-dir:") else options.vision_encoder_pretrained,
         options.lm_path,

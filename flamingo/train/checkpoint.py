@@ -2,37 +2,67 @@
 
 ```
 RUN/checkpoints/step-00000040/
-  model.safetensors   what trains (with the record of what it belongs to in its header)
-  fit.json            the same record: LM, tokenizer, shapes, n of the cross-attention
-  tokenizer/          its files
-  optimizer.pt        AdamW's state and torch's random state (read with weights_only)
-  state.json          step, positions of the streams, options
-RUN/checkpoints/latest
+  tensors/     what trains, the optimizer's state, torch's random state: a file a rank
+  fit.json     what the weights belong to: LM, tokenizer, shapes, n of the cross-attention
+  tokenizer/   its files
+  state.json   step, positions of the streams, options, versions
+RUN/checkpoints/latest   the name of the newest; `best`, of the lowest validation loss
 ```
+
+The schedule has no state: the learning rate is a function of the step and the options. All ranks
+write at once, each what lies on it, under a temporary name; rank 0 then adds the small files and
+renames. Asynchronous saves copy the tensors to host memory first (as many bytes again as trainable
+weights and optimizer state have there) and write from a thread with a gloo group of its own, since
+two threads cannot share the order of one group's collectives.
 """
 
+import dataclasses
+import importlib.metadata
 import json
+import logging
 import os
+import platform
 import shutil
-import uuid
+import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.utils._pytree import tree_map_only
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.checkpoint.state_dict_saver import save
 
-from flamingo.model.checkpoint_files import WEIGHTS_FILE, write_record, write_weights
-from flamingo.model.checkpoint_keys import full_tensor, trainable_state_dict
+from flamingo.model.checkpoint_files import write_record
 from flamingo.model.flamingo import Flamingo
+from flamingo.model.sharded_files import TENSORS_FOLDER, first_failure, is_sharded
 from flamingo.parallel.world import World
-from mmdata.errors import UserError
-from mmdata.storage.atomic import sync_folder, write_atomically
+from flamingo.train.checkpoint_tensors import (
+    can_be_staged,
+    restore_tensors,
+    tensors_of,
+    trained_parameters,
+)
+from flamingo.train.retention import (
+    BEST,
+    LATEST,
+    SaveRule,
+    draft_name,
+    publish,
+    read_pointer,
+    sweep,
+)
+from mmdata.errors import StorageError, UserError
+from mmdata.storage.atomic import write_atomically
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
-LATEST = "latest"
 STATE_FILE = "state.json"
-OPTIMIZER_FILE = "optimizer.pt"
+_PACKAGES = ("mmdata", "torch", "transformers", "open_clip_torch")
 
 
 @dataclass(slots=True)
@@ -45,6 +75,10 @@ class RunState:
         skipped_steps: steps that were not finite, in all.
         options: of the run, as JSON.
         sequence: what decides which samples come in which order, by name.
+        validation: loss of each validation stream, where it was measured at this step.
+        trained: names of the parameters that the optimizer has.
+        world: number of ranks, and how the model was spread over them.
+        versions: of Python and of the libraries.
     """
 
     step: int = 0
@@ -52,77 +86,183 @@ class RunState:
     skipped_steps: int = 0
     options: dict[str, Any] = field(default_factory=dict)
     sequence: dict[str, Any] = field(default_factory=dict)
+    validation: dict[str, float] = field(default_factory=dict)
+    trained: list[str] = field(default_factory=list)
+    world: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
 
 
-def save_checkpoint(
-    run: str,
-    model: Flamingo,
-    tokenizer: Any,
-    optimizer: torch.optim.Optimizer,
-    state: RunState,
-    *,
-    world: World | None = None,
-    keep: int | None = None,
-) -> str:
-    """Write a checkpoint of the run and make it the latest; returns its folder.
+class Checkpointer:
+    """Saves a run as its rule says. Every rank makes one, and calls each method when all do.
 
-    Every rank has to call it: sharded tensors are made whole. The first rank writes.
+    Args:
+        run: folder of the run.
+        tokenizer: whose files lie beside the weights.
+        rule: when to save, and what to keep.
+        world: this rank among the others.
+        asynchronous: write while training goes on, where the tensors can be copied.
     """
-    world = world or World()
-    root = os.path.join(run, FOLDER)
-    final = os.path.join(root, f"step-{state.step:08d}")
-    weights = trainable_state_dict(model)
-    optimizer_state = tree_map_only(torch.Tensor, full_tensor, optimizer.state_dict())
-    with world.together():
-        if world.is_first:
-            _write(final, model, weights, optimizer_state, tokenizer, state)
-            if keep is not None:
-                _remove_old(root, keep, newest=os.path.basename(final))
-    return final
 
+    def __init__(
+        self,
+        run: str,
+        tokenizer: Any,
+        rule: SaveRule,
+        *,
+        world: World | None = None,
+        asynchronous: bool = False,
+    ) -> None:
+        self.rule, self._tokenizer = rule, tokenizer
+        self._world, self._asynchronous = world or World(), asynchronous
+        self._root = os.path.join(run, FOLDER)
+        if self._world.is_first:
+            os.makedirs(self._root, exist_ok=True)
+            sweep(self._root)
+        self._best: float | None = self._world.gather(self._best_so_far())[0]
+        several = self._world.size > 1
+        self._group = dist.new_group(backend="gloo") if several else None
+        self._threads = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
+        self._saved: str | None = None
+        self._last_step: int | None = None
 
-def _write(
-    final: str,
-    model: Flamingo,
-    weights: dict[str, torch.Tensor],
-    optimizer_state: dict[str, Any],
-    tokenizer: Any,
-    state: RunState,
-) -> None:
-    root = os.path.dirname(final)
-    draft = os.path.join(root, f".step-{state.step:08d}.{uuid.uuid4().hex}.tmp")
-    record = model.fit.record() if model.fit else None
-    os.makedirs(draft)
-    try:
-        write_weights(os.path.join(draft, WEIGHTS_FILE), weights, record)
-        write_record(draft, record or {}, tokenizer)
-        torch.save(
-            {"optimizer": optimizer_state, "rng": torch.get_rng_state()},
-            os.path.join(draft, OPTIMIZER_FILE),
+    def is_due(self, step: int, losses: dict[str, float]) -> bool:
+        """Whether to save after this step, at which these validation losses were measured."""
+        return self.rule.is_due(step) or self.rule.is_better(losses, self._best)
+
+    def save(self, model: Flamingo, optimizer: torch.optim.Optimizer, state: RunState) -> None:
+        """Save, unless this step is saved already; an earlier save is waited for first.
+
+        Raises:
+            StorageError: this save, or the one before, cannot be written.
+        """
+        self.wait()
+        if state.step == self._last_step:
+            return
+        state = dataclasses.replace(
+            state,
+            trained=sorted(trained_parameters(model, optimizer)),
+            world={"size": self._world.size, "parallel": self._world.parallel},
+            versions=_versions(),
         )
-        text = json.dumps(asdict(state), indent=1)
-        write_atomically(os.path.join(draft, STATE_FILE), text.encode() + b"\n")
-        _sync_tree(draft)
-        if os.path.exists(final):
-            shutil.rmtree(final)  # of an attempt that got further than its latest
-        os.rename(draft, final)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    sync_folder(root)
-    write_atomically(os.path.join(root, LATEST), os.path.basename(final).encode() + b"\n")
+        draft = os.path.join(self._root, self._world.gather(draft_name(state.step))[0])
+        is_best = self.rule.is_better(state.validation, self._best)
+        if is_best:
+            self._best = state.validation[str(self.rule.keep_best)]
+        record = model.fit.record() if model.fit else {}
+        tensors = tensors_of(model, optimizer, self._world)
+        if self._asynchronous and not can_be_staged(tensors.values()):
+            logger.warning("this optimizer's state cannot be copied: training waits for each save")
+            self._asynchronous = False
+        if self._asynchronous:
+            tensors = _staged(tensors)
+            self._pending = self._threads.submit(
+                self._write, draft, tensors, state, record, is_best=is_best
+            )
+        else:
+            with self._world.together():
+                self._write(draft, tensors, state, record, is_best=is_best)
+        self._last_step = state.step
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a save in the background has ended with an error on this rank; never waits."""
+        pending = self._pending
+        return pending is not None and pending.done() and pending.exception() is not None
+
+    def wait(self) -> None:
+        """Until the save in the background, if there is one, is complete on all ranks.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            with self._world.together():
+                pending.result()
+
+    def close(self) -> str | None:
+        """Wait for the last save; returns its folder (on rank 0; None if none was).
+
+        Before the process group goes: a rank that ends while its thread still speaks to the others
+        aborts.
+        """
+        self.wait()
+        self._threads.shutdown()
+        self._world.barrier()
+        if self._group is not None:
+            dist.destroy_process_group(self._group)
+        return self._saved
+
+    def abandon(self) -> None:
+        """End without waiting for other ranks, after an error: a save that is under way completes
+        where it still can."""
+        self._threads.shutdown()
+        error = self._pending.exception() if self._pending is not None else None
+        if error is not None:
+            logger.error("the checkpoint of step %s was not saved: %s", self._last_step, error)
+
+    def _best_so_far(self) -> float | None:
+        stream, name = self.rule.keep_best, read_pointer(self._root, BEST)
+        if stream is None or name is None or not self._world.is_first:
+            return None
+        return read_state(os.path.join(self._root, name)).validation.get(stream)
+
+    def _write(
+        self,
+        draft: str,
+        tensors: dict[str, Tensor],
+        state: RunState,
+        record: dict[str, Any],
+        *,
+        is_best: bool,
+    ) -> None:
+        try:
+            self._write_tensors(os.path.join(draft, TENSORS_FOLDER), tensors)
+            if self._world.is_first:
+                write_record(draft, record, self._tokenizer)
+                text = json.dumps(asdict(state), indent=1)
+                write_atomically(os.path.join(draft, STATE_FILE), text.encode() + b"\n")
+                self._saved = publish(
+                    self._root, draft, step=state.step, is_best=is_best, rule=self.rule
+                )
+        except (CheckpointException, OSError) as error:
+            self._discard(draft)
+            reason = error.strerror if isinstance(error, OSError) else first_failure(error)
+            raise StorageError(
+                f"checkpoint {draft}: cannot be written: {reason}; the one before it is whole, "
+                "and the same command goes on from there"
+            ) from error
+        except BaseException:
+            self._discard(draft)
+            raise
+
+    def _discard(self, draft: str) -> None:
+        if self._world.is_first:
+            shutil.rmtree(draft, ignore_errors=True)  # where that fails the next run sweeps
+
+    def _write_tensors(self, folder: str, tensors: dict[str, Tensor]) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            save(
+                dict(tensors),
+                storage_writer=FileSystemWriter(folder),
+                process_group=self._group,
+                no_dist=self._group is None,
+            )
 
 
 def find_checkpoint(path: str) -> str | None:
     """The checkpoint that a run's folder, or a checkpoint's own, stands for; None if none is."""
     if os.path.isfile(os.path.join(path, STATE_FILE)):
         return path
-    latest = os.path.join(path, FOLDER, LATEST)
-    if not os.path.isfile(latest):
+    root = os.path.join(path, FOLDER)
+    name = read_pointer(root, LATEST)
+    if name is None:
         return None
-    with open(latest, encoding="utf-8") as file:
-        folder = os.path.join(path, FOLDER, file.read().strip())
+    folder = os.path.join(root, name)
     if not os.path.isfile(os.path.join(folder, STATE_FILE)):
+        latest = os.path.join(root, LATEST)
         raise UserError(f"{latest}: names {folder}, which is no checkpoint; mend or remove it")
     return folder
 
@@ -137,45 +277,46 @@ def read_state(folder: str) -> RunState:
         raise UserError(f"{path}: not a state of this version: {error}") from error
 
 
-def restore_optimizer(
-    folder: str, model: Flamingo, optimizer: torch.optim.Optimizer, world: World
+def restore(
+    folder: str, model: Flamingo, optimizer: torch.optim.Optimizer, world: World | None = None
 ) -> None:
-    """Put the optimizer and torch's random state back; the weights load when the model is made.
+    """Put weights, optimizer and random state back; each rank reads its own part.
 
-    Every rank has to call it, and takes its part of what is sharded.
+    The ranks that wrote it, and how the model was spread over them, may have been others.
+
+    Raises:
+        UserError: names or shapes are not those of this model and optimizer.
+        BadInputError: a file is missing or damaged.
     """
-    saved = torch.load(os.path.join(folder, OPTIMIZER_FILE), map_location="cpu", weights_only=True)
-    if world.is_sharded:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        for number, values in saved["optimizer"]["state"].items():
-            for name, value in values.items():
-                values[name] = _sharded_like(parameters[number], value)
-    optimizer.load_state_dict(saved["optimizer"])
-    torch.set_rng_state(saved["rng"])
+    if not is_sharded(folder):
+        raise UserError(
+            f"checkpoint {folder}: holds no {TENSORS_FOLDER}/ (an earlier version wrote it): its "
+            "optimizer state cannot be read; start another --run-name from it by --init-from"
+        )
+    trained = read_state(folder).trained
+    restore_tensors(folder, model, optimizer, world or World(), trained)
 
 
-def _sharded_like(parameter: torch.Tensor, value: Any) -> Any:
-    """A whole tensor in the way of its parameter; others (AdamW's step) as they are."""
-    if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
-        return value
-    value = value.to(parameter.device)
-    return distribute_tensor(value, parameter.device_mesh, parameter.placements)
+def _staged(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A copy of each in host memory, which the next steps leave alone."""
+    stager = DefaultStager(
+        StagingOptions(
+            use_pinned_memory=False,
+            use_shared_memory=False,
+            use_async_staging=False,
+            use_non_blocking_copy=False,
+        )
+    )
+    staged: Any = stager.stage(dict(tensors))
+    stager.close()
+    return dict(staged)
 
 
-def _sync_tree(folder: str) -> None:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            descriptor = os.open(os.path.join(parent, name), os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        sync_folder(parent)
-
-
-def _remove_old(root: str, keep: int, *, newest: str) -> None:
-    """Keep the newest `keep` checkpoints, and the one just written in any case."""
-    steps = sorted(name for name in os.listdir(root) if name.startswith("step-"))
-    for name in steps[: max(0, len(steps) - keep)]:
-        if name != newest:
-            shutil.rmtree(os.path.join(root, name))
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # run from its sources, or without the extra that brings it
+    return found

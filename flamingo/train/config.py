@@ -17,12 +17,12 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 #: OpenFlamingo's flags (and values) that are not taken -> what to do instead.
 REFUSED: dict[str, str] = {
-    "horovod": "was never functional in OpenFlamingo; leave it out",
+    "horovod": "was never functional in OpenFlamingo; use --nproc-per-node, torchrun or srun",
     "fsdp": "use --parallel fsdp",
     "fsdp_use_orig_params": "is always so with --parallel fsdp; leave it out",
-    "fsdp_sharding_strategy": "use --parallel fsdp, or hsdp for hybrid sharding",
-    "dist_url": "ranks find each other by torchrun's variables; leave it out",
-    "dist_backend": "nccl on GPUs and gloo on CPUs; leave it out",
+    "fsdp_sharding_strategy": "use --parallel fsdp for full, --parallel hsdp for hybrid",
+    "dist_url": "use --rdzv-endpoint HOST:PORT, or MASTER_ADDR and MASTER_PORT",
+    "dist_backend": "is nccl on GPUs and gloo on CPUs; leave it out",
     "no_set_device_rank": "a rank takes the GPU of its LOCAL_RANK; leave it out",
     "save_checkpoints_to_wandb": "checkpoints are folders under --run-name; copy them",
 }
@@ -30,7 +30,7 @@ REFUSED: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Train:
-    """Train a Flamingo model from shards: one process, or the ranks that torchrun starts."""
+    """Train a Flamingo model from shards: one process, or one a GPU."""
 
     lm_path: str
     """Language model: a folder, or a name on the hub."""
@@ -167,6 +167,14 @@ class Train:
     """With --parallel hsdp: ranks that share one copy of the model. Default: those of a host."""
     dist_timeout: float = 600.0
     """Seconds that ranks wait for each other before the run stops."""
+    nproc_per_node: str | None = None
+    """Start so many ranks here: a number, gpu (one a GPU) or auto. Not under torchrun or srun."""
+    nnodes: str = "1"
+    """With --nproc-per-node: nodes that this command runs on, or LEAST:MOST."""
+    rdzv_endpoint: str | None = None
+    """With --nnodes: host:port of one of the nodes, the same on each."""
+    max_restarts: int = 0
+    """With --nproc-per-node: start all ranks again, from the last save, after one failed."""
     logging_steps: int = 10
     """Optimizer steps between lines of the console."""
     report_to: str = ""
@@ -181,10 +189,18 @@ class Train:
     """Between samples of GPU and host; 0: none."""
     save_steps: int | None = None
     """Optimizer steps between checkpoints; one is always written at the end."""
-    keep_checkpoints: int | None = None
-    """Remove all but the newest so many."""
+    save_epochs: int | None = None
+    """Epochs (of --train-num-samples-…) between checkpoints."""
+    keep_last: int | None = None
+    """Remove all but the newest so many, and what the next two options keep."""
+    keep_every: int | None = None
+    """With --keep-last: checkpoints at a multiple of so many steps stay as well."""
+    keep_best: str | None = None
+    """Validation stream whose lowest loss is saved and named `best`; it stays as well."""
     delete_previous_checkpoint: bool = False
-    """Keep only the newest checkpoint (OpenFlamingo's name for --keep-checkpoints 1)."""
+    """Keep only the newest checkpoint (OpenFlamingo's name for --keep-last 1)."""
+    async_checkpoint: bool = True
+    """Go on training while a checkpoint is written, from a copy in host memory."""
     offline: bool = False
     """No network at all, the vision tower included."""
     trust_remote_code: bool = False
@@ -214,6 +230,19 @@ class Train:
             raise UserError("--batch-size goes with --mix; use --batch-size-mmc4, --stream-opt, …")
         check_streams(self)
         _check_services(self.services)
+        self._check_keeping()
+
+    def _check_keeping(self) -> None:
+        if self.delete_previous_checkpoint and self.keep_last not in (None, 1):
+            raise UserError(
+                f"--delete-previous-checkpoint means --keep-last 1, not {self.keep_last}: give one"
+            )
+        if self.keep_every and not (self.keep_last or self.delete_previous_checkpoint):
+            raise UserError("--keep-every goes with --keep-last; without it all checkpoints stay")
+        measured = [one.partition("=")[0] for one in self.val_stream]
+        if self.keep_best is not None and self.keep_best not in measured:
+            told = ", ".join(measured) or "none is given"
+            raise UserError(f"--keep-best {self.keep_best}: expected a --val-stream: {told}")
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -251,7 +280,9 @@ _AT_LEAST_ONE = (
     "dist_timeout",
     "logging_steps",
     "save_steps",
-    "keep_checkpoints",
+    "save_epochs",
+    "keep_last",
+    "keep_every",
     "max_skipped_steps",
 )
 _AT_LEAST_ZERO = (
@@ -265,6 +296,7 @@ _AT_LEAST_ZERO = (
     "mmc4_min_image_bytes",
     "cache_gb",
     "telemetry_seconds",
+    "max_restarts",
 )
 
 

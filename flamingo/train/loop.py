@@ -101,7 +101,9 @@ class Trainer:
         working = Stopwatch()
         with working:
             drawn: dict[str, list[Batch]] = {}
+            self.world.mark(self.done + 1, "draws its batch")
             tally = Tally.together(self.world.exchange(lambda: self._draw(drawn)))
+            self.world.mark(self.done + 1, "computes")
             rate = self._learning_rate()
             set_learning_rate(self.optimizer, rate)
             sums = [self._backward(feed, drawn[feed.name], tally) for feed in self.feeds]
@@ -136,6 +138,7 @@ class Trainer:
                 micro = drawn[feed.name] = next(feed.steps)
                 if micro:
                     feed.position = micro[-1].position
+        self.world.mark(self.done + 1, "has drawn its batch")
         return Tally.of(drawn, waiting.seconds)
 
     def _learning_rate(self) -> float:

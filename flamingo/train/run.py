@@ -15,24 +15,20 @@ from typing import Any
 from flamingo.data.order import Position
 from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
-from flamingo.parallel.world import World, join
+from flamingo.parallel.world import Mark, World, join, unmarked
 from flamingo.telemetry.names import OPTIONS_NAME
 from flamingo.telemetry.plot import plot_losses
 from flamingo.telemetry.steps import StepReport
 from flamingo.telemetry.writers import check_services
 from flamingo.train.build import Built, build_model
-from flamingo.train.checkpoint import (
-    RunState,
-    find_checkpoint,
-    restore_optimizer,
-    save_checkpoint,
-)
+from flamingo.train.checkpoint import Checkpointer, RunState, find_checkpoint, restore
 from flamingo.train.config import Train
 from flamingo.train.device import choose_device, configured_image_size, quiet_loading, tower_name
 from flamingo.train.feeds import make_streams, make_validation, open_cache
 from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.optim import make_optimizer
-from flamingo.train.schedule import run_steps
+from flamingo.train.retention import SaveRule
+from flamingo.train.schedule import epoch_steps, run_steps
 from flamingo.train.sequence import (
     Resume,
     check_ranks_agree,
@@ -42,6 +38,7 @@ from flamingo.train.sequence import (
     starts_of,
     tell_kept_batch,
 )
+from flamingo.train.signals import StopRequest
 from flamingo.train.streams import training_streams
 from flamingo.train.telemetry import Telemetry
 from flamingo.train.validate import Validation
@@ -69,6 +66,7 @@ class TrainResult:
         skipped_steps: not finite, in all.
         validation: the last loss measured on each validation stream.
         resumed_from: step that the run went on from; 0 for a fresh one.
+        exit_code: 0, or what a signal asked for that stopped the run after a save.
     """
 
     folder: str
@@ -82,6 +80,7 @@ class TrainResult:
     skipped_steps: int = 0
     validation: dict[str, float] = field(default_factory=dict)
     resumed_from: int = 0
+    exit_code: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +96,7 @@ class _Setup:
         sequence: what decides which samples come in which order.
         starts: of each stream.
         total_steps: of the run.
+        save_rule: when to save, and what to keep.
     """
 
     tower: str
@@ -107,12 +107,14 @@ class _Setup:
     sequence: dict[str, Any]
     starts: dict[str, Position]
     total_steps: int
+    save_rule: SaveRule
 
 
-def train(options: Train) -> TrainResult:
+def train(options: Train, *, mark: Mark = unmarked) -> TrainResult:
     """Train as the options say; a run that is there already goes on from its last checkpoint.
 
     Under torchrun's variables this process is one rank of several, and all of them call this.
+    `mark` is told what the rank does.
 
     Raises:
         UserError: something does not fit; in one line.
@@ -126,6 +128,7 @@ def train(options: Train) -> TrainResult:
         device=choose_device(options.device),
         timeout_seconds=options.dist_timeout,
         shard_ranks=options.shard_ranks,
+        mark=mark,
     )
     with joined as world, ExitStack() as stack:
         with world.together():
@@ -153,6 +156,7 @@ def _set_up(options: Train, world: World, stack: ExitStack) -> _Setup:
     resume = Resume() if options.dry_run else find_resume(options)
     kept = resume.kept(options)
     streams = make_streams(options, media_tokenizer, size, cache, world=world, kept=kept)
+    batch = {stream.config.name: stream.share.batch_size for stream in streams}
     sequence = describe_sequence(options, streams)
     starts = starts_of(options, resume, streams, sequence)
     if kept:
@@ -165,7 +169,20 @@ def _set_up(options: Train, world: World, stack: ExitStack) -> _Setup:
         validation=make_validation(options, media_tokenizer, size, cache, world=world),
         sequence=sequence,
         starts=starts,
-        total_steps=run_steps(options, {s.config.name: s.share.batch_size for s in streams}),
+        total_steps=run_steps(options, batch),
+        save_rule=_save_rule(options, batch),
+    )
+
+
+def _save_rule(options: Train, batch: dict[str, int]) -> SaveRule:
+    """When to save, in steps. Raises UserError where --save-epochs has no epoch to count."""
+    epochs = options.save_epochs
+    return SaveRule(
+        every_steps=options.save_steps,
+        every_epoch_steps=epochs and epochs * epoch_steps(options, batch),
+        keep_last=1 if options.delete_previous_checkpoint else options.keep_last,
+        keep_every=options.keep_every,
+        keep_best=options.keep_best,
     )
 
 
@@ -180,12 +197,19 @@ def _train(options: Train, setup: _Setup, world: World) -> TrainResult:
     built = build_model(options, setup.tower, weights, setup.streams, world)
     trainer = _trainer(options, built, setup, world)
     if resumed is not None:
-        restore_optimizer(resumed, trainer.model, trainer.optimizer, world)
+        restore(resumed, trainer.model, trainer.optimizer, world)
         trainer.skipped_steps = before.skipped_steps
     validation = Validation(
         options.run_name, setup.validation, every=options.val_every, done=before.step, world=world
     )
-    _run(options, trainer, built.tokenizer, setup.sequence, validation, result)
+    saver = Checkpointer(
+        options.run_name,
+        built.tokenizer,
+        setup.save_rule,
+        world=world,
+        asynchronous=options.async_checkpoint,
+    )
+    _run(options, trainer, saver, setup.sequence, validation, result)
     return result
 
 
@@ -228,7 +252,7 @@ def _trainer(options: Train, built: Built, setup: _Setup, world: World) -> Train
 def _run(
     options: Train,
     trainer: Trainer,
-    tokenizer: Any,
+    saver: Checkpointer,
     sequence: dict[str, Any],
     validation: Validation,
     result: TrainResult,
@@ -243,36 +267,31 @@ def _run(
         options, trainer.model, total_steps=trainer.total_steps, done=trainer.done, world=world
     )
     reports: list[StepReport] = []
-    keep = 1 if options.delete_previous_checkpoint else options.keep_checkpoints
     try:
-        _measure(validation, trainer, telemetry, result)
-        while trainer.done < trainer.total_steps:
-            report = trainer.step()
-            telemetry.report(report)
-            reports.append(report)
-            last = trainer.done == trainer.total_steps
+        with StopRequest() as stop:
             _measure(validation, trainer, telemetry, result)
-            if last or (options.save_steps and trainer.done % options.save_steps == 0):
-                state = RunState(
-                    step=trainer.done,
-                    positions=_positions(trainer),
-                    skipped_steps=trainer.skipped_steps,
-                    options=record,
-                    sequence=sequence,
-                )
-                result.checkpoint = save_checkpoint(
-                    folder,
-                    trainer.model,
-                    tokenizer,
-                    trainer.optimizer,
-                    state,
-                    world=world,
-                    keep=keep,
-                )
-                telemetry.event(
-                    trainer.done, "saved", checkpoint=os.path.basename(result.checkpoint)
-                )
+            while trainer.done < trainer.total_steps and not result.exit_code:
+                report = trainer.step()
+                telemetry.report(report)
+                reports.append(report)
+                losses = _measure(validation, trainer, telemetry, result)
+                last = trainer.done == trainer.total_steps
+                result.exit_code = 0 if last else _asked_to_stop(stop, saver, world)
+                if last or result.exit_code or saver.is_due(trainer.done, losses):
+                    world.mark(trainer.done, "saves")
+                    state = RunState(
+                        step=trainer.done,
+                        positions=_positions(trainer),
+                        skipped_steps=trainer.skipped_steps,
+                        options=record,
+                        sequence=sequence,
+                        validation=losses,
+                    )
+                    saver.save(trainer.model, trainer.optimizer, state)
+                    telemetry.saved(trainer.done, exit_code=result.exit_code)
+            result.checkpoint = saver.close()
     finally:
+        saver.abandon()
         telemetry.close()
         for feed in trainer.feeds:
             feed.steps.close()
@@ -280,6 +299,18 @@ def _run(
     result.drops = dict(sorted(telemetry.drops.items()))
     result.first, result.last = _mean_losses(reports[:5]), _mean_losses(reports[-5:])
     result.plot = plot_losses(folder) if world.is_first else None
+
+
+def _asked_to_stop(stop: StopRequest, saver: Checkpointer, world: World) -> int:
+    """The exit code that a signal on any rank asked for; 0: none. One small all-reduce.
+
+    Raises:
+        StorageError: a save in the background has failed, on any rank.
+    """
+    *votes, failed = world.total([*stop.votes(), float(saver.has_failed)])
+    if failed:
+        saver.wait()
+    return stop.decide(votes)
 
 
 def _positions(trainer: Trainer) -> dict[str, Any]:
@@ -293,12 +324,14 @@ def _positions(trainer: Trainer) -> dict[str, Any]:
 
 def _measure(
     validation: Validation, trainer: Trainer, telemetry: Telemetry, result: TrainResult
-) -> None:
-    """The loss on the validation streams, where it is due."""
+) -> dict[str, float]:
+    """The loss on the validation streams where it is due, else nothing."""
     if not validation.is_due(trainer.done, is_last=trainer.done == trainer.total_steps):
-        return
+        return {}
+    trainer.world.mark(trainer.done, "measures the validation loss")
     result.validation = validation.measure(trainer)
     telemetry.validated(trainer.done, result.validation)
+    return result.validation
 
 
 def _mean_losses(reports: list[StepReport]) -> dict[str, float]:
@@ -322,6 +355,8 @@ def summary(result: TrainResult) -> str:
         lines.append(f"{name}: validation loss {loss:.4f}")
     left_out = ", ".join(f"{reason} {count}" for reason, count in result.drops.items())
     lines.append(f"left out by selection: {left_out or 'nothing'}")
+    if result.exit_code:
+        lines.append(f"stopped by a signal after step {result.steps}; the same command goes on")
     if result.skipped_steps:
         lines.append(f"{result.skipped_steps} steps were not finite and were skipped")
     lines += [f"checkpoint: {result.checkpoint}", f"plot:       {result.plot}"]

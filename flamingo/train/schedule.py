@@ -21,7 +21,7 @@ def run_steps(options: Train, batch_sizes: dict[str, int]) -> int:
     Raises:
         UserError: no length is given, the streams disagree, or the warm-up is longer.
     """
-    steps = options.max_steps or _epoch_steps(options, batch_sizes) * options.num_epochs
+    steps = options.max_steps or epoch_steps(options, batch_sizes) * options.num_epochs
     if options.warmup_steps >= steps and options.warmup_steps:
         raise UserError(
             f"--warmup-steps {options.warmup_steps}: the run has {steps} optimizer steps and would "
@@ -30,7 +30,12 @@ def run_steps(options: Train, batch_sizes: dict[str, int]) -> int:
     return steps
 
 
-def _epoch_steps(options: Train, batch_sizes: dict[str, int]) -> int:
+def epoch_steps(options: Train, batch_sizes: dict[str, int]) -> int:
+    """Optimizer steps of an epoch, which is the samples given for the streams.
+
+    Raises:
+        UserError: no number of samples is given, or the streams disagree.
+    """
     samples = {one.name: one.train_num_samples for one in training_streams(options)}
     steps = {}
     for name, batch in batch_sizes.items():

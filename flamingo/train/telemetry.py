@@ -136,6 +136,12 @@ class Telemetry:
             writer.write(step, {"validation": {"losses": losses, "perplexity": perplexities}})
         self.event(step, "validation", losses=losses)
 
+    def saved(self, step: int, *, exit_code: int) -> None:
+        """A save was begun; with an exit code, because a signal asked the run to stop."""
+        if exit_code:
+            self.event(step, "preempted", exit_code=exit_code)
+        self.event(step, "saved")
+
     def event(self, step: int, kind: str, **details: Any) -> None:
         """Something that happened after a step: resumed, skipped, saved, validation, preempted."""
         told = {"time": round(time.time(), 3), **details}

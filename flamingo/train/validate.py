@@ -72,6 +72,7 @@ def evaluate(trainer: Trainer, stream: Stream, world: World | None = None) -> Ev
     try:
         with torch.no_grad():
             for batch in _in_step(stream.batches(), world):
+                trainer.world.mark(trainer.done, "measures the validation loss")
                 loss = loss + trainer.sum_loss(batch).double()
                 num_targets += batch.num_targets
                 num_samples += len(batch.keys)

@@ -3,6 +3,11 @@
 Three layouts are read: our documents, OpenFlamingo's (the same without our additions) and
 img2dataset's pairs. Only what training uses is decoded, and of the images nothing yet: base64 is
 measured by its length.
+
+98 bytes of 100 of a document are base64, which a JSON decoder looks at one by one and copies. So
+each is cut out before, from quote to quote, and a short mark left in its place: half of the
+time (92 us instead of 195 for 330 KB). What cannot be cut for certain is decoded as it is. The
+price: a byte that is no base64 condemns its image, when it is used, and no longer its document.
 """
 
 import math
@@ -39,6 +44,24 @@ class _Document(msgspec.Struct):
 
 _DECODER = msgspec.json.Decoder(_Document)
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_IMAGE_KEY = b'"image_base64":'
+#: What stands for the k-th base64 text that was cut out: no base64 has a hash sign.
+_MARK = "#image "
+_MARK_BYTES = b'"#image '
+
+
+@dataclass(frozen=True, slots=True)
+class Base64:
+    """An image's base64 text, as bytes."""
+
+    text: memoryview
+
+    @property
+    def num_bytes(self) -> int | None:
+        """Size of the file in it; None of no text."""
+        end = bytes(self.text[-2:])
+        size = len(self.text) * 3 // 4 - end.endswith(b"=") - end.endswith(b"==")
+        return size if end else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +70,12 @@ class Record:
 
     Attributes:
         texts: sentences, or the one caption.
-        images: encoded files: base64 text, or bytes; None where the document has none.
+        images: encoded files, in base64 or as they are; None where the document has none.
         candidates: the same images for `mmdata.selection`.
     """
 
     texts: list[str]
-    images: list[str | memoryview | None]
+    images: list[Base64 | memoryview | None]
     candidates: Candidates
 
 
@@ -96,20 +119,20 @@ def likely_rule(members: Mapping[str, memoryview]) -> RecordRule | None:
     return "caption" if record.candidates.similarity_source == "laion" else "interleaved"
 
 
-def image_bytes(image: str | memoryview) -> bytes:
+def image_bytes(image: Base64 | memoryview) -> bytes:
     """The encoded file.
 
     Raises:
         ValueError: it is not base64.
     """
-    if isinstance(image, str):
-        return pybase64.b64decode(image, validate=True)
+    if isinstance(image, Base64):
+        return pybase64.b64decode(image.text, validate=True)
     return bytes(image)
 
 
 def _document(data: memoryview) -> Record:
     try:
-        document = _DECODER.decode(data)
+        document, images = _decode(bytes(data))
     except _DECODE_ERRORS as error:
         raise UnusableError(DocumentReason.BAD_RECORD) from error
     if document.is_gpt is not None:
@@ -118,14 +141,62 @@ def _document(data: memoryview) -> Record:
         raise UnusableError(DocumentReason.BAD_RECORD)
     if not document.text_list:
         raise UnusableError(DocumentReason.NO_TEXT)
+    sizes = [None if image is None else image.num_bytes for image in images]
     return Record(
         document.text_list,
-        [image.image_base64 for image in document.image_info],
-        _candidates(document, len(document.text_list), document.image_info),
+        list(images),
+        _candidates(document, len(document.text_list), document.image_info, sizes),
     )
 
 
-def _candidates(document: _Document, num_sentences: int, images: list[_Image]) -> Candidates:
+def _decode(data: bytes) -> tuple[_Document, list[Base64 | None]]:
+    """A document, and the base64 texts of its `image_info` apart."""
+    rest, cut = _cut_out(data)
+    if rest.count(_MARK_BYTES) != len(cut):  # the document has such texts of its own
+        rest, cut = data, []
+    document = _DECODER.decode(rest)
+    images: list[Base64 | None] = []
+    for image in document.image_info or []:
+        text = image.image_base64
+        if text is None:
+            images.append(None)
+        elif cut and text.startswith(_MARK):
+            images.append(Base64(cut[int(text.removeprefix(_MARK))]))
+        else:
+            images.append(Base64(memoryview(text.encode())))
+    return document, images
+
+
+def _cut_out(data: bytes) -> tuple[bytes, list[memoryview]]:
+    """JSON with a mark in place of each base64 text, and these.
+
+    Nothing else is taken for one: inside of a JSON text the quotes of the key would be escaped.
+    All of it stays where one of them has an escape in it.
+    """
+    view = memoryview(data)
+    kept: list[bytes | memoryview] = []
+    cut: list[memoryview] = []
+    done = 0
+    while (found := data.find(_IMAGE_KEY, done)) >= 0:
+        start = found + len(_IMAGE_KEY)
+        start += data[start : start + 1] == b" "
+        if data[start : start + 1] != b'"':
+            kept.append(view[done:start])
+            done = start
+            continue
+        start += 1
+        end = data.find(b'"', start)
+        if end < 0 or data.find(b"\\", start, end) >= 0:
+            return data, []
+        kept += [view[done:start], f"{_MARK}{len(cut)}".encode()]
+        cut.append(view[start:end])
+        done = end
+    return b"".join([*kept, view[done:]]), cut
+
+
+def _candidates(
+    document: _Document, num_sentences: int, images: list[_Image], sizes: list[int | None]
+) -> Candidates:
     try:
         matrix = None
         if document.similarity_matrix is not None:
@@ -136,7 +207,7 @@ def _candidates(document: _Document, num_sentences: int, images: list[_Image]) -
     similarity = [image.matched_sim for image in images]
     known = all(type(index) is int for index in matched)
     return Candidates(
-        image_bytes=[_num_bytes(image.image_base64) for image in images],
+        image_bytes=sizes,
         alignment="given" if document.alignment == "given" else "assigned",
         similarity_source=str(document.similarity_source or ""),
         matrix=matrix,
@@ -150,13 +221,6 @@ def _is_number(value: object) -> bool:
     return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
-def _num_bytes(text: str | None) -> int | None:
-    """Size of the file that a base64 text holds."""
-    if not text:
-        return None
-    return len(text) * 3 // 4 - text.endswith("=") - text.endswith("==")
-
-
 def _pair(image: memoryview, text: memoryview | None) -> Record:
     if text is None:
         raise UnusableError(DocumentReason.NO_TEXT)
@@ -167,9 +231,9 @@ def _pair(image: memoryview, text: memoryview | None) -> Record:
     return _with_caption(caption, image)
 
 
-def _with_caption(caption: str, image: str | memoryview) -> Record:
+def _with_caption(caption: str, image: Base64 | memoryview) -> Record:
     if not caption.strip():
         raise UnusableError(DocumentReason.NO_TEXT)
-    size = _num_bytes(image) if isinstance(image, str) else len(image)
+    size = image.num_bytes if isinstance(image, Base64) else len(image)
     candidates = Candidates(image_bytes=[size], alignment="given", matched=[0], num_sentences=1)
     return Record([caption], [image], candidates)

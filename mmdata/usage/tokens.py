@@ -15,6 +15,7 @@ while cross-attention sees the last one.
 """
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,7 +31,6 @@ _USUAL_TEXT = (
     "them from the neighbouring town, waits for the sun to come out behind the mountains."
 )
 _SPARE_SHARE = 1.2
-_MANY_CHARS = 16.0
 _MARGIN_TOKENS = 32
 
 
@@ -82,7 +82,8 @@ class MediaTokenizer:
         if not texts:
             return []
         if self._plain is not None:
-            return [self._plain.encode(text, add_special_tokens=False).ids for text in texts]
+            found = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [one.ids for one in found]
         ids: list[list[int]] = self._tokenizer(
             list(texts),
             add_special_tokens=False,
@@ -119,11 +120,14 @@ class MediaTokenizer:
 def _plain_copy(tokenizer: Any) -> Any | None:
     """A fast tokenizer's own engine, in which nothing is special or cut; None of a slow one.
 
-    Twice as fast as asking transformers, whose every call sets the shared engine up anew.
+    Twice as fast as asking transformers, whose every call sets the shared engine up anew. Its
+    threads are left out unless the environment asks for them: for the few texts of a record they
+    cost more than they bring.
     """
     engine = getattr(tokenizer, "backend_tokenizer", None)
     if engine is None:
         return None
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     plain = copy.deepcopy(engine)
     plain.no_truncation()
     plain.no_padding()
@@ -142,39 +146,36 @@ def interleaved_tokens(
         tokenizer: what makes ids.
         max_tokens: where the sequence is cut; images whose tag is beyond have none.
     """
-    # Most of a long document is beyond the cut. What the end of a part of it does to its last
-    # tokens is left out too.
-    ids: list[int] = []
-    for chars in (_SPARE_SHARE * tokenizer.usual_chars, _MANY_CHARS):
-        num_likely = _num_within(sentences, int(chars * max_tokens))
-        ids = _whole(sentences[:num_likely], [p for p in places if p < num_likely], tokenizer)
-        if num_likely == len(sentences) or len(ids) >= max_tokens + _MARGIN_TOKENS:
+    ids = list(tokenizer.prefix)
+    for number, (first, last) in enumerate(pairwise([0, *sorted(set(places)), len(sentences)])):
+        if len(ids) >= max_tokens:
             break
-    else:
-        ids = _whole(sentences, places, tokenizer)
-    ids = ids[:max_tokens]
+        if number:
+            ids += [tokenizer.image_id] * list(places).count(first)
+        room = max_tokens - len(ids)
+        text = " ".join(sentences[first:last])
+        ids += _first_ids(text.removeprefix(" ") if number else text, tokenizer, room)
+        if number:  # what comes before the first picture is no chunk
+            ids.append(tokenizer.endofchunk_id)
+    ids = [*ids, tokenizer.eos_id][:max_tokens]
     return TokenSequence(ids, ids.count(tokenizer.image_id))
 
 
-def _num_within(sentences: Sequence[str], chars: int) -> int:
-    """How many sentences begin within the first so many characters."""
-    for number, sentence in enumerate(sentences):
-        if chars < 0:
-            return number
-        chars -= len(sentence)
-    return len(sentences)
+def _first_ids(text: str, tokenizer: MediaTokenizer, room: int) -> list[int]:
+    """The ids of a text, at least so many of them where there are more.
 
-
-def _whole(sentences: Sequence[str], places: Sequence[int], tokenizer: MediaTokenizer) -> list[int]:
-    """The ids of a document, not cut."""
-    pieces, tags = split_at_tags(sentences, places)
-    ids = list(tokenizer.prefix)
-    for number, (text, count) in enumerate(zip(tokenizer.encode_texts(pieces), tags, strict=True)):
-        ids += [tokenizer.image_id] * count
-        ids += text
-        if number:  # what comes before the first picture is no chunk
-            ids.append(tokenizer.endofchunk_id)
-    return [*ids, tokenizer.eos_id]
+    Most of a long text is beyond the cut, so no more of it is tokenised than a guess, up to a
+    space, and where that was too little, a second with what the first has told. What the end of a
+    part does to its last tokens (`_MARGIN_TOKENS`) is beyond the cut too.
+    """
+    wanted = room + _MARGIN_TOKENS
+    end, chars = 0, _SPARE_SHARE * tokenizer.usual_chars * wanted
+    while True:
+        end = text.find(" ", max(end + 1, int(chars)))
+        ids = tokenizer.encode_text(text if end < 0 else text[:end])
+        if end < 0 or len(ids) >= wanted:
+            return ids
+        chars = _SPARE_SHARE * end / max(1, len(ids)) * wanted
 
 
 def split_at_tags(sentences: Sequence[str], places: Sequence[int]) -> tuple[list[str], list[int]]:

@@ -2,6 +2,9 @@
 
 Real processes: Ray's own head and raylets, killed with SIGKILL. What is written in the end is equal
 to the byte to what one process writes that nothing happens to.
+
+They share a cluster: first those that leave it as it was, then the one that takes a node from it,
+last the one that takes its head.
 """
 
 import os
@@ -44,6 +47,11 @@ pytestmark = [
 #: Three units of 20 shards, one a node.
 RECORDS = 60
 MORE = ("--docs-per-shard", "1")
+#: A look at the cluster's head every second, not every five.
+SOON = """
+from pipelines import ray_session
+ray_session._LOOK_SECONDS = 1.0
+"""
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +66,22 @@ def reference(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return snapshot(output)
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
     """A head and two nodes, one core each."""
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    made = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
-    try:
-        for _ in range(2):
-            made.add_node(**node)
-        yield made
-    finally:
-        made.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        made = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+        try:
+            for _ in range(2):
+                made.add_node(**node)
+            yield made
+        finally:
+            made.shutdown()
 
 
 @pytest.fixture
@@ -99,29 +108,6 @@ def wait_until_at_work(node: Any) -> list[int]:
         time.sleep(0.1)
 
 
-def test_a_lost_node_costs_its_units_another_run_and_nothing_else(
-    cluster: Any, start: Start, corpus: Corpus, reference: dict[str, str], tmp_path: Path
-) -> None:
-    output = tmp_path / "out"
-    more = ("--ray-address", cluster.address, "--log-json", str(tmp_path / "log"))
-    process = start(hooked(corpus.command(output, *MORE, *more), SLOW))
-    wait_for_shards(process, output, 1)
-    (node, *_) = cluster.worker_nodes
-    workers = wait_until_at_work(node)
-    kill(node, "raylet")
-    for pid in workers:  # which may outlive their raylet for as long as their unit takes
-        os.kill(pid, signal.SIGKILL)
-    stdout, stderr = process.communicate(timeout=240)
-    assert process.returncode == 0, stdout + stderr
-    assert snapshot(output) == reference
-    assert leftovers(output) == []
-    assert "1 unit was run again after a crash of its worker or node" in " ".join(stdout.split())
-    assert "it is run again" in stderr
-    assert '"event": "again"' in (tmp_path / "log").read_text()
-    assert "raylet" not in stdout  # what Ray has to say of it is 20 lines of its log
-    assert "Traceback" not in stdout + stderr
-
-
 def test_an_interruption_leaves_the_cluster_soon_and_says_how_to_go_on(
     cluster: Any, start: Start, corpus: Corpus, reference: dict[str, str], tmp_path: Path
 ) -> None:
@@ -140,30 +126,6 @@ def test_an_interruption_leaves_the_cluster_soon_and_says_how_to_go_on(
     time.sleep(2)  # workers of the cluster outlive their driver a little
     assert committed(output) < RECORDS
     done = run_cli(corpus.command(output, *MORE, *more))  # the cluster is as good as before
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert snapshot(output) == reference
-
-
-def test_a_lost_head_ends_the_run_in_one_line_and_the_same_command_goes_on(
-    cluster: Any, start: Start, corpus: Corpus, reference: dict[str, str], tmp_path: Path
-) -> None:
-    """Ray by itself ends the process after 60 s, without a word to whom it runs for."""
-    output = tmp_path / "out"
-    more = ("--ray-address", cluster.address)
-    slower = SLOW.replace("0.3", "3")
-    process = start(hooked(corpus.command(output, *MORE, *more), slower))
-    wait_for_shards(process, output, 3)
-    kill(cluster.head_node, "gcs_server", "raylet")
-    killed = time.monotonic()
-    stdout, stderr = process.communicate(timeout=90)
-    assert time.monotonic() - killed < 45
-    assert process.returncode == 3, stdout + stderr
-    (line,) = stderr.splitlines()
-    assert line.startswith(f"mmdata: Ray {cluster.address}: its head at ")
-    assert line.endswith("run the same command again when the cluster is up")
-    check_nothing_half_written(output)
-    assert 0 < committed(output) < RECORDS
-    done = run_cli(corpus.command(output, *MORE, "--workers", "0"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert snapshot(output) == reference
 
@@ -189,3 +151,50 @@ def test_duplicates_are_dropped_on_the_cluster_too(
     assert convert_mmc4(there, quiet=True).complete
     assert snapshot(tmp_path / "there") == snapshot(tmp_path / "here")
     assert (tmp_path / "there.address").read_text() == address
+
+
+def test_a_lost_node_costs_its_units_another_run_and_nothing_else(
+    cluster: Any, start: Start, corpus: Corpus, reference: dict[str, str], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    more = ("--ray-address", cluster.address, "--log-json", str(tmp_path / "log"))
+    process = start(hooked(corpus.command(output, *MORE, *more), SLOW))
+    wait_for_shards(process, output, 1)
+    (node, *_) = cluster.worker_nodes
+    workers = wait_until_at_work(node)
+    kill(node, "raylet")
+    for pid in workers:  # which may outlive their raylet for as long as their unit takes
+        os.kill(pid, signal.SIGKILL)
+    stdout, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stdout + stderr
+    assert snapshot(output) == reference
+    assert leftovers(output) == []
+    assert "1 unit was run again after a crash of its worker or node" in " ".join(stdout.split())
+    assert "it is run again" in stderr
+    assert '"event": "again"' in (tmp_path / "log").read_text()
+    assert "raylet" not in stdout  # what Ray has to say of it is 20 lines of its log
+    assert "Traceback" not in stdout + stderr
+
+
+def test_a_lost_head_ends_the_run_in_one_line_and_the_same_command_goes_on(
+    cluster: Any, start: Start, corpus: Corpus, reference: dict[str, str], tmp_path: Path
+) -> None:
+    """Ray by itself ends the process after 60 s, without a word to whom it runs for."""
+    output = tmp_path / "out"
+    more = ("--ray-address", cluster.address)
+    slower = SLOW.replace("0.3", "3") + SOON
+    process = start(hooked(corpus.command(output, *MORE, *more), slower))
+    wait_for_shards(process, output, 3)
+    kill(cluster.head_node, "gcs_server", "raylet")
+    killed = time.monotonic()
+    stdout, stderr = process.communicate(timeout=90)
+    assert time.monotonic() - killed < 30
+    assert process.returncode == 3, stdout + stderr
+    (line,) = stderr.splitlines()
+    assert line.startswith(f"mmdata: Ray {cluster.address}: its head at ")
+    assert line.endswith("run the same command again when the cluster is up")
+    check_nothing_half_written(output)
+    assert 0 < committed(output) < RECORDS
+    done = run_cli(corpus.command(output, *MORE, "--workers", "0"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert snapshot(output) == reference

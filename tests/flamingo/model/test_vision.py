@@ -4,9 +4,17 @@ import open_clip
 import pytest
 import torch
 
-from flamingo.model.vision import configured_width, encode_images, load_tower, prepare_tower
+from flamingo.model.vision import (
+    blank_tokens,
+    configured_width,
+    encode_images,
+    load_tower,
+    map_tower,
+    prepare_tower,
+)
 from mmdata.errors import UserError
 from tests.flamingo.model.parity_case import make_tower
+from tests.flamingo.model.tiny_hub import save_clip
 
 SIZE = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
 TEXT = {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1}
@@ -116,3 +124,30 @@ def test_offline_weights_behind_a_plain_url_have_to_be_there(tmp_path, monkeypat
 def test_offline_weights_of_the_hub_have_to_be_in_the_cache(tmp_path):
     with pytest.raises(UserError, match=r"ViT-B-32 / laion2b_s34b_b79k \(offline"):
         load_tower("ViT-B-32", "laion2b_s34b_b79k", cache_dir=str(tmp_path), offline=True)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_mapped_tower_is_the_loaded_one_without_memory(tmp_path, zipped, caplog):
+    path = save_clip(tmp_path)
+    torch.save(torch.load(path), path, _use_new_zipfile_serialization=zipped)
+    loaded, _ = load_tower("tiny_vit", path)
+    mapped, _, weights = map_tower("tiny_vit", path)
+    assert all(parameter.is_meta for parameter in mapped.parameters())
+    assert not any(buffer.is_meta for buffer in mapped.buffers())
+    expected = loaded.state_dict()
+    assert set(weights) == set(expected)
+    assert all(torch.equal(weights[name], value) for name, value in expected.items())
+    assert ("format before torch 1.6" in caplog.text) != zipped
+    assert not next(load_tower("tiny_vit", path)[0].parameters()).is_meta  # as before
+
+
+def test_blank_tokens_come_from_the_tower_or_beside_features_from_nowhere():
+    tower = prepare_tower(make_tower(), "pre_norm")
+    seen = []
+    tower.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    width = blank_tokens(tower).shape[1:]
+    assert seen == [1]
+    beside = blank_tokens(tower, torch.empty(0, *width, dtype=torch.bfloat16))
+    assert beside.shape == (1, *width)
+    assert beside.dtype == torch.bfloat16
+    assert seen == [1]

@@ -91,6 +91,11 @@ def test_a_threshold_in_percent_is_refused_with_a_guess() -> None:
         ({"learning_rate": -1.0}, "--learning-rate"),
         ({"keep_single_image": 1.5}, "--keep-single-image"),
         ({"init_from": "a", "resume_from_checkpoint": "b"}, "--init-from"),
+        ({"save_epochs": 0}, "--save-epochs"),
+        ({"keep_last": 0}, "--keep-last"),
+        ({"keep_every": 10}, "--keep-every goes with --keep-last"),
+        ({"keep_best": "b", "val_stream": ("a=shards",)}, "--keep-best b: .* --val-stream: a"),
+        ({"delete_previous_checkpoint": True, "keep_last": 2}, "--keep-last 1, not 2"),
     ],
 )
 def test_a_value_that_makes_no_sense_names_its_flag(change: dict[str, object], flag: str) -> None:

@@ -15,12 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flamingo.data.order import Position
+from flamingo.model.checkpoint_files import read_weights
 from flamingo.telemetry.jsonl import read_log
 from flamingo.train.checkpoint import find_checkpoint, read_state
 from flamingo.train.config import Train
 from flamingo.train.loop import NotFiniteError
 from flamingo.train.run import summary, train
-from mmdata.errors import UserError
+from mmdata.errors import EXIT_REQUEUE, UserError
 from tests.flamingo.conftest import World
 
 Options = Callable[..., Train]
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 def weights(options: Train, step: int) -> dict[str, torch.Tensor]:
     folder = Path(options.run_name) / "checkpoints" / f"step-{step:08d}"
-    return load_file(folder / "model.safetensors")
+    return read_weights(folder)
 
 
 def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -171,10 +172,61 @@ def test_shards_and_models_may_move_between_resumes(run_options: Options, tmp_pa
 
 
 def test_only_the_newest_checkpoints_are_kept(run_options: Options) -> None:
-    options = run_options("run", save_steps=1, keep_checkpoints=2)
+    options = run_options("run", save_steps=1, keep_last=2)
     train(options)
     folder = Path(options.run_name) / "checkpoints"
     assert sorted(os.listdir(folder)) == ["latest", "step-00000003", "step-00000004"]
+
+
+def test_checkpoints_come_by_epochs_and_at_the_best_validation_loss(
+    run_options: Options, world: World
+) -> None:
+    options = run_options(
+        "run",
+        max_steps=6,
+        train_num_samples_mmc4=7,  # two steps of four documents
+        save_epochs=2,
+        keep_last=1,
+        keep_every=4,
+        val_stream=(f"pairs={world.captions}",),
+        val_every=1,
+        keep_best="pairs",
+    )
+    train(options)
+    root = Path(options.run_name) / "checkpoints"
+    lines = read_log(os.path.join(options.run_name, "validation.jsonl"))
+    losses = {line["step"]: line["losses"]["pairs"] for line in lines if line["step"]}
+    best = min(losses, key=lambda step: losses[step])
+    kept = {f"step-{step:08d}" for step in (4, 6, best)}
+    assert set(os.listdir(root)) == kept | {"best", "latest"}
+    assert (root / "best").read_text() == f"step-{best:08d}\n"
+
+
+def test_epochs_to_save_by_need_a_number_of_samples(run_options: Options) -> None:
+    with pytest.raises(UserError, match="--train-num-samples-mmc4"):
+        train(run_options("run", save_epochs=1))
+
+
+def test_a_signal_saves_and_asks_for_a_requeue(run_options: Options) -> None:
+    options = run_options("run", max_steps=200)
+    command = [sys.executable, "-m", "mmdata.cli", "train"]
+    for name in ("mmc4_shards", "lm_path", "vision_encoder_path", "run_name", "max_steps"):
+        command += [f"--{name}", str(getattr(options, name))]
+    command += ["--mmc4-min-image-bytes", "0", "--mmc4-max-tokens", "64", "--offline"]
+    command += ["--batch-size-mmc4", "4", "--learning-rate", "1e-3", "--device", "cpu"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    log = Path(options.run_name) / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR1)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == EXIT_REQUEUE
+    steps = len(read_log(str(log)))
+    assert f"stopped by a signal after step {steps}; the same command goes on" in told
+    assert read_state(str(find_checkpoint(options.run_name))).step == steps < 200
+    assert train(run_options("run", max_steps=steps + 1)).resumed_from == steps
 
 
 def test_a_run_leaves_a_log_a_plot_and_its_options(run_options: Options) -> None:
