@@ -8,7 +8,7 @@ on the command line wins.
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, field, fields, make_dataclass, replace
 from typing import Annotated, Any, get_type_hints
 
@@ -16,8 +16,8 @@ import tyro
 
 from flamingo.report.options import TrainReport
 from flamingo.train.config import REFUSED, Generate, Train
-from flamingo.train.streams import from_mapping
 from mmdata import __version__
+from mmdata.config_file import read_config, take_config
 from mmdata.errors import (
     EXIT_CANNOT_START,
     EXIT_INTERRUPTED,
@@ -35,33 +35,24 @@ def _run_convert_mmc4(options: ConvertMmc4) -> int:
     if options.clip_model is not None:
         _need("clip", "convert-mmc4 --clip-model")
     from pipelines.convert_mmc4 import convert_mmc4
-    from pipelines.report import print_conversion
 
-    result = convert_mmc4(options)
-    print_conversion(result)
-    return result.exit_code
+    return _converted(convert_mmc4(options))
 
 
 def _run_convert_custom(options: ConvertCustom) -> int:
     if options.clip_model is not None:
         _need("clip", "convert-custom --clip-model")
     from pipelines.convert_custom import convert_custom
-    from pipelines.report import print_conversion
 
-    result = convert_custom(options)
-    print_conversion(result)
-    return result.exit_code
+    return _converted(convert_custom(options))
 
 
 def _run_convert_laion(options: ConvertLaion) -> int:
     if options.clip_model is not None:
         _need("clip", "convert-laion --clip-model")
     from pipelines.convert_laion import convert_laion
-    from pipelines.report import print_conversion
 
-    result = convert_laion(options)
-    print_conversion(result)
-    return result.exit_code
+    return _converted(convert_laion(options))
 
 
 def _run_fetch_images(options: FetchImages) -> int:
@@ -76,11 +67,8 @@ def _run_fetch_images(options: FetchImages) -> int:
 def _run_align(options: Align) -> int:
     _need("clip", "align")
     from pipelines.align import align
-    from pipelines.report import print_conversion
 
-    result = align(options)
-    print_conversion(result)
-    return result.exit_code
+    return _converted(align(options))
 
 
 def _run_validate(options: Validate) -> int:
@@ -100,11 +88,16 @@ def _run_validate(options: Validate) -> int:
 
 def _run_repair(options: Repair) -> int:
     from pipelines.repair import repair
+
+    return _converted(repair(options))
+
+
+def _converted(result: Any) -> int:
+    """Print what a run that writes shards came to; its exit code."""
     from pipelines.report import print_conversion
 
-    result = repair(options)
     print_conversion(result)
-    return result.exit_code
+    return int(result.exit_code)
 
 
 def _run_index(options: Index) -> int:
@@ -280,7 +273,7 @@ def _reader_has_gone() -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    config, arguments = _take_config(arguments)
+    config, arguments = take_config(arguments)
     command = arguments[0].replace("_", "-") if arguments else ""
     if config and command not in COMMANDS:
         raise UserError("--config goes with a command: mmdata COMMAND --config run.yaml")
@@ -288,7 +281,7 @@ def _dispatch(arguments: list[str]) -> int:
         _refuse_foreign(arguments)
     wanted = [command] if command in COMMANDS else list(COMMANDS)
     types = {
-        name: _parser_type(COMMANDS[name][0], _read_config(config, COMMANDS[name][0]))
+        name: _parser_type(COMMANDS[name][0], read_config(config, COMMANDS[name][0]))
         for name in wanted
     }
     chosen: Any = types[command] if command in types else _union(types)
@@ -351,61 +344,6 @@ def _parser_type(options: type, defaults: dict[str, Any]) -> Any:
     )
     kind.__doc__ = options.__doc__
     return kind
-
-
-def _take_config(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """Take `--config FILE` out of the arguments."""
-    for index, argument in enumerate(arguments):
-        if argument == "--config":
-            if index + 1 == len(arguments):
-                raise UserError("--config: expected a file behind it")
-            return arguments[index + 1], arguments[:index] + arguments[index + 2 :]
-        if argument.startswith("--config="):
-            return argument.partition("=")[2], arguments[:index] + arguments[index + 1 :]
-    return None, arguments
-
-
-def _meant(key: str, options: Iterable[str]) -> str:
-    """The nearest option, or all where none is near."""
-    from difflib import get_close_matches
-
-    names = [name.replace("_", "-") for name in options]
-    near = get_close_matches(key.replace("_", "-"), names, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"
-
-
-def _read_config(path: str | None, options: type) -> dict[str, Any]:
-    """The options that a YAML file gives, checked against their types.
-
-    Raises:
-        UserError: no such file, not YAML, an unknown option, or a value of another type.
-    """
-    if path is None:
-        return {}
-    import msgspec
-
-    try:
-        with open(path, "rb") as file:
-            values = msgspec.yaml.decode(file.read())
-    except (OSError, msgspec.DecodeError) as error:
-        raise UserError(f"--config {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"--config {path}: expected 'option: value' lines")
-    hints = get_type_hints(options)
-    found = {}
-    for name, value in values.items():
-        key = str(name).replace("-", "_")
-        if key == "streams" and options is Train:
-            found.update({flag: tuple(texts) for flag, texts in from_mapping(path, value).items()})
-            continue
-        if key not in hints:
-            raise UserError(f"--config {path}: no option {name!r}{_meant(key, hints)}")
-        try:
-            found[key] = msgspec.convert(value, hints[key])
-        except msgspec.ValidationError as error:
-            text = str(error).replace("`", "")
-            raise UserError(f"--config {path}: {name}: {text}") from error
-    return found
 
 
 if __name__ == "__main__":

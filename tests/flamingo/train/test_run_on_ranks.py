@@ -72,7 +72,8 @@ def test_two_ranks_make_one_run_that_one_process_goes_on_with(
     first, second = run_ranks(options, 2)
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     folder = Path(options.run_name)
-    lines, expected = read_log(str(folder / "metrics.jsonl")), read_log(f"{alone.folder}/metrics.jsonl")
+    lines = read_log(str(folder / "metrics.jsonl"))
+    expected = read_log(f"{alone.folder}/metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     for line, one in zip(lines, expected, strict=True):
         assert line["losses"]["mmc4"] == pytest.approx(one["losses"]["mmc4"], abs=1e-5)
