@@ -5,12 +5,14 @@ It holds no time of its own making: the same folder gives the same bytes.
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 from flamingo.report.hardware import gpus, hosts, memory
 from flamingo.report.options import TrainReport
 from flamingo.report.record import RunRecord, number, read_run
 from flamingo.report.training import notices, overview, speed, training
+from flamingo.train.config import Train
 from mmdata.report import numbers
 from mmdata.report.markup import Markup, element, shortened
 from mmdata.report.sections import section, table
@@ -123,20 +125,40 @@ def events(record: RunRecord) -> Markup:
 
 
 def configuration(record: RunRecord) -> Markup:
-    """All options of the run."""
+    """What was set, and behind it all options of the run."""
+    if not record.options:
+        text = element("p", "The folder holds no options.json.", class_="muted")
+        return section("configuration", "Configuration", text)
+    plain = {column.name: column.default for column in fields(Train)}
+    changed = {
+        name: value
+        for name, value in record.options.items()
+        if name not in plain or json.dumps(plain[name], default=str) != json.dumps(value)
+    }
+    everything = element(
+        "details",
+        element("summary", f"All {len(record.options)} options"),
+        _options("All options", record.options),
+    )
+    return section(
+        "configuration",
+        "Configuration",
+        element("p", "What is not at its default.", class_="lead"),
+        element("div", _options("Options that were set", changed), class_="panel options"),
+        everything,
+    )
+
+
+def _options(caption: str, options: Mapping[str, object]) -> Markup:
     rows = [
         element(
             "tr",
             element("th", element("code", shortened(str(name), 60)), scope="row"),
             element("td", element("code", shortened(_words(value), _MAX_CHARS))),
         )
-        for name, value in sorted(record.options.items())
+        for name, value in sorted(options.items())
     ]
-    if not rows:
-        text = element("p", "The folder holds no options.json.", class_="muted")
-        return section("configuration", "Configuration", text)
-    shown = table("Options", ("option", "value"), rows)
-    return section("configuration", "Configuration", element("div", shown, class_="panel options"))
+    return table(caption, ("option", "value"), rows)
 
 
 def _chip(kind: str) -> Markup:
