@@ -1,20 +1,16 @@
 """`mmdata generate`: text for pictures from the command line, with one image or several."""
 
-import os
-
 import torch
 
 from flamingo.data.decode import decode_image, to_input
-from flamingo.model.factory import create_model_and_transforms
-from flamingo.train.checkpoint import find_checkpoint, read_state
 from flamingo.train.config import Generate
 from flamingo.train.device import (
     choose_device,
     configured_image_size,
     pixels_of,
     quiet_loading,
-    tower_name,
 )
+from flamingo.train.trained import build, find_trained
 from mmdata.errors import UserError
 from mmdata.usage.tokens import EOC_TOKEN, MEDIA_TOKEN, MediaTokenizer
 
@@ -26,26 +22,18 @@ def generate(options: Generate) -> str:
         UserError: no checkpoint, a picture that cannot be read, or parts that do not fit.
     """
     quiet_loading()
-    checkpoint = find_checkpoint(options.checkpoint)
-    if checkpoint is None:
+    trained = find_trained(options.checkpoint)
+    if trained is None:
         raise UserError(f"--checkpoint {options.checkpoint}: holds no checkpoint of ours")
-    trained = read_state(checkpoint).options
-    tower = tower_name(options.vision_encoder_path or trained["vision_encoder_path"])
-    pretrained = options.vision_encoder_pretrained or trained["vision_encoder_pretrained"]
-    model, image_processor, tokenizer = create_model_and_transforms(
-        tower,
-        None if tower.startswith("local-dir:") else pretrained,
-        options.lm_path or trained["lm_path"],
-        os.path.join(checkpoint, "tokenizer"),
-        cross_attn_every_n_layers=trained["cross_attn_every_n_layers"],
-        vision_tokens=trained["vision_tokens"],
-        init_from=checkpoint,
-        offline=options.offline,
-        trust_remote_code=trained["trust_remote_code"],
+    trained = trained.moved(
+        lm_path=options.lm_path,
+        vision_encoder_path=options.vision_encoder_path,
+        vision_encoder_pretrained=options.vision_encoder_pretrained,
     )
+    model, image_processor, tokenizer = build(trained, offline=options.offline)
     device = choose_device(options.device)
     model.to(device).eval()
-    images = _images(options.image, configured_image_size(tower))
+    images = _images(options.image, configured_image_size(trained.tower))
     pixels = pixels_of(image_processor)
     ids = prompt_ids(options.prompt, MediaTokenizer(tokenizer))
     output = model.generate(

@@ -6,7 +6,6 @@ as soon as it is base64, and the member stays in parts until it is written: a do
 greatest size (256 MiB of images) needs 1.4 times that in memory, not four times.
 """
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -254,18 +253,7 @@ def _picture(index: int, name: str, data: bytes, policy: ImagePolicy) -> tuple[P
     extension = os.path.splitext(name)[1].lower()
     if not prepared.reencoded and extension not in _EXTENSIONS[prepared.format]:
         notes.append(str(ImageNote.WRONG_EXTENSION))
-    picture = Picture(
-        index,
-        pybase64.b64encode(prepared.data),
-        len(prepared.data),
-        prepared.width,
-        prepared.height,
-        prepared.format,
-        hashlib.sha256(prepared.data).hexdigest(),
-        prepared.reencoded,
-        prepared.window,
-    )
-    return picture, notes
+    return Picture.of(index, prepared), notes
 
 
 def _refuse(

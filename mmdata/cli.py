@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
+from flamingo.export_options import Export
 from flamingo.report.options import TrainReport
 from flamingo.train.config import REFUSED, Generate, Train
 from mmdata import __version__
@@ -195,6 +196,16 @@ def _run_generate(options: Generate) -> int:
     return 0
 
 
+def _run_export(options: Export) -> int:
+    _need("train", "export")
+    if options.merge_lora:
+        _need("lora", "export --merge-lora")
+    from flamingo.export import export, summary
+
+    sys.stdout.write(summary(export(options)))
+    return 0
+
+
 def _need(extra: str, command: str) -> None:
     """Say how to install what a command needs and is not there."""
     from importlib.util import find_spec
@@ -209,6 +220,7 @@ EXTRAS = {
     "forecast": ("transformers",),
     "clip": ("torch", "torchvision", "open_clip"),
     "train": ("torch", "torchvision", "open_clip", "transformers", "matplotlib"),
+    "lora": ("peft",),
 }
 
 #: Every subcommand: its options, and what runs it.
@@ -228,6 +240,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "train": (Train, _run_train),
     "train-report": (TrainReport, _run_train_report),
     "generate": (Generate, _run_generate),
+    "export": (Export, _run_export),
 }
 
 _POSITIONAL = tyro.conf.Positional[str].__metadata__  # type: ignore[attr-defined]

@@ -10,8 +10,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pybase64
 
 from mmdata.alignment import Similarity
+from mmdata.images import PreparedImage
 from mmdata.sources.base import SourceDocument
 from schemas.document import FORMAT_VERSION, Window
 
@@ -33,6 +35,21 @@ class Picture:
     sha256: str
     reencoded: bool
     window: Window | None = None
+
+    @classmethod
+    def of(cls, index: int, prepared: PreparedImage, *, window: Window | None = None) -> "Picture":
+        """A prepared image; `window` is what the source says of one that came in 8 bits."""
+        return cls(
+            index,
+            pybase64.b64encode(prepared.data),
+            len(prepared.data),
+            prepared.width,
+            prepared.height,
+            prepared.format,
+            hashlib.sha256(prepared.data).hexdigest(),
+            prepared.reencoded,
+            prepared.window or window,
+        )
 
 
 def encode_member(

@@ -2,12 +2,14 @@
 
 Read are safetensors, pickles with `weights_only=True` (a pickle may run any code otherwise), and
 folders with a `fit.json`, whose tensors are sharded (`sharded_files.py`) or one safetensors file.
-A safetensors file of ours carries the same record in its header.
+A safetensors file of ours carries the same record in its header, and an exported one the parts
+(`PARTS_KEY`) that its model was built of.
 """
 
 import json
 import os
 import pickle
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,10 +24,13 @@ from flamingo.model.sharded_files import is_sharded, read_sharded_weights, shard
 from mmdata.errors import BadInputError
 
 RECORD_KEY = "mmdata.flamingo"
+PARTS_KEY = "mmdata.parts"
 RECORD_FILE = "fit.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
 MAX_HEADER_BYTES = 100 << 20  # the limit of the safetensors library itself
+
+_FOREIGN_GLOBAL = re.compile(r"GLOBAL (\S+)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +41,8 @@ class CheckpointHeader:
     shapes: dict[str, tuple[int, ...]]
     record: dict[str, Any] | None
     """Fields of `compat.Fit`, in checkpoints of ours."""
+    parts: dict[str, Any] | None = None
+    """Of an exported file: the LM, tokenizer and tower that it was built of, by option."""
 
 
 def read_header(path: str | os.PathLike[str]) -> CheckpointHeader:
@@ -46,9 +53,12 @@ def read_header(path: str | os.PathLike[str]) -> CheckpointHeader:
     if path.suffix == ".safetensors":
         entries = _safetensors_header(path)
         metadata = entries.pop("__metadata__", {})
-        record = json.loads(metadata[RECORD_KEY]) if RECORD_KEY in metadata else None
+        record, parts = (
+            json.loads(metadata[key]) if key in metadata else None
+            for key in (RECORD_KEY, PARTS_KEY)
+        )
         shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
-        return CheckpointHeader(path=path, shapes=shapes, record=record)
+        return CheckpointHeader(path=path, shapes=shapes, record=record, parts=parts)
     shapes = {name: tuple(value.shape) for name, value in read_weights(path).items()}
     return CheckpointHeader(path=path, shapes=shapes, record=None)
 
@@ -65,8 +75,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             return load_file(path)
         loaded = _load_pickle(path)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise BadInputError(f"checkpoint {path}: cannot be read as weights: {reason}") from error
+        raise BadInputError(f"checkpoint {path}: {why_not_weights(error)}") from error
     if isinstance(loaded, Mapping):
         loaded = loaded.get("model_state_dict", loaded)
     if not isinstance(loaded, Mapping) or not all(isinstance(x, Tensor) for x in loaded.values()):
@@ -77,15 +86,34 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return dict(loaded)
 
 
+def why_not_weights(error: Exception) -> str:
+    """What a person is told of a weight file that was not read; torch's own words say how to let
+    the code in a pickle run."""
+    text = str(error)
+    if match := _FOREIGN_GLOBAL.search(text):
+        return (
+            f"refused: reading this pickle would run code ({match[1]}); "
+            "ask its author for safetensors or for tensors alone"
+        )
+    text = text.rpartition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
+    if isinstance(error, pickle.UnpicklingError):
+        return f"cannot be read as weights: not a pickle of tensors alone ({text}); refused"
+    return f"cannot be read as weights: {text}"
+
+
 def write_weights(
-    path: str | os.PathLike[str], weights: Mapping[str, Tensor], record: Mapping[str, Any] | None
+    path: str | os.PathLike[str],
+    weights: Mapping[str, Tensor],
+    record: Mapping[str, Any] | None,
+    parts: Mapping[str, Any] | None = None,
 ) -> None:
     """Safetensors with the record in the header, under a temporary name until complete."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     metadata = {"format": "pt"}
-    if record is not None:
-        metadata[RECORD_KEY] = json.dumps(record, sort_keys=True)
+    for key, value in ((RECORD_KEY, record), (PARTS_KEY, parts)):
+        if value is not None:
+            metadata[key] = json.dumps(value, sort_keys=True)
     # safetensors refuses tensors that share memory, such as a tied head under two names
     own = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
     try:

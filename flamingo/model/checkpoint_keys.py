@@ -16,7 +16,6 @@ exports from here keep both, else the new tokens are random again after a reload
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,8 +23,15 @@ from torch import Tensor, nn
 
 from flamingo.model.decoder import text_config
 from flamingo.model.flamingo import Flamingo
+from flamingo.model.load_report import (
+    MIN_COSINE,
+    LoadReport,
+    compare_embeddings,
+    is_computed,
+    report_load,
+)
 from flamingo.model.media_tokens import embedding_and_head
-from flamingo.model.placement import assign, full_tensor
+from flamingo.model.placement import assign, full_tensor, local_rows
 from mmdata.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -34,6 +40,7 @@ INPUT_NAMES = ("wte", "embed_tokens", "embed_in", "word_embeddings")
 OUTPUT_NAMES = ("lm_head", "embed_out")
 HEAD_IN_OPENFLAMINGO = {"gpt_neox": "embed_out"}
 
+_WRAPPERS = ("_checkpoint_wrapped_module.", "_fsdp_wrapped_module.", "module.")
 _IN_LAYER = re.compile(
     r"^lang_encoder\.(?:.+\.)?(\d+)\.(gated_cross_attn_layer|decoder_layer)\.(.+)$"
 )
@@ -47,19 +54,17 @@ _MATRIX = re.compile(
 )
 
 
-@dataclass(kw_only=True, slots=True)
-class LoadReport:
-    """What a checkpoint filled, and what of ours it did not hold."""
-
-    loaded: list[str] = field(default_factory=list)
-    kept_initial: list[str] = field(default_factory=list)
-    """Media-token rows that the checkpoint lacks: they stay at their initial values."""
-
-
 def normalise_keys(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The flat weights of a training checkpoint or a released one, without `module.`."""
+    """The flat weights of a training checkpoint or a released one, without wrappers' prefixes."""
     inner = checkpoint.get("model_state_dict", checkpoint)
-    return {name.replace("module.", ""): value for name, value in inner.items()}
+    return {plain_name(name): value for name, value in inner.items()}
+
+
+def plain_name(name: str) -> str:
+    """A name without what DDP, FSDP and activation checkpointing put into it, at any place."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
 
 
 def our_name(name: str, layers: str, embedding: str, head: str) -> str:
@@ -86,8 +91,9 @@ def load_openflamingo(
 ) -> LoadReport:
     """Fills the model from a checkpoint with OpenFlamingo's names.
 
-    Names that belong nowhere, other shapes and missing parts of ours raise, each in one line;
-    `may_lack` names top-level parts (`perceiver`) that may be missing.
+    Names that belong nowhere, other shapes, missing parts of ours and another LM's embeddings
+    raise before anything is filled, each in one line; `may_lack` names top-level parts
+    (`perceiver`) that may be missing.
     """
     lm = model.lang_encoder
     embedding, head = embedding_and_head(lm)
@@ -101,21 +107,61 @@ def load_openflamingo(
     if model.media_tokens.tied:
         _drop_tied_copy(given, matrices["input_rows"], matrices["output_rows"])
         del matrices["output_rows"]
-    _check_names(given, targets, frozenset(may_lack))
-    report = LoadReport(loaded=sorted(given))
+    computed = [name for name in given if name not in targets and is_computed(name)]
+    for name in computed:
+        del given[name]
+    problem = _misfit(given, targets, frozenset(may_lack))
+    own = {name: targets[name] for name in matrices.values()}
+    note, foreign = _compared(given, own, min(model.media_tokens.token_ids))
+    report = report_load(
+        given,
+        targets,
+        matrices,
+        tied=model.media_tokens.tied,
+        computed=len(computed),
+        note_on_embeddings=note,
+    )
+    if problem or foreign:
+        logger.warning("%s", report.text())
+        raise UserError(f"checkpoint: {problem or foreign}")
     for name, value in given.items():
         assign(targets[name], value)
     for rows, name in matrices.items():
         if name in given:
+            # Not from the LM's matrix, which may be of lower precision.
             values = given[name][list(model.media_tokens.token_ids)]
             assign(getattr(model.media_tokens, rows), values)
-        else:
-            report.kept_initial.append(f"media_tokens.{rows}")
     if report.kept_initial:
         logger.warning(
             "not in the checkpoint, left at their initial values: %s", report.kept_initial
         )
     return report
+
+
+def _compared(
+    given: Mapping[str, Tensor], matrices: Mapping[str, Tensor], num_rows: int
+) -> tuple[str, str]:
+    """What to say of the LM's matrices in a file: a note, and a refusal where they are another's.
+
+    `num_rows` rows are text's; those behind are added ones, which differ. A rank looks at what
+    lies on it, so that nothing is sent.
+    """
+    if any(".decoder_layer." in name and "embed" not in name for name in given):
+        return "with the whole LM in the file", ""
+    for name, matrix in matrices.items():
+        if name not in given or matrix.is_meta or given[name].shape != matrix.shape:
+            continue
+        here, first = local_rows(matrix.detach())
+        rows = max(0, min(num_rows - first, len(here)))
+        cosine = compare_embeddings(here, given[name][first : first + rows], rows)
+        if cosine is not None and cosine < MIN_COSINE:
+            return "another LM's", (
+                f"{name}: expected this LM's text embeddings, got another's (mean cosine "
+                f"{cosine:.2f} over {rows:,} rows); give the LM that it was trained with"
+            )
+        if cosine is not None:
+            return f"not quite this LM's (mean cosine {cosine:.4f}); the file's are used", ""
+    return "text embeddings equal to the LM's", ""
 
 
 def _renamed(
@@ -142,27 +188,26 @@ def _drop_tied_copy(given: dict[str, Tensor], input_name: str, output_name: str)
         )
 
 
-def _check_names(
+def _misfit(
     given: Mapping[str, Tensor], targets: Mapping[str, Tensor], may_lack: frozenset[str]
-) -> None:
+) -> str | None:
+    """Why weights cannot be this model's, if they cannot."""
     unknown = sorted(set(given) - set(targets))
     if unknown:
-        raise UserError(
-            f"checkpoint: {len(unknown)} names belong to no part of this model: "
-            f"{', '.join(unknown[:3])}"
-        )
+        return f"{len(unknown)} names belong to no part of this model: {', '.join(unknown[:3])}"
     needed = (name for name in targets if is_ours(name) and not name.startswith("media_tokens."))
     missing = [name for name in needed if name not in given]
     if missing and not may_lack.issuperset(name.partition(".")[0] for name in missing):
-        raise UserError(
-            f"checkpoint: {len(missing)} parts of this model are missing: {', '.join(missing[:3])}"
-        )
+        return f"{len(missing)} parts of this model are missing: {', '.join(missing[:3])}"
+    return _wrong_shape(given, targets)
+
+
+def _wrong_shape(given: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> str | None:
     for name, value in given.items():
-        if value.shape != targets[name].shape:
-            raise UserError(
-                f"checkpoint: {name}: expected {tuple(targets[name].shape)}, "
-                f"got {tuple(value.shape)}"
-            )
+        expected, got = tuple(targets[name].shape), tuple(value.shape)
+        if expected != got:
+            return f"{name}: expected {expected}, got {got}"
+    return None
 
 
 def is_ours(name: str) -> bool:
@@ -175,7 +220,7 @@ def export_openflamingo(model: Flamingo) -> dict[str, Tensor]:
 
     As in its own checkpoints a tied head is there under both of its names, as one tensor.
     """
-    lm, rows = model.lang_encoder, model.media_tokens
+    lm = model.lang_encoder
     embedding, head = embedding_and_head(lm)
     family = text_config(lm).model_type
     head_name = HEAD_IN_OPENFLAMINGO.get(family, module_name(lm, head))
@@ -187,17 +232,28 @@ def export_openflamingo(model: Flamingo) -> dict[str, Tensor]:
     for name, parameter in lm.named_parameters():
         if "embed" in name and parameter is not embedding.weight and parameter is not head.weight:
             exported[f"lang_encoder.{name}"] = full_tensor(parameter)
-    matrix = _with_rows(embedding.weight, rows.input_rows, rows.token_ids)
-    exported[f"lang_encoder.{module_name(lm, embedding)}.weight"] = matrix
-    if rows.output_rows is not None:
-        matrix = _with_rows(head.weight, rows.output_rows, rows.token_ids)
-    exported[f"lang_encoder.{head_name}.weight"] = matrix
+    matrices = [values for _, values in export_matrices(model)]
+    exported[f"lang_encoder.{module_name(lm, embedding)}.weight"] = matrices[0]
+    exported[f"lang_encoder.{head_name}.weight"] = matrices[-1]
     return exported
 
 
+def export_matrices(model: Flamingo) -> list[tuple[Tensor, Tensor]]:
+    """The LM's input matrix, and with an untied LM its output matrix: as they are in the LM, and
+    with the media-token rows in them."""
+    embedding, head = embedding_and_head(model.lang_encoder)
+    rows = model.media_tokens
+    pairs = [(embedding.weight, rows.input_rows)]
+    if rows.output_rows is not None:
+        pairs.append((head.weight, rows.output_rows))
+    return [(matrix, _with_rows(matrix, own, rows.token_ids)) for matrix, own in pairs]
+
+
 def _with_rows(matrix: Tensor, rows: Tensor, token_ids: tuple[int, int]) -> Tensor:
-    whole = full_tensor(matrix).clone()
-    whole[list(token_ids)] = full_tensor(rows).to(whole)
+    own = full_tensor(rows)
+    # A frozen LM may be of lower precision than what trained.
+    whole = full_tensor(matrix).to(torch.promote_types(matrix.dtype, own.dtype), copy=True)
+    whole[list(token_ids)] = own.to(whole)
     return whole
 
 
@@ -219,20 +275,22 @@ def trainable_state_dict(model: Flamingo) -> dict[str, Tensor]:
     return {name: full_tensor(value) for name, value in kept_state_dict(model).items()}
 
 
-def load_trainable(model: Flamingo, weights: Mapping[str, Tensor]) -> None:
+def load_trainable(model: Flamingo, weights: Mapping[str, Tensor]) -> LoadReport:
     """Fills a model from `trainable_state_dict`."""
-    expected = trainable_names(model)
-    if set(weights) != set(expected):
-        differ = sorted(set(weights) ^ set(expected))
-        raise UserError(
-            f"checkpoint: expected {len(expected)} tensors, got {len(weights)}; "
+    targets = model.state_dict(keep_vars=True)
+    expected = set(trainable_names(model))
+    report = report_load(weights, expected, {}, tied=model.media_tokens.tied)
+    problem = None
+    if set(weights) != expected:
+        differ = sorted(set(weights) ^ expected)
+        problem = (
+            f"expected {len(expected)} tensors, got {len(weights)}; "
             f"different: {', '.join(differ[:3])}"
         )
-    targets = model.state_dict(keep_vars=True)
+    problem = problem or _wrong_shape(weights, targets)
+    if problem is not None:
+        logger.warning("%s", report.text())
+        raise UserError(f"checkpoint: {problem}")
     for name, value in weights.items():
-        if value.shape != targets[name].shape:
-            raise UserError(
-                f"checkpoint: {name}: expected {tuple(targets[name].shape)}, "
-                f"got {tuple(value.shape)}"
-            )
         assign(targets[name], value)
+    return report

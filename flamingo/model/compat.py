@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from flamingo.model.checkpoint_files import CheckpointHeader, read_header
-from flamingo.model.checkpoint_keys import INPUT_NAMES
+from flamingo.model.checkpoint_keys import INPUT_NAMES, OUTPUT_NAMES, plain_name
 from flamingo.model.decoder import find_decoder_layers
 from flamingo.model.fingerprint import lm_fingerprint, tokenizer_fingerprint
 from flamingo.model.fit import Fit
@@ -28,7 +28,9 @@ _BLOCK = re.compile(
     r"^(?:lang_encoder\.)?(?:(?P<layers>.+)\.)?(?P<index>\d+)\.gated_cross_attn_layer\.(?P<rest>.+)$"
 )
 _BLOCK_V1 = re.compile(r"^lang_encoder\.gated_cross_attn_layers\.(?P<index>\d+)\.(?P<rest>.+)$")
-_INPUT = re.compile(rf"^lang_encoder\.(?:.+\.)?(?:{'|'.join(INPUT_NAMES)})\.weight$")
+_MATRIX = re.compile(
+    rf"^lang_encoder\.(?:.+\.)?(?:{'|'.join(INPUT_NAMES + OUTPUT_NAMES)})\.weight$"
+)
 
 
 def describe(
@@ -150,7 +152,7 @@ def _differences_of_shapes(fit: Fit, layers: str, header: CheckpointHeader) -> l
     indices: set[int] = set()
     found: dict[str, tuple[object, object]] = {}
     for raw_name, shape in header.shapes.items():
-        name = raw_name.replace("module.", "")
+        name = plain_name(raw_name)
         if match := _BLOCK_V1.match(name) or _BLOCK.match(name):
             indices.add(int(match["index"]))
             path = match.groupdict().get("layers")
@@ -160,7 +162,7 @@ def _differences_of_shapes(fit: Fit, layers: str, header: CheckpointHeader) -> l
                 found["hidden size"] = (fit.hidden_size, shape[0])
         elif name == "perceiver.latents" and shape[-1] != fit.vision_width:
             found["vision width"] = (fit.vision_width, shape[-1])
-        elif _INPUT.match(name) and shape[0] != fit.rows:
+        elif _MATRIX.match(name) and shape[0] != fit.rows:
             found["rows"] = (fit.rows, shape[0])
     n = fit.cross_attn_every_n_layers
     expected = set(range(n - 1, fit.num_layers, n))

@@ -13,8 +13,8 @@ In order: tokenizer and configs, the check that all belongs together, then weigh
 - new_token_init: their initial values, 'normal' (N(0, 0.02) from the seed alone) or 'mean' (of
   the LM's rows).
 - init_from: a checkpoint, OpenFlamingo's (released or trained) or ours, checked before loading.
+- on_load: is told what `init_from` filled, as a table.
 - lm_dtype: of the frozen LM; our own parts are fp32.
-- weights: how they come into the model; the default is whole, on the CPU.
 - weights: how they get into the model, `WholeWeights` unless given.
 - flamingo_options: `vision_tokens`, `vision_chunk`, `train_output_rows`; see `Flamingo`.
 """
@@ -32,6 +32,7 @@ from flamingo.model.checkpoint_keys import load_openflamingo, load_trainable
 from flamingo.model.compat import check_fit
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.hub import Hub
+from flamingo.model.load_report import LoadReport
 from flamingo.model.media_tokens import embedding_and_head, resize_vocabulary
 from flamingo.model.vision import configured_width, hub_offline, load_tower
 from mmdata.usage.tokenizer import num_rows, token_ids
@@ -90,6 +91,7 @@ def create_model_and_transforms(
     lm_dtype: torch.dtype = torch.float32,
     attn_implementation: str | None = None,
     gradient_checkpointing: bool = False,
+    on_load: Callable[[LoadReport], None] | None = None,
     weights: WholeWeights | None = None,
     **flamingo_options: Any,
 ) -> tuple[Flamingo, Callable[..., Tensor], Any]:
@@ -116,8 +118,7 @@ def create_model_and_transforms(
             cache_dir=cache_dir,
             **every_n,
         )
-        width = configured_width(clip_vision_encoder_path)
-        if width is not None:
+        if (width := configured_width(clip_vision_encoder_path)) is not None:
             check(vision_width=width)
         tower, image_processor = weights.tower(
             clip_vision_encoder_path, clip_vision_encoder_pretrained, cache_dir, offline
@@ -127,7 +128,7 @@ def create_model_and_transforms(
     model = weights.assemble(tower, lm, tokenizer, seed, new_token_init, **options)
     model.fit = check(vision_width=model.vis_dim)  # again, with all files at hand
     if init_from is not None:
-        load_weights(model, init_from)
+        load_weights(model, init_from, on_load)
     model.set_activation_checkpointing(enabled=gradient_checkpointing)
     return model, image_processor, tokenizer
 
@@ -167,10 +168,14 @@ def initialise_new_parts(model: Flamingo, old_rows: int, *, seed: int, new_token
     model.initialise(seed, new_token_init=new_token_init, num_known_rows=known)
 
 
-def load_weights(model: Flamingo, path: str | os.PathLike[str]) -> None:
+def load_weights(
+    model: Flamingo,
+    path: str | os.PathLike[str],
+    on_load: Callable[[LoadReport], None] | None = None,
+) -> None:
     """A checkpoint in OpenFlamingo's form or in ours, whichever it is."""
     weights = read_weights(path)
-    if any(name.startswith("media_tokens.") for name in weights):
-        load_trainable(model, weights)
-    else:
-        load_openflamingo(model, weights)
+    ours = any(name.startswith("media_tokens.") for name in weights)
+    report = load_trainable(model, weights) if ours else load_openflamingo(model, weights)
+    if on_load is not None:
+        on_load(report)

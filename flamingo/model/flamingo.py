@@ -56,7 +56,8 @@ class Flamingo(nn.Module):
     vision_chunk
         Images that go through the tower at once.
     freeze_lm_embeddings, train_output_rows
-        Whether the media-token rows train: the input's, and an untied output's.
+        Whether the media-token rows train: the input's, and an untied output's (tied, they are the
+        input's and train with it).
 
     Forward
     -------
@@ -143,11 +144,6 @@ class Flamingo(nn.Module):
         media_tokens.input_rows.requires_grad_(not rows)
         if media_tokens.output_rows is not None:
             media_tokens.output_rows.requires_grad_(train_output_rows)
-        elif train_output_rows:
-            raise UserError(
-                "train_output_rows: expected an LM with an output matrix of its own, got one that "
-                "ties it to the input; its media-token rows train in both places already"
-            )
 
     def initialise(
         self, seed: int, *, new_token_init: str = "normal", num_known_rows: int | None = None

@@ -1,6 +1,7 @@
 """Where tokenizer and LM come from: the hub or folders, with errors as one line."""
 
 import logging
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+from flamingo.model.checkpoint_files import why_not_weights
 from flamingo.model.lm_files import find_weight_files
 from mmdata.errors import UserError
 from mmdata.usage.tokenizer import load_tokenizer
@@ -91,6 +93,9 @@ class Hub:
         """`from_pretrained`, with its errors as one line."""
         try:
             return loader.from_pretrained(self.lang_encoder_path, **self._options(), **options)
+        except pickle.UnpicklingError as error:
+            reason = why_not_weights(error)
+            raise UserError(f"language model {self.lang_encoder_path}: {reason}") from error
         except (OSError, ValueError) as error:
             raise self._refusal(error) from error
 

@@ -13,6 +13,7 @@ Dimensions: N images, V patch tokens, D width of the tower.
 import hashlib
 import logging
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.serialization import config as serialization_config
 
+from flamingo.model.checkpoint_files import why_not_weights
 from flamingo.model.meta import parameters_on_meta
 from flamingo.model.placement import full_tensor
 from mmdata.errors import UserError
@@ -165,6 +167,8 @@ def load_tower(
             model, _, image_processor = open_clip.create_model_and_transforms(
                 name, pretrained=pretrained, cache_dir=cache_dir, weights_only=True, **options
             )
+    except pickle.UnpicklingError as error:
+        raise UserError(f"vision tower {name} / {pretrained}: {why_not_weights(error)}") from error
     except (RuntimeError, OSError, ValueError) as error:
         hint = " (offline: only what is on this machine is used)" if offline else ""
         raise UserError(f"vision tower {name} / {pretrained}{hint}: {error}") from error

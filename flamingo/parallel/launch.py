@@ -24,7 +24,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousParameters, registry
 
-from flamingo.parallel.pulse import FOLDER, Sign, log_path, read_signs
+from flamingo.parallel.pulse import FOLDER, LAUNCHED, Sign, log_path, read_signs
 from mmdata.errors import (
     EXIT_DONE,
     EXIT_FINDINGS,
@@ -40,8 +40,6 @@ _END_SECONDS = 10.0
 _SAVE_SECONDS = 900
 #: Handed on to the ranks, which save and end; those that they do not know as SIGTERM.
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
-#: How the ranks tell that this launcher started them.
-LAUNCHED = "MMDATA_LAUNCHED"
 
 
 class RanksFailedError(MMDataError):
@@ -124,9 +122,14 @@ def launch(command: Sequence[str], run: str, plan: Launch) -> None:
                 raise failure from None
             return
         except (RendezvousError, RuntimeError) as error:
-            # The store that brings nodes together says the same by a plain RuntimeError.
-            place = plan.endpoint or "this node"
-            raise RanksFailedError(f"the nodes do not come together at {place}: {error}") from error
+            # The store that brings nodes together says the same by a plain RuntimeError. Where the
+            # ranks had met before, how they ended says more.
+            signs = read_signs(os.path.join(run, FOLDER), since=started)
+            failure, _ = find_cause(signs, {}, os.path.join(run, FOLDER))
+            if agent.failure is None and not any(sign.cause for sign in signs):
+                place = plan.endpoint or "this node"
+                failure = RanksFailedError(f"the nodes do not meet at {place}: {error}")
+            raise agent.failure or failure from error
         finally:
             agent.spec.rdzv_handler.shutdown()
     # Without a result another node has closed the meeting point, before or during the run.

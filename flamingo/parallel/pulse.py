@@ -26,6 +26,8 @@ from typing import Any, Literal
 from mmdata.errors import EXIT_FINDINGS
 
 FOLDER = "logs"
+#: How ranks tell that our launcher started them, which shows the one error that counts.
+LAUNCHED = "MMDATA_LAUNCHED"
 #: Seconds between signs of life, at most.
 INTERVAL_SECONDS = 2.0
 #: And at least, while steps go by.
@@ -166,7 +168,7 @@ class Pulse:
         step, since = self._state[1], self._state[3]
         stuck_seconds = time.monotonic() - since
         # Before the first step models load, for as long as they take.
-        if not step or stuck_seconds <= self._timeout:
+        if self.size == 1 or not step or stuck_seconds <= self._timeout:
             self._finding = ""
         elif not self._finding:
             self._finding = self.waited_for()

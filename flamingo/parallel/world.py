@@ -10,7 +10,7 @@ Counts and objects travel over gloo between CPUs, on GPUs too: that costs no wai
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -228,10 +228,7 @@ def join(
         **alone,
     )
     world = World(
-        rank=ranks.rank,
-        size=ranks.size,
-        local_rank=ranks.local_rank,
-        local_size=ranks.local_size,
+        **asdict(ranks),
         parallel=kind,
         device=own,
         mesh=init_device_mesh(own.type, shape, mesh_dim_names=("copies", "shards")[-len(shape) :]),

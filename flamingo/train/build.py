@@ -19,6 +19,7 @@ from flamingo.parallel.spread import Spread, spread_model
 from flamingo.parallel.world import World
 from flamingo.train.config import Train
 from flamingo.train.device import pixels_of
+from flamingo.train.initial import table_of_load
 from flamingo.train.loop import Pixels
 
 
@@ -92,4 +93,5 @@ def _load(
         offline=options.offline,
         trust_remote_code=options.trust_remote_code,
         gradient_checkpointing=options.gradient_checkpointing,
+        on_load=table_of_load(options, weights),
     )

@@ -115,10 +115,7 @@ class Checkpointer:
         self.rule, self._tokenizer = rule, tokenizer
         self._world, self._asynchronous = world or World(), asynchronous
         self._root = os.path.join(run, FOLDER)
-        if self._world.is_first:
-            os.makedirs(self._root, exist_ok=True)
-            sweep(self._root)
-        self._best: float | None = self._world.gather(self._best_so_far())[0]
+        self._best: float | None = self._world.exchange(self._prepare)[0]
         several = self._world.size > 1
         self._group = dist.new_group(backend="gloo") if several else None
         self._threads = ThreadPoolExecutor(1, "checkpoint")
@@ -182,17 +179,17 @@ class Checkpointer:
                 pending.result()
 
     def close(self) -> str | None:
-        """Wait for the last save; returns its folder (on rank 0; None if none was).
+        """Wait for the last save; returns its folder, None if none was.
 
         Before the process group goes: a rank that ends while its thread still speaks to the others
         aborts.
         """
         self.wait()
         self._threads.shutdown()
-        self._world.barrier()
+        saved = self._world.gather(self._saved)[0]  # also a barrier
         if self._group is not None:
             dist.destroy_process_group(self._group)
-        return self._saved
+        return saved
 
     def abandon(self) -> None:
         """End without waiting for other ranks, after an error: a save that is under way completes
@@ -202,9 +199,14 @@ class Checkpointer:
         if error is not None:
             logger.error("the checkpoint of step %s was not saved: %s", self._last_step, error)
 
-    def _best_so_far(self) -> float | None:
+    def _prepare(self) -> float | None:
+        """Make room, on the first rank; returns the best loss so far."""
+        if not self._world.is_first:
+            return None
+        os.makedirs(self._root, exist_ok=True)
+        sweep(self._root)
         stream, name = self.rule.keep_best, read_pointer(self._root, BEST)
-        if stream is None or name is None or not self._world.is_first:
+        if stream is None or name is None:
             return None
         return read_state(os.path.join(self._root, name)).validation.get(stream)
 

@@ -12,11 +12,11 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
-from flamingo.parallel.launch import LAUNCHED, Launch, launch, number_of_nodes, number_of_ranks
-from flamingo.parallel.pulse import Pulse, launch_id, log_path
+from flamingo.parallel.pulse import LAUNCHED, Pulse, launch_id, log_path
 from flamingo.parallel.slurm import slurm_ranks
 from flamingo.train.config import Train
 from mmdata.errors import (
@@ -77,6 +77,9 @@ def launch_ranks(options: Train) -> None:
         UserError: the numbers make no sense.
         RanksFailedError: the ranks did not finish.
     """
+    with _quiet_torch():
+        from flamingo.parallel.launch import Launch, launch, number_of_nodes, number_of_ranks
+
     least, most = number_of_nodes(options.nnodes)
     if most > 1 and options.rdzv_endpoint is None:
         raise UserError(
@@ -95,6 +98,20 @@ def launch_ranks(options: Train) -> None:
             max_restarts=options.max_restarts,
         ),
     )
+
+
+@contextmanager
+def _quiet_torch() -> Iterator[None]:
+    """Import torch so that its store writes no stacks of C++ to the launcher's terminal.
+
+    The ranks' own warnings stay: they import torch after this.
+    """
+    name = "TORCH_CPP_LOG_LEVEL"
+    is_given = name in os.environ
+    os.environ.setdefault(name, "ERROR")
+    yield
+    if not is_given:
+        del os.environ[name]
 
 
 def be_rank(options: Train) -> int:

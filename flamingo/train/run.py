@@ -21,10 +21,11 @@ from flamingo.telemetry.plot import plot_losses
 from flamingo.telemetry.steps import StepReport
 from flamingo.telemetry.writers import check_services
 from flamingo.train.build import Built, build_model
-from flamingo.train.checkpoint import Checkpointer, RunState, find_checkpoint, restore
+from flamingo.train.checkpoint import Checkpointer, RunState, restore
 from flamingo.train.config import Train
 from flamingo.train.device import choose_device, configured_image_size, quiet_loading, tower_name
 from flamingo.train.feeds import make_streams, make_validation, open_cache
+from flamingo.train.initial import first_weights
 from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.optim import make_optimizer
 from flamingo.train.retention import SaveRule
@@ -66,6 +67,7 @@ class TrainResult:
         skipped_steps: not finite, in all.
         validation: the last loss measured on each validation stream.
         resumed_from: step that the run went on from; 0 for a fresh one.
+        is_told: whether this rank is the one that tells it.
         exit_code: 0, or what a signal asked for that stopped the run after a save.
     """
 
@@ -80,6 +82,7 @@ class TrainResult:
     skipped_steps: int = 0
     validation: dict[str, float] = field(default_factory=dict)
     resumed_from: int = 0
+    is_told: bool = True
     exit_code: int = 0
 
 
@@ -189,11 +192,12 @@ def _save_rule(options: Train, batch: dict[str, int]) -> SaveRule:
 def _train(options: Train, setup: _Setup, world: World) -> TrainResult:
     before = setup.resume.state
     result = TrainResult(options.run_name, resumed_from=before.step, steps=before.step)
+    result.is_told = world.is_first
     if before.step >= setup.total_steps:
         return result
     resumed = setup.resume.weights
     # A checkpoint to go on from is also what the parts are checked against before they load.
-    weights = resumed or _first_weights(options.init_from)
+    weights = resumed or first_weights(options.init_from)
     built = build_model(options, setup.tower, weights, setup.streams, world)
     trainer = _trainer(options, built, setup, world)
     if resumed is not None:
@@ -221,12 +225,7 @@ def _dry_run(options: Train, setup: _Setup, world: World) -> TrainResult:
             source = stream.batches()
             batches += [next(source) for _ in range(_PREVIEW_BATCHES)]
         write_preview(batches, setup.tokenizer, path)
-    return TrainResult(options.run_name, preview=path)
-
-
-def _first_weights(path: str | None) -> str | None:
-    """What --init-from names: a file, a checkpoint, or a run, which stands for its latest."""
-    return path if path is None else find_checkpoint(path) or path
+    return TrainResult(options.run_name, preview=path, is_told=world.is_first)
 
 
 def _trainer(options: Train, built: Built, setup: _Setup, world: World) -> Trainer:
@@ -341,7 +340,9 @@ def _mean_losses(reports: list[StepReport]) -> dict[str, float]:
 
 
 def summary(result: TrainResult) -> str:
-    """What a person reads at the end of a run."""
+    """What a person reads at the end of a run; nothing where another rank says it."""
+    if not result.is_told:
+        return ""
     if result.preview:
         return f"wrote {result.preview}: open it to see pictures beside their tags\n"
     if not result.first:

@@ -24,6 +24,7 @@ class UsageTally:
         images_used: of used documents.
         images_dropped: of used documents, by reason.
         images_of_dropped: of the other documents.
+        reasons_of_dropped: those of them that would not have been used anyway, by reason.
         lengths: used documents by their number of tokens; empty without a tokenizer.
         by_threshold: (documents, images) that each threshold leaves, before any text is cut.
     """
@@ -37,6 +38,7 @@ class UsageTally:
     images_used: int = 0
     images_dropped: Counter[str] = field(default_factory=Counter)
     images_of_dropped: int = 0
+    reasons_of_dropped: Counter[str] = field(default_factory=Counter)
     lengths: Counter[int] = field(default_factory=Counter)
     by_threshold: dict[float, tuple[int, int]] = field(default_factory=dict)
 
@@ -52,6 +54,7 @@ class UsageTally:
         if plan.document_drop is not None:
             self.dropped[plan.document_drop.value] += 1
             self.images_of_dropped += num_images
+            self.reasons_of_dropped.update(reason.value for reason in plan.image_drops.values())
             return
         self.used += 1
         self.single_image += len(plan.images) == 1
@@ -78,6 +81,7 @@ class UsageTally:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.dropped.update(other.dropped)
         self.images_dropped.update(other.images_dropped)
+        self.reasons_of_dropped.update(other.reasons_of_dropped)
         self.lengths.update(other.lengths)
         for threshold, (documents, images) in other.by_threshold.items():
             mine = self.by_threshold.get(threshold, (0, 0))

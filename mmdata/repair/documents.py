@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
-import pybase64
 from numpy.typing import NDArray
 
 from mmdata.assemble import AssemblyPolicy, Draft, Outcome, Picture, finish
@@ -25,6 +24,7 @@ from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
 from mmdata.sources.mmc4 import decode_field
 from mmdata.sources.strict_json import decode_object
 from mmdata.validation.document_rules import not_optimal
+from schemas.document import Window
 from schemas.reasons import DocumentDrop, ImageDrop, ImageNote, RepairNote
 
 #: Cosines of float32 vectors leave [-1, 1] by rounding only.
@@ -293,18 +293,7 @@ def _picture(
     if not prepared.reencoded:
         facts = {"width": prepared.width, "height": prepared.height, "format": prepared.format}
         _note_facts(index, image, facts | {"sha256": digest}, outcome)
-    else:
-        digest = hashlib.sha256(prepared.data).hexdigest()
-    return Picture(
-        index,
-        pybase64.b64encode(prepared.data),
-        len(prepared.data),
-        prepared.width,
-        prepared.height,
-        prepared.format,
-        digest,
-        prepared.reencoded,
-    )
+    return Picture.of(index, prepared, window=_value(image.source.fields.get("window"), Window))
 
 
 def _note_facts(index: int, image: _Image, facts: dict[str, Any], outcome: Outcome) -> None:

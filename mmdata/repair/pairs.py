@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pybase64
 
 from mmdata.assemble import AssemblyPolicy, Draft, Outcome, Picture
 from mmdata.images import ImageRejected, prepare_image
@@ -152,16 +151,7 @@ def _check_hash(data: bytes, metadata: dict[str, msgspec.Raw], row: Row | None) 
 def _picture(data: bytes, outcome: Outcome, policy: AssemblyPolicy) -> Picture:
     prepared = prepare_image(data, policy.images)
     outcome.notes += [(0, n.value, "") for n in prepared.notes if n != ImageNote.REENCODED]
-    return Picture(
-        0,
-        pybase64.b64encode(prepared.data),
-        len(prepared.data),
-        prepared.width,
-        prepared.height,
-        prepared.format,
-        hashlib.sha256(prepared.data).hexdigest(),
-        prepared.reencoded,
-    )
+    return Picture.of(0, prepared)
 
 
 def _with_original_size(

@@ -1,6 +1,6 @@
 """What a training run would use of a shard, from its samples table alone.
 
-One function, so that another forecast can take its place: the decision itself is
+Rows and counts are those of the forecast (`mmdata/forecast/`), the decision itself is
 `mmdata.selection`, which the trainer's stream asks too. What the table does not say (whether the
 alignment is given, what the similarities are) is read once a folder, from its first document.
 """
@@ -8,8 +8,11 @@ alignment is given, what the similarities are) is read once a folder, from its f
 from collections import Counter
 from dataclasses import dataclass, field
 
+from mmdata.forecast.table import TableRow, Traits
+from mmdata.forecast.tally import UsageTally
 from mmdata.report.tables import ImageRows
-from mmdata.selection import Candidates, DocumentReason, ImageReason, SelectionPolicy, select
+from mmdata.selection import DocumentReason, ImageReason, Selection, SelectionPolicy, select
+from mmdata.usage.plans import Plan
 
 #: An image that would be used, in a document that is not.
 DOCUMENT_DROPPED = "document-dropped"
@@ -32,46 +35,52 @@ class Alignment:
 
 @dataclass(slots=True)
 class TrainingUse:
-    """Documents and images that a training run uses, and why not the others.
+    """Documents and images that a training run uses, and why not the others: a forecast's counts,
+    so that every document and image is in one of them."""
 
-    Attributes:
-        single_image: documents that are used with one image, about which a coin still decides.
-    """
+    tally: UsageTally = field(default_factory=UsageTally)
 
-    documents: int = 0
-    images: int = 0
-    single_image: int = 0
-    documents_dropped: Counter[str] = field(default_factory=Counter)
-    images_dropped: Counter[str] = field(default_factory=Counter)
+    @property
+    def documents(self) -> int:
+        """Documents that are used."""
+        return self.tally.used
+
+    @property
+    def images(self) -> int:
+        """Their images that are used."""
+        return self.tally.images_used
+
+    @property
+    def single_image(self) -> int:
+        """Documents that are used with one image, about which a coin still decides."""
+        return self.tally.single_image
+
+    @property
+    def documents_dropped(self) -> Counter[str]:
+        """The other documents, by reason."""
+        return self.tally.dropped
+
+    @property
+    def images_dropped(self) -> Counter[str]:
+        """The other images, by reason; of dropped documents too."""
+        tally = self.tally
+        with_document = tally.images_of_dropped - tally.reasons_of_dropped.total()
+        reasons = tally.images_dropped + tally.reasons_of_dropped
+        return reasons + Counter({DOCUMENT_DROPPED: with_document})
 
     def merge(self, other: "TrainingUse") -> None:
         """Take over what another one counted."""
-        self.documents += other.documents
-        self.images += other.images
-        self.single_image += other.single_image
-        self.documents_dropped.update(other.documents_dropped)
-        self.images_dropped.update(other.images_dropped)
+        self.tally.merge(other.tally)
 
 
 def verdicts(
     rows: ImageRows, row: int, alignment: Alignment, policy: SelectionPolicy
 ) -> tuple[DocumentReason | None, dict[int, str]]:
     """Why a document of a samples table is not used (None: it is), and which of its images not."""
-    start, end = rows.offsets[row], rows.offsets[row + 1]
-    if alignment.captions:
-        return None, {}
-    candidates = Candidates(
-        image_bytes=rows.image_bytes[start:end],
-        alignment=alignment.kind,
-        similarity_source=alignment.similarity_source,
-        matched=rows.matched[start:end],
-        similarity=rows.similarity[start:end],
-        num_sentences=rows.sentences[row],
-    )
-    chosen = select(candidates, policy)
+    chosen, num_images = _selected(rows, row, alignment, policy)
     drops = {image: str(reason) for image, reason in chosen.image_drops.items()}
     if chosen.document_drop is not None:
-        drops = {image: drops.get(image, DOCUMENT_DROPPED) for image in range(end - start)}
+        drops = {image: drops.get(image, DOCUMENT_DROPPED) for image in range(num_images)}
     return chosen.document_drop, drops
 
 
@@ -79,16 +88,30 @@ def training_use(rows: ImageRows, alignment: Alignment, policy: SelectionPolicy)
     """What is used of the documents of one samples table."""
     use = TrainingUse()
     for row in range(len(rows.sentences)):
-        reason, drops = verdicts(rows, row, alignment, policy)
-        use.images_dropped.update(drops.values())
-        if reason is not None:
-            use.documents_dropped[str(reason)] += 1
-            continue
-        num_used = rows.offsets[row + 1] - rows.offsets[row] - len(drops)
-        use.documents += 1
-        use.images += num_used
-        use.single_image += num_used == 1 and not alignment.captions
+        chosen, num_images = _selected(rows, row, alignment, policy)
+        images = [image for image, _ in chosen.kept]
+        use.tally.add(Plan([], images, chosen.image_drops, chosen.document_drop), num_images)
+    if alignment.captions:
+        use.tally.single_image = 0  # no coin
     return use
+
+
+def _selected(
+    rows: ImageRows, row: int, alignment: Alignment, policy: SelectionPolicy
+) -> tuple[Selection, int]:
+    """What selection says of a document, and the number of its images."""
+    start, end = rows.offsets[row], rows.offsets[row + 1]
+    if alignment.captions:
+        return Selection([(image, 0) for image in range(end - start)], {}, None), end - start
+    document = TableRow(
+        sentences=rows.sentences[row],
+        matched=rows.matched[start:end],
+        similarity=rows.similarity[start:end],
+        margin=(),  # whether the answer is sure is not asked
+        image_bytes=rows.image_bytes[start:end],
+    )
+    traits = Traits(alignment.kind, alignment.similarity_source)
+    return select(document.candidates(traits), policy), end - start
 
 
 #: For the words of a page: every reason there is, and what it means.

@@ -167,8 +167,11 @@ def test_output_rows_train_only_when_asked():
         model = wrap(make_lm("llama"), train_output_rows=asked)
         model(ids, mask, ids, images, counts).loss.backward()
         assert (model.media_tokens.output_rows.grad is not None) is asked
-    with pytest.raises(UserError, match="an LM with an output matrix of its own"):
-        wrap(make_lm("opt"), train_output_rows=True)
+
+
+def test_tied_rows_are_trained_once_whether_asked_or_not():
+    model = wrap(make_lm("opt"), train_output_rows=True)
+    assert [name for name, _ in model.media_tokens.named_parameters()] == ["input_rows"]
 
 
 def test_frozen_embeddings_freeze_the_rows():

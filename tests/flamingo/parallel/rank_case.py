@@ -120,13 +120,14 @@ def train_case(case: Case, world: World) -> dict[str, Any]:
     reports, weights = [], []
     for _ in range(case.steps):
         reports.append(trainer.step())
-        weights.append(trainable_state_dict(trainer.model))
+        trained = trainable_state_dict(trainer.model)
+        weights.append({name: value.clone() for name, value in trained.items()})
     found = {
         "losses": [report.losses for report in reports],
         "norms": [report.gradient_norm for report in reports],
         "skipped": [report.skipped for report in reports],
         "counts": [(report.samples, report.tokens, report.images) for report in reports],
-        "weights": {name: value.clone() for name, value in weights[-1].items()},
+        "weights": weights[-1],
         "positions": run._positions(trainer),
         "validation": measured,
     }
@@ -137,16 +138,21 @@ def train_case(case: Case, world: World) -> dict[str, Any]:
         found["ranks_agree"] = all(
             _equal(weights[-1], other) for other in world.gather(weights[-1])
         )
-    found["keys"] = [
-        [key for part in step for key in part] for step in zip(*world.gather(keys), strict=True)
-    ]
+    parts = world.gather(keys)
+    found["keys"] = {
+        name: [
+            list(itertools.chain(*step))
+            for step in zip(*(part[name] for part in parts), strict=True)
+        ]
+        for name in keys
+    }
     for feed in trainer.feeds:
         feed.steps.close()
     return found
 
 
-def make_trainer(case: Case, world: World) -> tuple[Trainer, list[list[str]]]:
-    """A trainer on this rank, and where it notes the keys of its part of each step."""
+def make_trainer(case: Case, world: World) -> tuple[Trainer, dict[str, list[list[str]]]]:
+    """A trainer on this rank, and where it notes the keys of its part of each stream's steps."""
     options = Train(**case.options, gradient_accumulation_steps=B // world.size)
     tokenizer, size = _reads(options)
     streams = make_streams(options, tokenizer, size, world=world)
@@ -154,11 +160,13 @@ def make_trainer(case: Case, world: World) -> tuple[Trainer, list[list[str]]]:
         built = build.build_model(
             options, run.tower_name(options.vision_encoder_path), None, streams, world
         )
-    keys: list[list[str]] = [[] for _ in range(case.steps)]
+    keys: dict[str, list[list[str]]] = {
+        stream.config.name: [[] for _ in range(case.steps)] for stream in streams
+    }
     feeds = [
         StreamFeed(
             stream.config.name,
-            _noted(stream.steps(), keys, case, world, tokenizer.image_id),
+            _noted(stream.steps(), keys[stream.config.name], case, world, tokenizer.image_id),
             1.0 if stream.config.name == "mmc4" else 0.5,
             run.own_part(stream, run.Position()),
         )

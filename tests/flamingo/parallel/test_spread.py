@@ -4,11 +4,13 @@ A single process with four micro-batches is what the others are held against: in
 difference above rounding is a bug, and in float32. One launch a world size runs all its cases.
 """
 
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing import start_processes
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, OPTConfig, OPTForCausalLM
 
 from flamingo.parallel.world import World
@@ -18,6 +20,10 @@ from tests.flamingo.conftest import load_example
 from .rank_case import STEPS, B, Case, run_cases, train_case
 
 pytestmark = pytest.mark.slow
+#: Forked from one process that has torch loaded: that takes most of a rank's start.
+multiprocessing.get_context("forkserver").set_forkserver_preload(
+    ["tests.flamingo.parallel.rank_case"]
+)
 TWIST_STEPS = 4
 #: (world size, way of spreading, language model), in float64.
 DOUBLE = [
@@ -47,7 +53,7 @@ class Runs:
             cases = [self._case(one) for one in self._names(size)]
             told = (size, str(self._folder), cases)
             self._launched.add(size)  # also if it fails: then all of its tests do, at once
-            torch.multiprocessing.spawn(run_cases, args=told, nprocs=size)
+            start_processes(run_cases, args=told, nprocs=size, start_method="forkserver")
         return torch.load(self._folder / f"{name}.{size}.pt", weights_only=True)
 
     def alone(self, name: str) -> Result:
@@ -93,6 +99,7 @@ def runs(world: Folders, tmp_path_factory: pytest.TempPathFactory) -> Runs:
         "mmc4_min_image_bytes": 0,
         "mmc4_max_tokens": 32,
         "mmc4_max_num_images": 2,
+        "cross_attn_every_n_layers": 2,
         "batch_size_mmc4": 1,
         "batch_size_laion": 1,
         "workers": 0,

@@ -7,7 +7,7 @@ import pytest
 
 from flamingo.train.config import Train
 from flamingo.train.streams import from_mapping, mix_of, training_streams, validation_streams
-from mmdata.cli import _read_config
+from mmdata.config_file import read_config
 from mmdata.errors import UserError
 
 
@@ -92,7 +92,7 @@ def test_a_file_says_the_same(tmp_path: Path) -> None:
         "  pairs: c\n",
         encoding="utf-8",
     )
-    found = _read_config(str(path), Train)
+    found = read_config(str(path), Train)
     assert found == {
         "seed": 3,
         "stream": ("web=a", "web=b", "pairs=c"),

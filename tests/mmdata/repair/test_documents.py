@@ -77,6 +77,15 @@ def test_unknown_fields_survive() -> None:
     assert found["image_info"][0]["face_detections"] == [1.5]
 
 
+def test_the_window_of_a_picture_survives() -> None:
+    document = make_document(1, images=2)
+    document["image_info"][0]["window"] = {"low": 10.0, "high": 900.5, "by": "auto"}
+    document["image_info"][1]["window"] = {"low": "none"}
+    found = {info["sha256"]: info.get("window") for info in result(mended(document))["image_info"]}
+    stated, nonsense = (info["sha256"] for info in document["image_info"])
+    assert found == {stated: {"low": 10.0, "high": 900.5, "by": "auto"}, nonsense: None}
+
+
 def test_a_hash_that_is_wrong_itself_is_corrected_where_the_table_knows_better() -> None:
     document = make_document(1)
     right = document["image_info"][0]["sha256"]
