@@ -262,9 +262,10 @@ def _run(
     if world.is_first:
         text = json.dumps(record, indent=1).encode() + b"\n"
         write_atomically(os.path.join(folder, OPTIONS_NAME), text)
-    telemetry = Telemetry(
-        options, trainer.model, total_steps=trainer.total_steps, done=trainer.done, world=world
-    )
+    with world.together():  # a service may refuse the first rank
+        telemetry = Telemetry(
+            options, trainer.model, total_steps=trainer.total_steps, done=trainer.done, world=world
+        )
     reports: list[StepReport] = []
     try:
         with StopRequest() as stop:
