@@ -29,6 +29,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from flamingo.model.absent_tower import AbsentTower
 from flamingo.model.cross_attention import GatedCrossAttentionBlock
 from flamingo.model.decoder import text_config
 from flamingo.model.flamingo import Flamingo
@@ -122,7 +123,9 @@ def _trains(module: nn.Module) -> bool:
 
 
 def _tower(tower: nn.Module) -> float:
-    """Of one image in the vision tower, its class token included."""
+    """Of one image in the vision tower, its class token included; 0 where features stand for it."""
+    if isinstance(tower, AbsentTower):
+        return 0.0
     vision: Any = tower
     positions, width = vision.positional_embedding.shape
     flows = _trains(tower)

@@ -5,7 +5,9 @@ lines of steps that are about to be repeated go, so that each step stands there 
 """
 
 import json
+import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from mmdata.storage.atomic import write_atomically
@@ -29,3 +31,12 @@ def read_log(path: str) -> list[dict[str, Any]]:
             except json.JSONDecodeError:
                 break
     return lines
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null stands for them."""
+    if isinstance(value, Mapping):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -7,14 +7,13 @@ one is missing.
 """
 
 import json
-import math
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, Protocol
 
-from flamingo.telemetry.jsonl import forget_after
+from flamingo.telemetry.jsonl import finite, forget_after
 from flamingo.telemetry.names import EVENTS_NAME, METRICS_NAME, TELEMETRY_FOLDER
 from mmdata.errors import MissingExtraError, UserError
 from mmdata.storage.atomic import write_atomically
@@ -47,11 +46,11 @@ class JsonLinesWriter:
         )
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        self._metrics.write(json.dumps(_finite({"step": step, **values})) + "\n")
+        self._metrics.write(json.dumps(finite({"step": step, **values})) + "\n")
         self._metrics.flush()
 
     def event(self, step: int, kind: str, details: Mapping[str, Any]) -> None:
-        line = _finite({"step": step, "event": kind, **details})
+        line = finite({"step": step, "event": kind, **details})
         self._events.write(json.dumps(line) + "\n")
         self._events.flush()
 
@@ -130,15 +129,6 @@ class WandbWriter:
 
     def close(self) -> None:
         self._run.finish()
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null stands for them."""
-    if isinstance(value, Mapping):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

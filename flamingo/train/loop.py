@@ -12,7 +12,7 @@ skipped comes out the same on every rank, by the one read from the device that a
 """
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from flamingo.data.batch import Batch
+from flamingo.data.damage import Damage
 from flamingo.data.decode import to_input
 from flamingo.data.order import Position
 from flamingo.model.flamingo import Flamingo
@@ -50,12 +51,16 @@ class StreamFeed:
         steps: endless: the micro-batches of each step.
         multiplier: of its loss.
         position: after the last step that was taken.
+        damage: what was found damaged in it on this rank.
+        has_features: whether precomputed features stand for its pictures.
     """
 
     name: str
     steps: Generator[list[Batch], None, None]
     multiplier: float
     position: Position
+    damage: Callable[[], Damage]
+    has_features: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,7 @@ class Trainer:
             drawn: dict[str, list[Batch]] = {}
             self.world.mark(self.done + 1, "draws its batch")
             tally = Tally.together(self.world.exchange(lambda: self._draw(drawn)))
+            self._check_damage(tally)
             self.world.mark(self.done + 1, "computes")
             rate = self._learning_rate()
             set_learning_rate(self.optimizer, rate)
@@ -139,7 +145,15 @@ class Trainer:
                 if micro:
                     feed.position = micro[-1].position
         self.world.mark(self.done + 1, "has drawn its batch")
-        return Tally.of(drawn, waiting.seconds)
+        return Tally.of(drawn, waiting.seconds, [feed.damage() for feed in self.feeds])
+
+    def _check_damage(self, tally: Tally) -> None:
+        """Stop if too much of a stream is damaged, over all ranks."""
+        for damage in tally.damage:
+            try:
+                damage.check()
+            except MMDataError as error:
+                self.world.end_with(error)
 
     def _learning_rate(self) -> float:
         factor = learning_rate_factor(
@@ -158,7 +172,8 @@ class Trainer:
             return total
         scale = feed.multiplier * self.world.size / num_targets
         passes = tally.passes[feed.name]
-        batches = [*micro, *(blank_batch() for _ in range(passes - len(micro)))]
+        width = self.model.vis_dim if feed.has_features else None
+        batches = [*micro, *(blank_batch(width) for _ in range(passes - len(micro)))]
         for number, batch in enumerate(batches):
             is_last = (feed.name, number) == tally.last_pass
             with self.spread.training_pass(is_last=is_last):

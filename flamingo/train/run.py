@@ -198,7 +198,7 @@ def _train(options: Train, setup: _Setup, world: World) -> TrainResult:
     resumed = setup.resume.weights
     # A checkpoint to go on from is also what the parts are checked against before they load.
     weights = resumed or first_weights(options.init_from)
-    built = build_model(options, setup.tower, weights, setup.streams, world)
+    built = build_model(options, setup.tower, weights, [*setup.streams, *setup.validation], world)
     trainer = _trainer(options, built, setup, world)
     if resumed is not None:
         restore(resumed, trainer.model, trainer.optimizer, world)
@@ -235,7 +235,11 @@ def _trainer(options: Train, built: Built, setup: _Setup, world: World) -> Train
         name = stream.config.name
         start = setup.starts[name]
         steps = stream.steps(start)
-        feeds.append(StreamFeed(name, steps, multipliers[name], own_part(stream, start)))
+        position = own_part(stream, start)
+        has_features = stream.config.features is not None
+        feeds.append(
+            StreamFeed(name, steps, multipliers[name], position, stream.damage, has_features)
+        )
     return Trainer(
         spread=built.spread,
         optimizer=make_optimizer(built.spread.model, options),

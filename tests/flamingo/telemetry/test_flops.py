@@ -1,10 +1,13 @@
 """Counted operations are those that torch counts in a real forward and backward pass."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from flamingo.model.absent_tower import AbsentTower
 from flamingo.model.flamingo import Flamingo
 from flamingo.telemetry.flops import count_flops
 from flamingo.telemetry.steps import StreamCounts
@@ -65,6 +68,15 @@ def test_features_in_place_of_images_leave_out_the_tower_alone() -> None:
     assert counted is not None
     without = StreamCounts(COUNTS.samples, COUNTS.tokens, COUNTS.images, COUNTS.targets, 0)
     assert counted.of(COUNTS) - counted.of(without) == SAMPLES * counted.tower
+
+
+def test_a_tower_that_was_not_loaded_costs_nothing_and_the_rest_as_much() -> None:
+    model = make_flamingo("llama")
+    whole = count_flops(model)
+    model.vision_encoder = AbsentTower("t", model.vis_dim, model.vision_encoder.grid_size)
+    counted = count_flops(model)
+    assert whole is not None
+    assert counted == replace(whole, tower=0.0)
 
 
 def test_an_lm_with_experts_is_not_guessed_at() -> None:
