@@ -73,7 +73,7 @@ def evaluate(trainer: Trainer, stream: Stream, world: World | None = None) -> Ev
         with torch.no_grad():
             width = trainer.model.vis_dim if stream.config.features is not None else None
             for batch in _in_step(stream.batches(), world, width):
-                trainer.world.mark(trainer.done, "measures the validation loss")
+                world.mark(trainer.done, "measures the validation loss")
                 loss = loss + trainer.sum_loss(batch).double()
                 num_targets += batch.num_targets
                 num_samples += len(batch.keys)
