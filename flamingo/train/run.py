@@ -98,7 +98,7 @@ class _Setup:
         validation: to measure on, likewise.
         sequence: what decides which samples come in which order.
         starts: of each stream.
-        total_steps: of the run.
+        total_steps: of the run; 0 for a dry one, whose length need not be said.
         save_rule: when to save, and what to keep.
     """
 
@@ -172,8 +172,8 @@ def _set_up(options: Train, world: World, stack: ExitStack) -> _Setup:
         validation=make_validation(options, media_tokenizer, size, cache, world=world),
         sequence=sequence,
         starts=starts,
-        total_steps=run_steps(options, batch),
-        save_rule=_save_rule(options, batch),
+        total_steps=0 if options.dry_run else run_steps(options, batch),
+        save_rule=SaveRule() if options.dry_run else _save_rule(options, batch),
     )
 
 

@@ -246,7 +246,7 @@ def test_a_dry_run_writes_the_page_and_loads_no_model(run_options: Options, tmp_
     lm = tmp_path / "lm"
     shutil.copytree(run_options().lm_path, lm)
     (lm / "model.safetensors").unlink()
-    result = train(run_options("dry", lm_path=str(lm), dry_run=True))
+    result = train(run_options("dry", lm_path=str(lm), dry_run=True, max_steps=None))
     page = Path(str(result.preview)).read_text(encoding="utf-8")
     assert "data:image/" in page
     assert "&lt;image&gt;" in page
