@@ -170,6 +170,7 @@ def make_trainer(case: Case, world: World) -> tuple[Trainer, dict[str, list[list
             _noted(stream.steps(), keys[stream.config.name], case, world, tokenizer.image_id),
             1.0 if stream.config.name == "mmc4" else 0.5,
             run.own_part(stream, run.Position()),
+            stream.damage,
         )
         for stream in streams
     ]
