@@ -11,6 +11,7 @@ it at once, and its scores are the largest tensors of all.
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -32,6 +33,13 @@ KEPT = {
     _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
 }
 
+#: What is kept passes the hooks that count saved tensors, as any other; torch 2.15 can be told.
+_SEEN_BY_HOOKS: dict[str, Any] = {
+    name: True
+    for name in ("respect_saved_tensors_hooks",)
+    if name in signature(checkpoint).parameters
+}
+
 
 def _policy(_context: Any, operation: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:
     if operation in KEPT:
@@ -48,4 +56,5 @@ def run_block(
     if policy == "full":
         return checkpoint(block, *args, use_reentrant=False, **kwargs)
     contexts = partial(create_selective_checkpoint_contexts, _policy)
-    return checkpoint(block, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+    given = _SEEN_BY_HOOKS | kwargs
+    return checkpoint(block, *args, use_reentrant=False, context_fn=contexts, **given)

@@ -16,9 +16,10 @@ import torch
 
 from flamingo.model.checkpoint_files import read_weights
 from flamingo.parallel.world import World
+from flamingo.telemetry.jsonl import read_log
+from flamingo.telemetry.names import METRICS_NAME
 from flamingo.train.config import Train
 from flamingo.train.run import train
-from flamingo.train.telemetry import read_log
 from mmdata.errors import UserError
 from tests.flamingo.conftest import World as Folders
 from tests.flamingo.parallel.rank_case import Case, train_case
@@ -100,7 +101,7 @@ def lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def losses(options: Train) -> list[float]:
-    return [line["losses"]["mmc4"] for line in read_log(f"{options.run_name}/log.jsonl")]
+    return [line["losses"]["mmc4"] for line in read_log(f"{options.run_name}/{METRICS_NAME}")]
 
 
 @pytest.fixture
