@@ -127,7 +127,7 @@ def train_case(case: Case, world: World) -> dict[str, Any]:
         "losses": [report.losses for report in reports],
         "norms": [report.gradient_norm for report in reports],
         "skipped": [report.skipped for report in reports],
-        "counts": [(report.samples, report.tokens, report.images) for report in reports],
+        "counts": [dataclasses.asdict(report.total) for report in reports],
         "weights": weights[-1],
         "positions": run._positions(trainer),
         "validation": measured,

@@ -171,7 +171,7 @@ def test_it_is_a_training(runs: Runs) -> None:
     first, last = alone["losses"][0], alone["losses"][-1]
     assert last["mmc4"] < first["mmc4"] - 0.01
     assert min(alone["norms"]) > 1e-3
-    assert all(count[0] == B for count in alone["counts"])
+    assert all(count["samples"] == B for count in alone["counts"])
 
 
 @pytest.mark.parametrize(("size", "way"), TWISTED)
