@@ -126,13 +126,10 @@ def test_every_pair_of_settings_trains_as_the_plain_run(small: Callable[..., Tra
     with without_compiler():
         for number, row in enumerate(rows):
             chosen = settings(row)
-            # Packed sequences hold other samples, trained parts move the second loss.
-            kind = {
-                name: chosen[name] for name in ("pack", "pack_tokens", "freeze") if name in chosen
-            }
-            key = repr(kind)
+            packing = {name: chosen[name] for name in ("pack", "pack_tokens") if name in chosen}
+            key = repr(packing)  # packed sequences hold other samples
             if key not in plain:
-                options = small(f"plain{len(plain)}", **kind)
+                options = small(f"plain{len(plain)}", **packing)
                 train(options)
                 plain[key] = losses(options)
             wrong += _differences(small(f"row{number}", **chosen), plain[key], chosen)
@@ -147,7 +144,8 @@ def _differences(options: Train, plain: list[float], chosen: Setting) -> list[st
     wrong = []
     if abs(found[0] - plain[0]) > tolerance:
         wrong.append(f"{chosen}: first loss {found[0]}, not {plain[0]}")
-    if options.optimizer == "adamw" and abs(found[1] - plain[1]) > 10 * tolerance:
+    same_step = options.optimizer == "adamw" and options.freeze == "vision,lm"
+    if same_step and abs(found[1] - plain[1]) > 10 * tolerance:
         wrong.append(f"{chosen}: second loss {found[1]}, not {plain[1]}")
     if result.skipped_steps or not all(map(math.isfinite, found)):
         wrong.append(f"{chosen}: {found}, {result.skipped_steps} skipped")
