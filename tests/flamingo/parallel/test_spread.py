@@ -19,7 +19,7 @@ from tests.flamingo.conftest import load_example
 
 from .rank_case import STEPS, B, Case, run_cases, train_case
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.matrix]
 #: Forked from one process that has torch loaded: that takes most of a rank's start.
 multiprocessing.get_context("forkserver").set_forkserver_preload(
     ["tests.flamingo.parallel.rank_case"]
