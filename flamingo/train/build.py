@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from torch.distributed.fsdp import FSDPModule
+
 from flamingo.data.stream import Stream
 from flamingo.model.factory import create_model_and_transforms
 from flamingo.model.flamingo import Flamingo
@@ -66,7 +68,11 @@ def build_model(
         if options.pack:
             model.allow_packing()
         pixels = pixels_of(image_processor)
-    if options.cpu_offload != "params":  # else buffers are there already, and parameters are not
+    if options.cpu_offload == "params" and isinstance(model, FSDPModule):
+        # All is where it belongs, but the last group may be whole still, from finding out how to
+        # pack; the optimizer is to get its shards.
+        model.reshard()
+    else:
         model.to(world.device)
     model.train()
     if options.compile:
