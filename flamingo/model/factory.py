@@ -14,6 +14,7 @@ In order: tokenizer and configs, the check that all belongs together, then weigh
   the LM's rows).
 - init_from: a checkpoint, OpenFlamingo's (released or trained) or ours, checked before loading.
 - on_load: is told what `init_from` filled, as a table.
+- adapters: LoRA adapters in the LM, and whether it is quantised below them.
 - lm_dtype: of the frozen LM; our own parts are fp32.
 - without_tower: for runs on precomputed features: no tower, and None for the image processor.
 - weights: how they get into the model, `WholeWeights` unless given.
@@ -29,6 +30,8 @@ import torch
 from torch import nn
 
 from flamingo.model.absent_tower import absent_tower
+from flamingo.model.adapter_settings import AdapterSettings
+from flamingo.model.adapters import inject_adapters
 from flamingo.model.checkpoint_files import read_weights
 from flamingo.model.checkpoint_keys import load_openflamingo, load_trainable
 from flamingo.model.compat import check_fit
@@ -36,6 +39,7 @@ from flamingo.model.flamingo import Flamingo
 from flamingo.model.hub import Hub
 from flamingo.model.load_report import LoadReport
 from flamingo.model.media_tokens import embedding_and_head, resize_vocabulary
+from flamingo.model.quantised import quantise_linears
 from flamingo.model.vision import configured_width, hub_offline, load_tower
 from mmdata.usage.tokenizer import num_rows, token_ids
 
@@ -58,6 +62,10 @@ class WholeWeights:
     ) -> nn.Module:
         """The LM."""
         return hub.language_model(dtype, attn_implementation)
+
+    def quantise(self, lang_encoder: nn.Module, attr_name: str | None) -> None:
+        """Puts the matrices of the LM's layers in NF4, one by one."""
+        quantise_linears(lang_encoder, attr_name=attr_name)
 
     def assemble(
         self,
@@ -93,6 +101,7 @@ def create_model_and_transforms(
     lm_dtype: torch.dtype = torch.float32,
     attn_implementation: str | None = None,
     gradient_checkpointing: bool = False,
+    adapters: AdapterSettings | None = None,
     on_load: Callable[[LoadReport], None] | None = None,
     without_tower: bool = False,
     weights: WholeWeights | None = None,
@@ -122,7 +131,9 @@ def create_model_and_transforms(
             clip_vision_encoder_path, clip_vision_encoder_pretrained, cache_dir, offline
         )
         lm = weights.language_model(hub, dtype=lm_dtype, attn_implementation=attn_implementation)
-    options = every_n | {"freeze_lm_embeddings": freeze_lm_embeddings} | flamingo_options
+        if adapters is not None and adapters.is_quantised:
+            weights.quantise(lm, decoder_layers_attr_name)
+    options = every_n | {"adapters": adapters} | {"freeze_lm_embeddings": freeze_lm_embeddings} | flamingo_options
     model = weights.assemble(tower, lm, tokenizer, seed, new_token_init, **options)
     model.fit = check(vision_width=model.vis_dim)  # again, with all files at hand
     if init_from is not None:
@@ -138,6 +149,7 @@ def assemble(
     *,
     seed: int,
     new_token_init: str = "normal",
+    adapters: AdapterSettings | None = None,
     **options: Any,
 ) -> Flamingo:
     """A Flamingo around a tower and an LM that are there already; `options` are Flamingo's.
@@ -147,6 +159,10 @@ def assemble(
     rows, ids = num_rows(tokenizer), token_ids(tokenizer)
     old_rows = embedding_and_head(lang_encoder)[0].weight.shape[0]
     resize_vocabulary(lang_encoder, rows)
+    if adapters is not None:
+        inject_adapters(
+            lang_encoder, adapters, attr_name=options.get("decoder_layers_attr_name")
+        )
     model = Flamingo(
         tower,
         lang_encoder,

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
 from flamingo.data.stream import Stream
 from flamingo.model.factory import create_model_and_transforms
 from flamingo.model.flamingo import Flamingo
 from flamingo.parallel.construct import create_sharded_model
 from flamingo.parallel.spread import Spread, spread_model
 from flamingo.parallel.world import World
+from flamingo.train.adapter_options import settings_of
 from flamingo.train.config import Train
 from flamingo.train.device import pixels_of
 from flamingo.train.features import expect_features
@@ -66,6 +69,8 @@ def build_model(
         pixels = pixels_of(image_processor)
     model.to(world.device)
     model.train()
+    # For the dropout of adapters, which nothing else draws with: each rank its own.
+    torch.manual_seed(options.seed + world.rank)
     return Built(spread_model(model, world), pixels, tokenizer)
 
 
@@ -91,6 +96,7 @@ def _load(
         offline=options.offline,
         trust_remote_code=options.trust_remote_code,
         gradient_checkpointing=options.gradient_checkpointing,
+        adapters=settings_of(options),
         on_load=table_of_load(options, weights),
         without_tower=without_tower,
     )

@@ -8,6 +8,7 @@ instead; they paste in and get an answer, not a stack of usage text.
 from dataclasses import dataclass, field
 from typing import Literal
 
+from flamingo.train.adapter_options import AdapterOptions, check_adapters
 from flamingo.train.streams import check_streams
 from mmdata.errors import UserError
 
@@ -31,7 +32,7 @@ REFUSED: dict[str, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Train:
+class Train(AdapterOptions):
     """Train a Flamingo model from shards: one process, or one a GPU."""
 
     lm_path: str
@@ -221,6 +222,7 @@ class Train:
         if self.batch_size is not None and self.mix is None:
             raise UserError("--batch-size goes with --mix; use --batch-size-mmc4, --stream-opt, …")
         check_streams(self)
+        check_adapters(self)
         self._check_keeping()
 
     def _check_keeping(self) -> None:
