@@ -24,7 +24,7 @@ from flamingo.model.adapter_settings import ALL_LINEAR, AdapterSettings
 from flamingo.model.checkpoint_keys import export_matrices
 from flamingo.model.decoder import ConditionedLayer, find_decoder_layers
 from flamingo.model.flamingo import Flamingo, is_adapter
-from flamingo.model.quantised import dequantise_linears, quiet_import
+from flamingo.model.quantised import dequantise_linears
 from mmdata.errors import MissingExtraError, UserError
 
 
@@ -47,11 +47,10 @@ def inject_adapters(
         UserError: a target names no layer.
         MissingExtraError: peft is not installed.
     """
-    with quiet_import():
-        try:
-            from peft import LoraConfig, inject_adapter_in_model
-        except ImportError as error:
-            raise MissingExtraError("lora", "peft", f"--lm-adapter {settings.kind}") from error
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise MissingExtraError("lora", "peft", f"--lm-adapter {settings.kind}") from error
     names = find_targets(lang_encoder, settings, attr_name)
     transposed = {isinstance(lang_encoder.get_submodule(name), Conv1D) for name in names}
     config = LoraConfig(

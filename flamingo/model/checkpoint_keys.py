@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from flamingo.model.decoder import text_config
-from flamingo.model.flamingo import Flamingo
+from flamingo.model.flamingo import Flamingo, is_adapter
 from flamingo.model.load_report import (
     MIN_COSINE,
     LoadReport,
@@ -32,6 +32,7 @@ from flamingo.model.load_report import (
 )
 from flamingo.model.media_tokens import embedding_and_head
 from flamingo.model.placement import assign, full_tensor, local_rows
+from flamingo.model.quantised import is_quantised
 from mmdata.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -98,8 +99,8 @@ def load_openflamingo(
     lm = model.lang_encoder
     embedding, head = embedding_and_head(lm)
     names = (model.decoder_layers_name, module_name(lm, embedding), module_name(lm, head))
-    given = _renamed(normalise_keys(checkpoint), *names)
     targets = model.state_dict(keep_vars=True)
+    given = _below_adapters(_renamed(normalise_keys(checkpoint), *names), targets)
     matrices = {
         "input_rows": f"lang_encoder.{names[1]}.weight",
         "output_rows": f"lang_encoder.{names[2]}.weight",
@@ -177,6 +178,16 @@ def _renamed(
     return given
 
 
+def _below_adapters(given: dict[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The LM's own layers by the names that they have below adapters."""
+    found: dict[str, Tensor] = {}
+    for name, value in given.items():
+        layer, _, kind = name.rpartition(".")
+        below = f"{layer}.base_layer.{kind}"
+        found[below if name not in targets and below in targets else name] = value
+    return found
+
+
 def _drop_tied_copy(given: dict[str, Tensor], input_name: str, output_name: str) -> None:
     copy = given.pop(output_name, None)
     if copy is None or input_name == output_name:
@@ -197,6 +208,12 @@ def _misfit(
         return f"{len(unknown)} names belong to no part of this model: {', '.join(unknown[:3])}"
     needed = (name for name in targets if is_ours(name) and not name.startswith("media_tokens."))
     missing = [name for name in needed if name not in given]
+    quantised = [name for name in given if is_quantised(targets[name])]
+    if quantised:
+        return (
+            f"{len(quantised)} tensors are of the LM's layers, which are in 4 bits here: "
+            f"{quantised[0]}; give that LM by --lm-path"
+        )
     if missing and not may_lack.issuperset(name.partition(".")[0] for name in missing):
         return f"{len(missing)} parts of this model are missing: {', '.join(missing[:3])}"
     return _wrong_shape(given, targets)
@@ -279,6 +296,9 @@ def load_trainable(model: Flamingo, weights: Mapping[str, Tensor]) -> LoadReport
     """Fills a model from `trainable_state_dict`."""
     targets = model.state_dict(keep_vars=True)
     expected = set(trainable_names(model))
+    if not any(is_adapter(name) for name in weights):
+        # Of a model that had none: ours stay at their initial values, which change nothing.
+        expected = {name for name in expected if not is_adapter(name)}
     report = report_load(weights, expected, {}, tied=model.media_tokens.tied)
     problem = None
     if set(weights) != expected:

@@ -121,10 +121,12 @@ def create_model_and_transforms(
     }
     with hub_offline(offline=offline):
         tokenizer = hub.tokenizer(tokenizer_path)
+        lm_config = hub.lm_config()
+        if adapters is not None:
+            adapters = adapters.resolved(lm_config.get_text_config(decoder=True).model_type)
         files: dict[str, Any] = {"lm_path": lang_encoder_path, "checkpoint": init_from}
-        check = partial(
-            check_fit, hub.lm_config(), tokenizer, cache_dir=cache_dir, **files, **every_n
-        )
+        files |= {"cache_dir": cache_dir, "adapters": adapters}
+        check = partial(check_fit, lm_config, tokenizer, **files, **every_n)
         if (width := configured_width(clip_vision_encoder_path)) is not None:
             check(vision_width=width)
         tower, image_processor = (absent_tower if without_tower else weights.tower)(
@@ -133,7 +135,8 @@ def create_model_and_transforms(
         lm = weights.language_model(hub, dtype=lm_dtype, attn_implementation=attn_implementation)
         if adapters is not None and adapters.is_quantised:
             weights.quantise(lm, decoder_layers_attr_name)
-    options = every_n | {"adapters": adapters} | {"freeze_lm_embeddings": freeze_lm_embeddings} | flamingo_options
+    options = every_n | {"freeze_lm_embeddings": freeze_lm_embeddings} | flamingo_options
+    options["adapters"] = adapters
     model = weights.assemble(tower, lm, tokenizer, seed, new_token_init, **options)
     model.fit = check(vision_width=model.vis_dim)  # again, with all files at hand
     if init_from is not None:
@@ -160,9 +163,7 @@ def assemble(
     old_rows = embedding_and_head(lang_encoder)[0].weight.shape[0]
     resize_vocabulary(lang_encoder, rows)
     if adapters is not None:
-        inject_adapters(
-            lang_encoder, adapters, attr_name=options.get("decoder_layers_attr_name")
-        )
+        inject_adapters(lang_encoder, adapters, attr_name=options.get("decoder_layers_attr_name"))
     model = Flamingo(
         tower,
         lang_encoder,

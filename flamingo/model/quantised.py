@@ -9,8 +9,6 @@ read. The mean of a matrix's scales is part of its format, so it is quantised wh
 afterwards, which is why all ranks (and any number of them) compute with the same values.
 """
 
-import contextlib
-import logging
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -147,22 +145,9 @@ def _scales_together(name: str, shape: torch.Size, num_parts: int) -> int:
 
 
 def _torchao() -> Any:
-    """torchao's `to_nf4`, without what its import writes to the log."""
-    with quiet_import():
-        try:
-            from torchao.quantization.quantize_.workflows.nf4.nf4_tensor import to_nf4
-        except ImportError as error:
-            raise MissingExtraError("lora", "torchao >= 0.18", "--lm-adapter qlora") from error
-    return to_nf4
-
-
-@contextlib.contextmanager
-def quiet_import() -> Iterator[None]:
-    """torchao makes torch log two deprecations that are no user's business."""
-    log = logging.getLogger("torch.utils._pytree")
-    before = log.level
-    log.setLevel(logging.ERROR)
+    """torchao's `to_nf4`."""
     try:
-        yield
-    finally:
-        log.setLevel(before)
+        from torchao.quantization.quantize_.workflows.nf4.nf4_tensor import to_nf4
+    except ImportError as error:
+        raise MissingExtraError("lora", "torchao >= 0.18", "--lm-adapter qlora") from error
+    return to_nf4

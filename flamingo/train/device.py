@@ -1,5 +1,6 @@
 """Where to compute, and what the vision encoder is told by its path."""
 
+import logging
 import os
 from typing import Any
 
@@ -11,8 +12,13 @@ from mmdata.errors import UserError
 
 
 def quiet_loading() -> None:
-    """No bars of transformers' own between the lines of ours."""
+    """No bars of transformers' own between the lines of ours, nor what torchao makes torch say.
+
+    transformers imports torchao where it is installed, which registers types in a way that torch
+    calls deprecated: no user's business.
+    """
     transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 
 def choose_device(name: str) -> torch.device:
