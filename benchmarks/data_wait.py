@@ -101,7 +101,7 @@ def bench(
     subprocess.run(
         train_command(shards, models, run, device=device, steps=steps, more=more or []), check=True
     )
-    share = wait_percent(run / "log.jsonl")
+    share = wait_percent(run / "metrics.jsonl")
     print(
         f"data wait: {share:.2f}% of a step's time on {device}, median of steps; {load_average()}"
     )

@@ -31,11 +31,12 @@ class AbsentTower(nn.Module):
     Attributes:
         name: of the tower.
         width: D of its patch tokens.
+        grid_size: rows and columns of patches of an image, as open_clip names it.
     """
 
-    def __init__(self, name: str, width: int) -> None:
+    def __init__(self, name: str, width: int, grid_size: tuple[int, int]) -> None:
         super().__init__()
-        self.name, self.width = name, width
+        self.name, self.width, self.grid_size = name, width, grid_size
 
     def forward(self, images: Tensor) -> Tensor:
         """Refuse pictures.
@@ -55,7 +56,10 @@ def absent_tower(name: str, *_: object, **__: object) -> tuple[AbsentTower, None
     Raises:
         UserError: there is no such config.
     """
-    return AbsentTower(name, int(_vision_config(name)["width"])), None
+    config = _vision_config(name)
+    size, patch = _pair(config.get("image_size", 224)), _pair(config["patch_size"])
+    grid = (size[0] // patch[0], size[1] // patch[1])
+    return AbsentTower(name, int(config["width"]), grid), None
 
 
 def tower_identity(name: str, pretrained: str | None, vision_tokens: str) -> str:
@@ -113,3 +117,8 @@ def _vision_config(name: str) -> dict[str, Any]:
         raise UserError(f"vision tower {name}: is neither a folder nor open_clip's")
     vision: dict[str, Any] = config["vision_cfg"]
     return vision
+
+
+def _pair(size: int | list[int]) -> tuple[int, int]:
+    """(height, width) of what may be one number for both."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -8,6 +8,7 @@ instead; they paste in and get an answer, not a stack of usage text.
 from dataclasses import dataclass, field
 from typing import Literal
 
+from flamingo.telemetry.names import SERVICES
 from flamingo.train.adapter_options import AdapterOptions, check_adapters
 from flamingo.train.streams import check_streams
 from mmdata.errors import UserError
@@ -24,9 +25,6 @@ REFUSED: dict[str, str] = {
     "dist_url": "use --rdzv-endpoint HOST:PORT, or MASTER_ADDR and MASTER_PORT",
     "dist_backend": "is nccl on GPUs and gloo on CPUs; leave it out",
     "no_set_device_rank": "a rank takes the GPU of its LOCAL_RANK; leave it out",
-    "report_to_wandb": "use the JSON lines and the plot in the run's folder",
-    "wandb_project": "use the JSON lines and the plot in the run's folder",
-    "wandb_entity": "use the JSON lines and the plot in the run's folder",
     "save_checkpoints_to_wandb": "checkpoints are folders under --run-name; copy them",
 }
 
@@ -180,6 +178,16 @@ class Train(AdapterOptions):
     """With --nproc-per-node: start all ranks again, from the last save, after one failed."""
     logging_steps: int = 10
     """Optimizer steps between lines of the console."""
+    report_to: str = ""
+    """Services that are told the run's values, beside its own files: tensorboard,wandb."""
+    report_to_wandb: bool = False
+    """OpenFlamingo's name for --report-to wandb."""
+    wandb_project: str | None = None
+    """Project at W&B; mmdata when not given."""
+    wandb_entity: str | None = None
+    """User or team at W&B; the one who is logged in when not given."""
+    telemetry_seconds: float = 10.0
+    """Between samples of GPU and host; 0: none."""
     save_steps: int | None = None
     """Optimizer steps between checkpoints; one is always written at the end."""
     save_epochs: int | None = None
@@ -223,6 +231,7 @@ class Train(AdapterOptions):
             raise UserError("--batch-size goes with --mix; use --batch-size-mmc4, --stream-opt, …")
         check_streams(self)
         check_adapters(self)
+        _check_services(self.services)
         self._check_keeping()
 
     def _check_keeping(self) -> None:
@@ -236,6 +245,14 @@ class Train(AdapterOptions):
         if self.keep_best is not None and self.keep_best not in measured:
             told = ", ".join(measured) or "none is given"
             raise UserError(f"--keep-best {self.keep_best}: expected a --val-stream: {told}")
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Services of --report-to and --report-to-wandb."""
+        named = [name.strip() for name in self.report_to.split(",") if name.strip()]
+        if self.report_to_wandb and "wandb" not in named:
+            named.append("wandb")
+        return tuple(named)
 
     @property
     def bf16(self) -> bool:
@@ -280,8 +297,15 @@ _AT_LEAST_ZERO = (
     "workers",
     "mmc4_min_image_bytes",
     "cache_gb",
+    "telemetry_seconds",
     "max_restarts",
 )
+
+
+def _check_services(names: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in SERVICES:
+            raise UserError(f"--report-to {name}: expected {' or '.join(SERVICES)}")
 
 
 def _flag(name: str) -> str:

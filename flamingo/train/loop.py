@@ -27,11 +27,12 @@ from flamingo.model.flamingo import Flamingo
 from flamingo.model.outputs import find_target_positions
 from flamingo.parallel.spread import Spread
 from flamingo.parallel.world import World
+from flamingo.telemetry.steps import StepReport
 from flamingo.train.config import Train
 from flamingo.train.optim import clip_gradients, set_learning_rate
 from flamingo.train.schedule import learning_rate_factor
+from flamingo.train.stopwatch import Stopwatch
 from flamingo.train.tally import Tally, blank_batch
-from flamingo.train.telemetry import StepReport, Stopwatch
 from mmdata.errors import MMDataError
 
 
@@ -129,9 +130,7 @@ class Trainer:
             learning_rate=rate,
             gradient_norm=norm_value,
             skipped=not finite,
-            samples=tally.samples,
-            tokens=tally.tokens,
-            images=tally.images,
+            streams=tally.streams,
             drops=tally.drops,
             wait_seconds=tally.wait_seconds,
             seconds=working.seconds,

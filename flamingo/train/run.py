@@ -16,6 +16,10 @@ from flamingo.data.order import Position
 from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
 from flamingo.parallel.world import Mark, World, join, unmarked
+from flamingo.telemetry.names import OPTIONS_NAME
+from flamingo.telemetry.plot import plot_losses
+from flamingo.telemetry.steps import StepReport
+from flamingo.telemetry.writers import check_services
 from flamingo.train.build import Built, build_model
 from flamingo.train.checkpoint import Checkpointer, RunState, restore
 from flamingo.train.config import Train
@@ -37,13 +41,12 @@ from flamingo.train.sequence import (
 )
 from flamingo.train.signals import StopRequest
 from flamingo.train.streams import training_streams
-from flamingo.train.telemetry import StepReport, Telemetry, plot_losses
+from flamingo.train.telemetry import Telemetry
 from flamingo.train.validate import Validation
 from mmdata.storage.atomic import write_atomically
 from mmdata.usage.tokenizer import load_tokenizer
 from mmdata.usage.tokens import MediaTokenizer
 
-OPTIONS_NAME = "options.json"
 PREVIEW_NAME = "preview.html"
 _PREVIEW_BATCHES = 2
 
@@ -95,7 +98,7 @@ class _Setup:
         validation: to measure on, likewise.
         sequence: what decides which samples come in which order.
         starts: of each stream.
-        total_steps: of the run.
+        total_steps: of the run; 0 for a dry one, whose length need not be said.
         save_rule: when to save, and what to keep.
     """
 
@@ -121,6 +124,7 @@ def train(options: Train, *, mark: Mark = unmarked) -> TrainResult:
         NotFiniteError: the loss is not finite any more.
         RelayedError: another rank found something wrong.
     """
+    check_services(options.services)
     quiet_loading()
     joined = join(
         options.parallel,
@@ -168,8 +172,8 @@ def _set_up(options: Train, world: World, stack: ExitStack) -> _Setup:
         validation=make_validation(options, media_tokenizer, size, cache, world=world),
         sequence=sequence,
         starts=starts,
-        total_steps=run_steps(options, batch),
-        save_rule=_save_rule(options, batch),
+        total_steps=0 if options.dry_run else run_steps(options, batch),
+        save_rule=SaveRule() if options.dry_run else _save_rule(options, batch),
     )
 
 
@@ -262,12 +266,10 @@ def _run(
     if world.is_first:
         text = json.dumps(record, indent=1).encode() + b"\n"
         write_atomically(os.path.join(folder, OPTIONS_NAME), text)
-    telemetry = Telemetry(
-        folder if world.is_first else None,
-        total_steps=trainer.total_steps,
-        done=trainer.done,
-        logging_steps=options.logging_steps,
-    )
+    with world.together():  # a service may refuse the first rank
+        telemetry = Telemetry(
+            options, trainer.model, total_steps=trainer.total_steps, done=trainer.done, world=world
+        )
     reports: list[StepReport] = []
     try:
         with StopRequest() as stop:
@@ -290,6 +292,7 @@ def _run(
                         validation=losses,
                     )
                     saver.save(trainer.model, trainer.optimizer, state)
+                    telemetry.saved(trainer.done, exit_code=result.exit_code)
             result.checkpoint = saver.close()
     finally:
         saver.abandon()
@@ -331,8 +334,7 @@ def _measure(
         return {}
     trainer.world.mark(trainer.done, "measures the validation loss")
     result.validation = validation.measure(trainer)
-    losses = "  ".join(f"{name} {loss:.4f}" for name, loss in result.validation.items())
-    telemetry.say(f"step {trainer.done:>6}  validation loss {losses}")
+    telemetry.validated(trainer.done, result.validation)
     return result.validation
 
 

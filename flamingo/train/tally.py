@@ -15,6 +15,7 @@ from flamingo.data.batch import Batch
 from flamingo.data.damage import Damage
 from flamingo.data.order import Position
 from flamingo.model.outputs import IGNORED
+from flamingo.telemetry.steps import StreamCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,7 @@ class Tally:
     Attributes:
         targets: target tokens of each stream.
         passes: micro-batches of each stream; together: of the rank that has most.
-        samples: of all streams.
-        tokens: of all streams, without padding.
-        images: to encode.
+        streams: what each stream gave, for the log.
         drops: documents and images that selection left out, by reason.
         wait_seconds: spent waiting for data; together: of the rank that waited longest.
         damage: of each stream, since the run began.
@@ -34,9 +33,7 @@ class Tally:
 
     targets: dict[str, int]
     passes: dict[str, int]
-    samples: int = 0
-    tokens: int = 0
-    images: int = 0
+    streams: dict[str, StreamCounts] = field(default_factory=dict)
     drops: Counter[str] = field(default_factory=Counter)
     wait_seconds: float = 0.0
     damage: tuple[Damage, ...] = ()
@@ -53,9 +50,7 @@ class Tally:
         return cls(
             targets={name: sum(b.num_targets for b in micro) for name, micro in drawn.items()},
             passes={name: len(micro) for name, micro in drawn.items()},
-            samples=sum(len(batch.keys) for batch in batches),
-            tokens=sum(int(batch.attention_mask.sum()) for batch in batches),
-            images=sum(batch.num_images for batch in batches),
+            streams={name: StreamCounts.of(micro) for name, micro in drawn.items()},
             drops=sum((batch.drops for batch in batches), Counter()),
             wait_seconds=wait_seconds,
             damage=tuple(damage),
@@ -68,9 +63,10 @@ class Tally:
         return cls(
             targets={name: sum(part.targets[name] for part in parts) for name in names},
             passes={name: max(part.passes[name] for part in parts) for name in names},
-            samples=sum(part.samples for part in parts),
-            tokens=sum(part.tokens for part in parts),
-            images=sum(part.images for part in parts),
+            streams={
+                name: sum((part.streams[name] for part in parts), StreamCounts())
+                for name in parts[0].streams
+            },
             drops=sum((part.drops for part in parts), Counter()),
             wait_seconds=max(part.wait_seconds for part in parts),
             damage=tuple(

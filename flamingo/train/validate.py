@@ -19,12 +19,12 @@ from torch import Tensor
 from flamingo.data.batch import Batch
 from flamingo.data.stream import Stream
 from flamingo.parallel.world import World
+from flamingo.telemetry.jsonl import finite, forget_after, read_log
+from flamingo.telemetry.names import VALIDATION_NAME
+from flamingo.telemetry.steps import perplexity
 from flamingo.train.loop import Trainer
 from flamingo.train.tally import blank_batch
-from flamingo.train.telemetry import forget_after, read_log
 from mmdata.errors import UserError
-
-VALIDATION_NAME = "validation.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,11 @@ class Evaluation:
     def loss(self) -> float:
         """Nats per target token."""
         return self.loss_sum / max(1, self.num_targets)
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the loss."""
+        return perplexity(self.loss)
 
 
 def evaluate(trainer: Trainer, stream: Stream, world: World | None = None) -> Evaluation:
@@ -144,12 +149,13 @@ class Validation:
         line = {
             "step": trainer.done,
             "losses": {name: one.loss for name, one in found.items()},
+            "perplexity": {name: one.perplexity for name, one in found.items()},
             "tokens": {name: one.num_targets for name, one in found.items()},
             "samples": {name: one.num_samples for name, one in found.items()},
         }
         if self._world.is_first:
             with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(finite(line)) + "\n")
         return {name: one.loss for name, one in found.items()}
 
     def _total(self, trainer: Trainer, stream: Stream) -> Evaluation:

@@ -17,10 +17,10 @@ from flamingo.data.decode import decode_image, to_input
 from flamingo.data.features import FeatureStore
 from flamingo.features import ShardEncoder
 from flamingo.model.vision import encode_images, load_tower
+from flamingo.telemetry.jsonl import read_log
 from flamingo.train.config import Train
 from flamingo.train.device import pixels_of, tower_name
 from flamingo.train.run import train
-from flamingo.train.telemetry import read_log
 from mmdata.errors import BadInputError, UserError
 from mmdata.shards.features import features_path
 from mmdata.shards.reader import ShardReader
@@ -102,7 +102,7 @@ def test_training_on_them_gives_the_loss_of_training_on_pixels_without_a_tower(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Trained on and measured on; with features for all streams the tower is not loaded."""
-    logs = ("log.jsonl", "validation.jsonl")
+    logs = ("metrics.jsonl", "validation.jsonl")
     held = {"val_stream": (f"held={world.shards}",)}
     of_pixels = losses_of(run_options("pixels", **held), *logs)
     held["stream_opt"] = (f"held.features={features}",)
@@ -156,7 +156,7 @@ def test_training_on_packed_sequences_and_chunks_ends_and_resumes(
     logs = [
         [
             line["losses"]["mmc4"]
-            for line in read_log(str(Path(run_options(name).run_name) / "log.jsonl"))
+            for line in read_log(str(Path(run_options(name).run_name) / "metrics.jsonl"))
         ]
         for name in ("packed", "whole")
     ]
