@@ -126,7 +126,7 @@ def train_case(case: Case, world: World) -> dict[str, Any]:
         "losses": [report.losses for report in reports],
         "norms": [report.gradient_norm for report in reports],
         "skipped": [report.skipped for report in reports],
-        "counts": [(report.samples, report.tokens, report.images) for report in reports],
+        "counts": [(one.total.samples, one.total.tokens, one.total.images) for one in reports],
         "weights": weights[-1],
         "positions": run._positions(trainer),
         "validation": measured,
@@ -169,6 +169,7 @@ def make_trainer(case: Case, world: World) -> tuple[Trainer, dict[str, list[list
             _noted(stream.steps(), keys[stream.config.name], case, world, tokenizer.image_id),
             1.0 if stream.config.name == "mmc4" else 0.5,
             run.own_part(stream, run.Position()),
+            stream.damage,
         )
         for stream in streams
     ]
