@@ -20,7 +20,6 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from flamingo.model.adapter_settings import ALL_LINEAR, AdapterSettings
-
 from flamingo.model.checkpoint_keys import export_matrices
 from flamingo.model.decoder import ConditionedLayer, find_decoder_layers
 from flamingo.model.flamingo import Flamingo, is_adapter

@@ -94,7 +94,7 @@ def test_other_adapters_than_the_checkpoints_are_refused_before_loading(
     fresh = replace(options, run_name=f"{options.run_name}-fresh", init_from=options.run_name)
     with pytest.raises(UserError, match=f"^{told} does not fit: adapters: expected none, got lora"):
         train(replace(fresh, **plain))
-    with pytest.raises(UserError, match="adapters: expected qlora r=2 .*, got lora r=2"):
+    with pytest.raises(UserError, match=r"adapters: expected qlora r=2 .*, got lora r=2"):
         train(replace(fresh, lm_adapter="qlora"))
 
 
