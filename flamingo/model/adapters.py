@@ -22,7 +22,8 @@ from transformers.pytorch_utils import Conv1D
 from flamingo.model.adapter_settings import ALL_LINEAR, AdapterSettings
 from flamingo.model.checkpoint_keys import export_matrices
 from flamingo.model.decoder import ConditionedLayer, find_decoder_layers
-from flamingo.model.flamingo import Flamingo, is_adapter
+from flamingo.model.flamingo import Flamingo
+from flamingo.model.freezing import is_adapter
 from flamingo.model.quantised import dequantise_linears
 from mmdata.errors import MissingExtraError, UserError
 

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from flamingo.model.decoder import text_config
-from flamingo.model.flamingo import Flamingo, is_adapter
+from flamingo.model.flamingo import Flamingo
+from flamingo.model.freezing import FROZEN, is_adapter
 from flamingo.model.load_report import (
     MIN_COSINE,
     LoadReport,
@@ -178,7 +179,9 @@ def _renamed(
     return given
 
 
-def _below_adapters(given: dict[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _below_adapters(
+    given: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """The LM's own layers by the names that they have below adapters."""
     found: dict[str, Tensor] = {}
     for name, value in given.items():
@@ -208,18 +211,18 @@ def _misfit(
         return f"{len(unknown)} names belong to no part of this model: {', '.join(unknown[:3])}"
     needed = (name for name in targets if is_ours(name) and not name.startswith("media_tokens."))
     missing = [name for name in needed if name not in given]
+    if missing and not may_lack.issuperset(name.partition(".")[0] for name in missing):
+        return f"{len(missing)} parts of this model are missing: {', '.join(missing[:3])}"
+    return _not_to_fill(given, targets)
+
+
+def _not_to_fill(given: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> str | None:
     quantised = [name for name in given if is_quantised(targets[name])]
     if quantised:
         return (
             f"{len(quantised)} tensors are of the LM's layers, which are in 4 bits here: "
             f"{quantised[0]}; give that LM by --lm-path"
         )
-    if missing and not may_lack.issuperset(name.partition(".")[0] for name in missing):
-        return f"{len(missing)} parts of this model are missing: {', '.join(missing[:3])}"
-    return _wrong_shape(given, targets)
-
-
-def _wrong_shape(given: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> str | None:
     for name, value in given.items():
         expected, got = tuple(targets[name].shape), tuple(value.shape)
         if expected != got:
@@ -249,6 +252,11 @@ def export_openflamingo(model: Flamingo) -> dict[str, Tensor]:
     for name, parameter in lm.named_parameters():
         if "embed" in name and parameter is not embedding.weight and parameter is not head.weight:
             exported[f"lang_encoder.{name}"] = full_tensor(parameter)
+    elsewhere = {id(embedding.weight), id(head.weight)}
+    for name, parameter in model.named_parameters():  # of the LM and the tower, what trained
+        is_own = is_ours(name) or is_adapter(name) or id(parameter) in elsewhere
+        if parameter.requires_grad and not is_own:
+            exported[name] = full_tensor(parameter)
     matrices = [values for _, values in export_matrices(model)]
     exported[f"lang_encoder.{module_name(lm, embedding)}.weight"] = matrices[0]
     exported[f"lang_encoder.{head_name}.weight"] = matrices[-1]
@@ -276,9 +284,16 @@ def _with_rows(matrix: Tensor, rows: Tensor, token_ids: tuple[int, int]) -> Tens
 
 def kept_state_dict(model: Flamingo) -> dict[str, Tensor]:
     """What a checkpoint holds, as it lies on this rank: what Flamingo adds (frozen rows included)
-    and adapters, nothing of the LM. The tensors share memory with the model's."""
+    and adapters, and of LM and tower what trains. The tensors share memory with the model's."""
     values = model.state_dict()
     return {name: values[name] for name in trainable_names(model)}
+
+
+def frozen_parts(names: Iterable[str]) -> tuple[str, ...]:
+    """The `freeze` of the model that a checkpoint of our own form is of, by its names."""
+    own = [name for name in names if not is_ours(name) and not is_adapter(name)]
+    trained = {"vision": "vision_encoder.", "lm": "lang_encoder."}
+    return tuple(part for part in FROZEN if not any(name.startswith(trained[part]) for name in own))
 
 
 def trainable_names(model: Flamingo) -> list[str]:
@@ -293,9 +308,15 @@ def trainable_state_dict(model: Flamingo) -> dict[str, Tensor]:
 
 
 def load_trainable(model: Flamingo, weights: Mapping[str, Tensor]) -> LoadReport:
-    """Fills a model from `trainable_state_dict`."""
+    """Fills a model from `trainable_state_dict`.
+
+    Whether the LM and the tower train may differ between the two: weights that trained are taken
+    where they do not train now, and what did not train then is as it was loaded.
+    """
     targets = model.state_dict(keep_vars=True)
-    expected = set(trainable_names(model))
+    weights = _below_adapters(weights, targets)
+    optional = {name for name in targets if not is_ours(name) and not is_adapter(name)}
+    expected = set(trainable_names(model)) - optional | (optional & set(weights))
     if not any(is_adapter(name) for name in weights):
         # Of a model that had none: ours stay at their initial values, which change nothing.
         expected = {name for name in expected if not is_adapter(name)}
@@ -307,7 +328,7 @@ def load_trainable(model: Flamingo, weights: Mapping[str, Tensor]) -> LoadReport
             f"expected {len(expected)} tensors, got {len(weights)}; "
             f"different: {', '.join(differ[:3])}"
         )
-    problem = problem or _wrong_shape(weights, targets)
+    problem = problem or _not_to_fill(weights, targets)
     if problem is not None:
         logger.warning("%s", report.text())
         raise UserError(f"checkpoint: {problem}")

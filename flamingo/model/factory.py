@@ -15,10 +15,11 @@ In order: tokenizer and configs, the check that all belongs together, then weigh
 - init_from: a checkpoint, OpenFlamingo's (released or trained) or ours, checked before loading.
 - on_load: is told what `init_from` filled, as a table.
 - adapters: LoRA adapters in the LM, and whether it is quantised below them.
-- lm_dtype: of the frozen LM; our own parts are fp32.
+- lm_dtype, tower_dtype: of the LM and the tower; own_dtype: of what Flamingo adds to them.
+- checkpoint_policy: what `gradient_checkpointing` recomputes; see `recompute`.
 - without_tower: for runs on precomputed features: no tower, and None for the image processor.
 - weights: how they get into the model, `WholeWeights` unless given.
-- flamingo_options: `vision_tokens`, `vision_chunk`, `train_output_rows`; see `Flamingo`.
+- flamingo_options: `vision_tokens`, `vision_chunk`, `train_output_rows`, `freeze`; see `Flamingo`.
 """
 
 import os
@@ -40,6 +41,7 @@ from flamingo.model.hub import Hub
 from flamingo.model.load_report import LoadReport
 from flamingo.model.media_tokens import embedding_and_head, resize_vocabulary
 from flamingo.model.quantised import quantise_linears
+from flamingo.model.recompute import Recompute
 from flamingo.model.vision import configured_width, hub_offline, load_tower
 from mmdata.usage.tokenizer import num_rows, token_ids
 
@@ -100,7 +102,10 @@ def create_model_and_transforms(
     trust_remote_code: bool = False,
     lm_dtype: torch.dtype = torch.float32,
     attn_implementation: str | None = None,
+    tower_dtype: torch.dtype = torch.float32,
+    own_dtype: torch.dtype = torch.float32,
     gradient_checkpointing: bool = False,
+    checkpoint_policy: Recompute = "full",
     adapters: AdapterSettings | None = None,
     on_load: Callable[[LoadReport], None] | None = None,
     without_tower: bool = False,
@@ -132,16 +137,17 @@ def create_model_and_transforms(
         tower, image_processor = (absent_tower if without_tower else weights.tower)(
             clip_vision_encoder_path, clip_vision_encoder_pretrained, cache_dir, offline
         )
+        tower.to(tower_dtype)
         lm = weights.language_model(hub, dtype=lm_dtype, attn_implementation=attn_implementation)
         if adapters is not None and adapters.is_quantised:
             weights.quantise(lm, decoder_layers_attr_name)
-    options = every_n | {"freeze_lm_embeddings": freeze_lm_embeddings} | flamingo_options
-    options["adapters"] = adapters
+    own = {"freeze_lm_embeddings": freeze_lm_embeddings, "own_dtype": own_dtype}
+    options = every_n | own | {"adapters": adapters} | flamingo_options
     model = weights.assemble(tower, lm, tokenizer, seed, new_token_init, **options)
     model.fit = check(vision_width=model.vis_dim)  # again, with all files at hand
     if init_from is not None:
         load_weights(model, init_from, on_load)
-    model.set_activation_checkpointing(enabled=gradient_checkpointing)
+    model.set_activation_checkpointing(checkpoint_policy if gradient_checkpointing else None)
     return model, image_processor, tokenizer
 
 
@@ -153,6 +159,7 @@ def assemble(
     seed: int,
     new_token_init: str = "normal",
     adapters: AdapterSettings | None = None,
+    own_dtype: torch.dtype = torch.float32,
     **options: Any,
 ) -> Flamingo:
     """A Flamingo around a tower and an LM that are there already; `options` are Flamingo's.
@@ -163,7 +170,8 @@ def assemble(
     old_rows = embedding_and_head(lang_encoder)[0].weight.shape[0]
     resize_vocabulary(lang_encoder, rows)
     if adapters is not None:
-        inject_adapters(lang_encoder, adapters, attr_name=options.get("decoder_layers_attr_name"))
+        attr_name = options.get("decoder_layers_attr_name")
+        inject_adapters(lang_encoder, adapters, attr_name=attr_name, dtype=own_dtype)
     model = Flamingo(
         tower,
         lang_encoder,
@@ -172,6 +180,8 @@ def assemble(
         pad_token_id=ids.pad,
         **options,
     )
+    for part in (model.perceiver, model.media_tokens, *model.cross_attention_blocks):
+        part.to(own_dtype)
     if not model.perceiver.latents.is_meta:
         initialise_new_parts(model, old_rows, seed=seed, new_token_init=new_token_init)
     return model

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
     FSDPModule,
     MixedPrecisionPolicy,
     fully_shard,
@@ -28,14 +29,21 @@ from flamingo.model.quantised import is_quantised
 
 
 def shard_model(
-    model: Flamingo, mesh: DeviceMesh, *, mp_policy: MixedPrecisionPolicy | None = None
+    model: Flamingo,
+    mesh: DeviceMesh,
+    *,
+    mp_policy: MixedPrecisionPolicy | None = None,
+    in_host_memory: bool = False,
 ) -> None:
     """Make every parameter a DTensor over the mesh: one-dimensional, or (copies, shards).
 
     Parameters may still be on the meta device. `mp_policy` says in which types groups are gathered
-    and reduced; none: in those that they are stored in.
+    and reduced; none: in those that they are stored in. With `in_host_memory` parameters, gradients
+    and what an optimizer makes of them are there, and groups are brought to the device to compute.
     """
     options: dict[str, Any] = {"mesh": mesh, "mp_policy": mp_policy or MixedPrecisionPolicy()}
+    if in_host_memory:
+        options["offload_policy"] = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")
     if mesh.size(mesh.ndim - 1) == 1:
         # A group of one gathers nothing, and torch asks a tensor of several parts for its one.
         options["ignored_params"] = {one for one in model.parameters() if is_quantised(one)}
@@ -51,7 +59,7 @@ def shard_model(
     else:
         # A frozen lookup has no backward pass; its output has one, for the media-token rows.
         group: FSDPModule = fully_shard(embedding, **options)
-        group.set_unshard_in_backward(False)
+        group.set_unshard_in_backward(embedding.weight.requires_grad)
         fully_shard(head, **options)
     fully_shard(model, **options)
     # Both run the LM without `forward`: the last group would not be gathered.

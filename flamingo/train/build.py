@@ -19,11 +19,13 @@ from flamingo.parallel.construct import create_sharded_model
 from flamingo.parallel.spread import Spread, spread_model
 from flamingo.parallel.world import World
 from flamingo.train.adapter_options import settings_of
+from flamingo.train.compile import compile_blocks
 from flamingo.train.config import Train
 from flamingo.train.device import pixels_of
 from flamingo.train.features import expect_features
 from flamingo.train.initial import table_of_load
 from flamingo.train.loop import Pixels
+from flamingo.train.precision import part_types
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,13 @@ def build_model(
         if options.pack:
             model.allow_packing()
         pixels = pixels_of(image_processor)
-    model.to(world.device)
+    if options.cpu_offload != "params":  # else buffers are there already, and parameters are not
+        model.to(world.device)
     model.train()
     # For the dropout of adapters, which nothing else draws with: each rank its own.
     torch.manual_seed(options.seed + world.rank)
+    if options.compile:
+        compile_blocks(model)
     return Built(spread_model(model, world), pixels, tokenizer)
 
 
@@ -79,7 +84,8 @@ def _load(
 ) -> tuple[Flamingo, Any, Any]:
     create: Callable[..., tuple[Flamingo, Any, Any]] = create_model_and_transforms
     if world.is_sharded:
-        create = partial(create_sharded_model, world=world)
+        in_host_memory = options.cpu_offload == "params"
+        create = partial(create_sharded_model, world=world, in_host_memory=in_host_memory)
     return create(
         tower,
         None if tower.startswith("local-dir:") else options.vision_encoder_pretrained,
@@ -97,6 +103,9 @@ def _load(
         trust_remote_code=options.trust_remote_code,
         gradient_checkpointing=options.gradient_checkpointing,
         adapters=settings_of(options),
+        checkpoint_policy=options.checkpoint_policy or "full",
+        freeze=options.freeze.split(","),
+        **part_types(options),
         on_load=table_of_load(options, weights),
         without_tower=without_tower,
     )

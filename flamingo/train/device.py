@@ -12,13 +12,10 @@ from mmdata.errors import UserError
 
 
 def quiet_loading() -> None:
-    """No bars of transformers' own between the lines of ours, nor what torchao makes torch say.
-
-    transformers imports torchao where it is installed, which registers types in a way that torch
-    calls deprecated: no user's business.
-    """
-    transformers.utils.logging.disable_progress_bar()
+    """No bars of transformers' own between the lines of ours, nor torch's advice to torchao, which
+    transformers loads where it is installed."""
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
 
 
 def choose_device(name: str) -> torch.device:

@@ -13,6 +13,7 @@ from typing import Any
 
 from flamingo.model.adapter_settings import AdapterSettings
 from flamingo.model.checkpoint_files import TOKENIZER_FOLDER, WEIGHTS_FILE, read_header
+from flamingo.model.checkpoint_keys import frozen_parts
 from flamingo.model.factory import create_model_and_transforms
 from flamingo.model.flamingo import Flamingo
 from flamingo.train.checkpoint import FOLDER, find_checkpoint, read_state
@@ -119,6 +120,7 @@ def build(trained: Trained, *, offline: bool) -> tuple[Flamingo, Any, Any]:
         vision_tokens=trained.vision_tokens,
         init_from=trained.weights,
         adapters=adapters,
+        freeze=frozen_parts(read_header(trained.weights).shapes),
         offline=offline,
         trust_remote_code=trained.trust_remote_code,
     )

@@ -26,7 +26,8 @@ from flamingo.model.checkpoint_keys import (
     trainable_names,
     trainable_state_dict,
 )
-from flamingo.model.flamingo import Flamingo, is_adapter
+from flamingo.model.flamingo import Flamingo
+from flamingo.model.freezing import is_adapter
 from flamingo.model.media_tokens import embedding_and_head
 from flamingo.model.meta import materialise, parameters_on_meta
 from flamingo.model.quantised import dequantise_linears, quantise_linears, quantised_names

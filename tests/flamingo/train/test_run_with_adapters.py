@@ -12,7 +12,8 @@ from torch import Tensor
 
 from flamingo.export import export
 from flamingo.export_options import Export
-from flamingo.model.flamingo import Flamingo, is_adapter
+from flamingo.model.flamingo import Flamingo
+from flamingo.model.freezing import is_adapter
 from flamingo.model.quantised import quantised_names
 from flamingo.model.sharded_files import tensors_in
 from flamingo.train.config import Train
