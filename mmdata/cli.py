@@ -170,6 +170,9 @@ def _with_key(options: Show) -> Show:
 
 def _run_train(options: Train) -> int:
     _need("train", "train")
+    if options.lm_adapter != "none":
+        packages = ("peft", "torchao") if options.lm_adapter == "qlora" else ("peft",)
+        _need("lora", f"train --lm-adapter {options.lm_adapter}", packages)
     from flamingo.train.rank import run_train
 
     return run_train(options)
@@ -206,11 +209,11 @@ def _run_export(options: Export) -> int:
     return 0
 
 
-def _need(extra: str, command: str) -> None:
-    """Say how to install what a command needs and is not there."""
+def _need(extra: str, command: str, packages: tuple[str, ...] | None = None) -> None:
+    """Say how to install what a command needs (of an extra, these) and is not there."""
     from importlib.util import find_spec
 
-    for package in EXTRAS[extra]:
+    for package in EXTRAS[extra] if packages is None else packages:
         if find_spec(package) is None:
             raise MissingExtraError(extra, package, f"mmdata {command}")
 

@@ -33,6 +33,7 @@ from flamingo.model.load_report import (
 )
 from flamingo.model.media_tokens import embedding_and_head
 from flamingo.model.placement import assign, full_tensor, local_rows
+from flamingo.model.quantised import is_quantised
 from mmdata.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -99,8 +100,8 @@ def load_openflamingo(
     lm = model.lang_encoder
     embedding, head = embedding_and_head(lm)
     names = (model.decoder_layers_name, module_name(lm, embedding), module_name(lm, head))
-    given = _renamed(normalise_keys(checkpoint), *names)
     targets = model.state_dict(keep_vars=True)
+    given = _below_adapters(_renamed(normalise_keys(checkpoint), *names), targets)
     matrices = {
         "input_rows": f"lang_encoder.{names[1]}.weight",
         "output_rows": f"lang_encoder.{names[2]}.weight",
@@ -178,6 +179,18 @@ def _renamed(
     return given
 
 
+def _below_adapters(
+    given: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The LM's own layers by the names that they have below adapters."""
+    found: dict[str, Tensor] = {}
+    for name, value in given.items():
+        layer, _, kind = name.rpartition(".")
+        below = f"{layer}.base_layer.{kind}"
+        found[below if name not in targets and below in targets else name] = value
+    return found
+
+
 def _drop_tied_copy(given: dict[str, Tensor], input_name: str, output_name: str) -> None:
     copy = given.pop(output_name, None)
     if copy is None or input_name == output_name:
@@ -200,10 +213,16 @@ def _misfit(
     missing = [name for name in needed if name not in given]
     if missing and not may_lack.issuperset(name.partition(".")[0] for name in missing):
         return f"{len(missing)} parts of this model are missing: {', '.join(missing[:3])}"
-    return _wrong_shape(given, targets)
+    return _not_to_fill(given, targets)
 
 
-def _wrong_shape(given: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> str | None:
+def _not_to_fill(given: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> str | None:
+    quantised = [name for name in given if is_quantised(targets[name])]
+    if quantised:
+        return (
+            f"{len(quantised)} tensors are of the LM's layers, which are in 4 bits here: "
+            f"{quantised[0]}; give that LM by --lm-path"
+        )
     for name, value in given.items():
         expected, got = tuple(targets[name].shape), tuple(value.shape)
         if expected != got:
@@ -295,8 +314,12 @@ def load_trainable(model: Flamingo, weights: Mapping[str, Tensor]) -> LoadReport
     where they do not train now, and what did not train then is as it was loaded.
     """
     targets = model.state_dict(keep_vars=True)
+    weights = _below_adapters(weights, targets)
     optional = {name for name in targets if not is_ours(name) and not is_adapter(name)}
     expected = set(trainable_names(model)) - optional | (optional & set(weights))
+    if not any(is_adapter(name) for name in weights):
+        # Of a model that had none: ours stay at their initial values, which change nothing.
+        expected = {name for name in expected if not is_adapter(name)}
     report = report_load(weights, expected, {}, tied=model.media_tokens.tied)
     problem = None
     if set(weights) != expected:
@@ -305,7 +328,7 @@ def load_trainable(model: Flamingo, weights: Mapping[str, Tensor]) -> LoadReport
             f"expected {len(expected)} tensors, got {len(weights)}; "
             f"different: {', '.join(differ[:3])}"
         )
-    problem = problem or _wrong_shape(weights, targets)
+    problem = problem or _not_to_fill(weights, targets)
     if problem is not None:
         logger.warning("%s", report.text())
         raise UserError(f"checkpoint: {problem}")

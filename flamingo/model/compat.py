@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from flamingo.model.adapter_settings import AdapterSettings, tell
 from flamingo.model.checkpoint_files import CheckpointHeader, read_header
 from flamingo.model.checkpoint_keys import INPUT_NAMES, OUTPUT_NAMES, plain_name
 from flamingo.model.decoder import find_decoder_layers
@@ -41,6 +42,7 @@ def describe(
     cross_attn_every_n_layers: int,
     lm_path: str | None = None,
     cache_dir: str | None = None,
+    adapters: AdapterSettings | None = None,
 ) -> Fit:
     """The facts of a model that is about to be built; the tokenizer has the media tokens."""
     text: Any = lm_config.get_text_config(decoder=True)
@@ -55,6 +57,7 @@ def describe(
         special_tokens={EOC_TOKEN: ids.eoc, MEDIA_TOKEN: ids.media, tokenizer.pad_token: ids.pad},
         tokenizer_sha256=tokenizer_fingerprint(tokenizer),
         lm_sha256=None if lm_path is None else lm_fingerprint(lm_path, cache_dir),
+        adapters=None if adapters is None else adapters.record(),
     )
 
 
@@ -68,6 +71,7 @@ def check_fit(
     checkpoint: str | os.PathLike[str] | None = None,
     decoder_layers_attr_name: str | None = None,
     cache_dir: str | None = None,
+    adapters: AdapterSettings | None = None,
 ) -> Fit:
     """Raises UserError with one line on what does not fit; returns what to record."""
     check_tokenizer(lm_config, tokenizer)
@@ -78,6 +82,7 @@ def check_fit(
         cross_attn_every_n_layers=cross_attn_every_n_layers,
         lm_path=lm_path,
         cache_dir=cache_dir,
+        adapters=adapters,
     )
     if not 1 <= cross_attn_every_n_layers <= fit.num_layers:
         raise UserError(
@@ -138,7 +143,11 @@ def _differences_of_records(expected: dict[str, Any], got: dict[str, Any]) -> li
     for name, value in expected.items():
         other = got.get(name)
         unknown = name == "lm_sha256" and (value is None or other is None)
-        if value != other and not unknown:
+        if name == "adapters":
+            # Weights of before there were adapters are a place to start from.
+            if other is not None and value != other:
+                found.append(f"{name}: expected {tell(value)}, got {tell(other)}")
+        elif value != other and not unknown:
             found.append(f"{name}: expected {_short(value)}, got {_short(other)}")
     return found
 

@@ -14,6 +14,7 @@ In order: tokenizer and configs, the check that all belongs together, then weigh
   the LM's rows).
 - init_from: a checkpoint, OpenFlamingo's (released or trained) or ours, checked before loading.
 - on_load: is told what `init_from` filled, as a table.
+- adapters: LoRA adapters in the LM, and whether it is quantised below them.
 - lm_dtype, tower_dtype: of the LM and the tower; own_dtype: of what Flamingo adds to them.
 - checkpoint_policy: what `gradient_checkpointing` recomputes; see `recompute`.
 - without_tower: for runs on precomputed features: no tower, and None for the image processor.
@@ -30,6 +31,8 @@ import torch
 from torch import nn
 
 from flamingo.model.absent_tower import absent_tower
+from flamingo.model.adapter_settings import AdapterSettings
+from flamingo.model.adapters import inject_adapters
 from flamingo.model.checkpoint_files import read_weights
 from flamingo.model.checkpoint_keys import load_openflamingo, load_trainable
 from flamingo.model.compat import check_fit
@@ -37,6 +40,7 @@ from flamingo.model.flamingo import Flamingo
 from flamingo.model.hub import Hub
 from flamingo.model.load_report import LoadReport
 from flamingo.model.media_tokens import embedding_and_head, resize_vocabulary
+from flamingo.model.quantised import quantise_linears
 from flamingo.model.recompute import Recompute
 from flamingo.model.vision import configured_width, hub_offline, load_tower
 from mmdata.usage.tokenizer import num_rows, token_ids
@@ -60,6 +64,10 @@ class WholeWeights:
     ) -> nn.Module:
         """The LM."""
         return hub.language_model(dtype, attn_implementation)
+
+    def quantise(self, lang_encoder: nn.Module, attr_name: str | None) -> None:
+        """Puts the matrices of the LM's layers in NF4, one by one."""
+        quantise_linears(lang_encoder, attr_name=attr_name)
 
     def assemble(
         self,
@@ -98,6 +106,7 @@ def create_model_and_transforms(
     own_dtype: torch.dtype = torch.float32,
     gradient_checkpointing: bool = False,
     checkpoint_policy: Recompute = "full",
+    adapters: AdapterSettings | None = None,
     on_load: Callable[[LoadReport], None] | None = None,
     without_tower: bool = False,
     weights: WholeWeights | None = None,
@@ -117,10 +126,12 @@ def create_model_and_transforms(
     }
     with hub_offline(offline=offline):
         tokenizer = hub.tokenizer(tokenizer_path)
+        lm_config = hub.lm_config()
+        if adapters is not None:
+            adapters = adapters.resolved(lm_config.get_text_config(decoder=True).model_type)
         files: dict[str, Any] = {"lm_path": lang_encoder_path, "checkpoint": init_from}
-        check = partial(
-            check_fit, hub.lm_config(), tokenizer, cache_dir=cache_dir, **files, **every_n
-        )
+        files |= {"cache_dir": cache_dir, "adapters": adapters}
+        check = partial(check_fit, lm_config, tokenizer, **files, **every_n)
         if (width := configured_width(clip_vision_encoder_path)) is not None:
             check(vision_width=width)
         tower, image_processor = (absent_tower if without_tower else weights.tower)(
@@ -128,8 +139,10 @@ def create_model_and_transforms(
         )
         tower.to(tower_dtype)
         lm = weights.language_model(hub, dtype=lm_dtype, attn_implementation=attn_implementation)
+        if adapters is not None and adapters.is_quantised:
+            weights.quantise(lm, decoder_layers_attr_name)
     own = {"freeze_lm_embeddings": freeze_lm_embeddings, "own_dtype": own_dtype}
-    options = every_n | own | flamingo_options
+    options = every_n | own | {"adapters": adapters} | flamingo_options
     model = weights.assemble(tower, lm, tokenizer, seed, new_token_init, **options)
     model.fit = check(vision_width=model.vis_dim)  # again, with all files at hand
     if init_from is not None:
@@ -145,6 +158,7 @@ def assemble(
     *,
     seed: int,
     new_token_init: str = "normal",
+    adapters: AdapterSettings | None = None,
     own_dtype: torch.dtype = torch.float32,
     **options: Any,
 ) -> Flamingo:
@@ -155,6 +169,9 @@ def assemble(
     rows, ids = num_rows(tokenizer), token_ids(tokenizer)
     old_rows = embedding_and_head(lang_encoder)[0].weight.shape[0]
     resize_vocabulary(lang_encoder, rows)
+    if adapters is not None:
+        attr_name = options.get("decoder_layers_attr_name")
+        inject_adapters(lang_encoder, adapters, attr_name=attr_name, dtype=own_dtype)
     model = Flamingo(
         tower,
         lang_encoder,

@@ -21,6 +21,8 @@ class Fit:
     tokenizer_sha256: str
     lm_sha256: str | None = None
     """None where the weights were not at hand when it was made."""
+    adapters: dict[str, Any] | None = None
+    """`AdapterSettings.record` of the LoRA adapters in the LM; None without."""
 
     def record(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -22,7 +22,7 @@ from flamingo.model.context import MediaContext, count_tags
 from flamingo.model.decoder import condition_layers, find_decoder_layers, text_config
 from flamingo.model.fit import Fit
 from flamingo.model.freezing import FROZEN, free_parts, keep_in_eval
-from flamingo.model.initialise import initialise
+from flamingo.model.initialise import initialise, initialise_adapters
 from flamingo.model.media import (
     EncodedMedia,
     check_forms,
@@ -158,6 +158,7 @@ class Flamingo(nn.Module):
         initialise(self.perceiver, generator)
         for block in self.cross_attention_blocks:
             initialise(block, generator)
+        initialise_adapters(self.lang_encoder, seed)
         known = min(self.media_tokens.token_ids) if num_known_rows is None else num_known_rows
         initialise_rows(
             self.media_tokens,

@@ -6,6 +6,7 @@ construction on the meta device and the number of ranks change nothing. Each par
 whole, one at a time; a rank keeps its rows of it.
 """
 
+import hashlib
 import math
 
 import torch
@@ -31,6 +32,23 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
         elif isinstance(part, GatedCrossAttentionBlock):
             part.attn_gate.zero_()
             part.ff_gate.zero_()
+
+
+@torch.no_grad()
+def initialise_adapters(lang_encoder: nn.Module, seed: int) -> None:
+    """Fills LoRA adapters: A as peft does, B with zeros, so that they change nothing at first.
+
+    Their generator is another one than that of our modules, whose values so stay what they are in a
+    model without adapters.
+    """
+    digest = hashlib.sha256(f"adapters {seed}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
+    for name, parameter in lang_encoder.named_parameters():
+        parts = name.split(".")
+        if "lora_A" in parts:
+            _uniform(parameter, 1.0 / math.sqrt(parameter.shape[1]), generator)
+        elif "lora_B" in parts:
+            parameter.zero_()
 
 
 def _uniform(weight: torch.Tensor, bound: float, generator: torch.Generator) -> None:

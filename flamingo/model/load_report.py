@@ -134,6 +134,8 @@ def report_load(
 
 def _judge(group: str, has: int, wants: int, *, tied: bool) -> tuple[bool, str]:
     """Whether numbers are as they should be, and what to say of them."""
+    if group == ADAPTERS and not has:
+        return True, "not in the file: they begin by changing nothing"
     if group in (PERCEIVER, CROSS_ATTENTION, ADAPTERS):
         return has == wants, "" if has == wants else f"{wants - has} missing"
     if group == INPUT_ROWS and not has:

@@ -24,11 +24,13 @@ from flamingo.model.factory import (
     initialise_new_parts,
 )
 from flamingo.model.flamingo import Flamingo
+from flamingo.model.freezing import is_adapter
 from flamingo.model.hub import Hub
 from flamingo.model.lm_files import stored_weights
 from flamingo.model.media_tokens import embedding_and_head, fill_grown_rows
 from flamingo.model.meta import materialise, parameters_on_meta
 from flamingo.model.placement import local_rows
+from flamingo.model.quantised import is_quantised, quantise_linears
 from flamingo.model.vision import map_tower
 from flamingo.parallel.shard import shard_model
 from flamingo.parallel.world import World
@@ -87,6 +89,16 @@ class _OwnRows(WholeWeights):
         )
         return lm
 
+    def quantise(self, lang_encoder: nn.Module, attr_name: str | None) -> None:
+        """Every rank reads each matrix whole, one at a time, and cuts its rows of the result."""
+        quantise_linears(
+            lang_encoder,
+            stored=self._lm,
+            device=self._device,
+            num_parts=self._mesh.size(self._mesh.ndim - 1),
+            attr_name=attr_name,
+        )
+
     def assemble(
         self,
         tower: nn.Module,
@@ -138,8 +150,9 @@ def fill_language_model(model: Flamingo, stored: Mapping[str, Tensor]) -> None:
     names: dict[int, set[str]] = {}
     tensors: dict[int, Tensor] = {}
     for name, value in lm.state_dict(keep_vars=True).items():
-        if ".gated_cross_attn_layer." in name:
+        if ".gated_cross_attn_layer." in name or is_adapter(name) or is_quantised(value):
             continue
+        name = name.replace(".base_layer.", ".")
         original = name.replace(".decoder_layer.", ".", 1) if name.startswith(wrapped) else name
         names.setdefault(id(value), set()).add(original)
         tensors[id(value)] = value

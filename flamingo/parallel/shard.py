@@ -8,6 +8,8 @@ Frozen parts are spread as well; nothing reduces or keeps a gradient of theirs.
 Every rank has to gather the same groups in the same order, or all wait for ever. Ranks differ in
 how many chunks of images they encode, so the tower is gathered once for all chunks and let go by
 `encode_images`; a rank without images encodes a blank one.
+
+Matrices in NF4 are spread and gathered in their 4 bits; each has to be cut into equal parts.
 """
 
 from typing import Any
@@ -23,6 +25,7 @@ from torch.distributed.fsdp import (
 
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.media_tokens import embedding_and_head
+from flamingo.model.quantised import is_quantised
 
 
 def shard_model(
@@ -41,6 +44,9 @@ def shard_model(
     options: dict[str, Any] = {"mesh": mesh, "mp_policy": mp_policy or MixedPrecisionPolicy()}
     if in_host_memory:
         options["offload_policy"] = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")
+    if mesh.size(mesh.ndim - 1) == 1:
+        # A group of one gathers nothing, and torch asks a tensor of several parts for its one.
+        options["ignored_params"] = {one for one in model.parameters() if is_quantised(one)}
     fully_shard(model.vision_encoder, reshard_after_forward=False, **options)
     fully_shard(model.perceiver, **options)
     for layer in model.decoder_blocks:

@@ -19,6 +19,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from flamingo.model.flamingo import Flamingo
+from flamingo.model.quantised import quantised_names
 from flamingo.parallel.shard import shard_model
 from flamingo.parallel.world import World
 
@@ -63,6 +64,10 @@ def spread_model(model: Flamingo, world: World) -> Spread:
     """
     runner: nn.Module = model
     if world.parallel == "ddp":
+        # It sends every parameter from rank 0 once; those in NF4 cannot be sent, nor need to be.
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+            model, quantised_names(model)
+        )
         runner = DistributedDataParallel(model, gradient_as_bucket_view=True, **_SAME_BUFFERS)
     elif world.mesh is not None and not isinstance(model, FSDPModule):
         shard_model(model, world.mesh)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch.distributed.fsdp import FSDPModule
 
 from flamingo.data.stream import Stream
@@ -18,6 +19,7 @@ from flamingo.model.flamingo import Flamingo
 from flamingo.parallel.construct import create_sharded_model
 from flamingo.parallel.spread import Spread, spread_model
 from flamingo.parallel.world import World
+from flamingo.train.adapter_options import settings_of
 from flamingo.train.compile import compile_blocks
 from flamingo.train.config import Train
 from flamingo.train.device import pixels_of
@@ -75,6 +77,8 @@ def build_model(
     else:
         model.to(world.device)
     model.train()
+    # For the dropout of adapters, which nothing else draws with: each rank its own.
+    torch.manual_seed(options.seed + world.rank)
     if options.compile:
         compile_blocks(model)
     return Built(spread_model(model, world), pixels, tokenizer)
@@ -103,6 +107,7 @@ def _load(
         offline=options.offline,
         trust_remote_code=options.trust_remote_code,
         gradient_checkpointing=options.gradient_checkpointing,
+        adapters=settings_of(options),
         checkpoint_policy=options.checkpoint_policy or "full",
         freeze=options.freeze.split(","),
         **part_types(options),

@@ -79,6 +79,18 @@ REFUSALS: tuple[Refusal, ...] = (
         lambda o: o.checkpoint_policy == "selective" and o.compile,
     ),
     Refusal(
+        "--lm-adapter with an LM that --freeze lets train",
+        "adapters are there to keep the LM as it is",
+        "--freeze lm or vision,lm, or leave out --lm-adapter",
+        lambda o: o.lm_adapter != "none" and "lm" not in o.freeze,
+    ),
+    Refusal(
+        "--cpu-offload params with --lm-adapter qlora",
+        "matrices of 4 bits stay on the device, where they are small",
+        "--cpu-offload optimizer, or --lm-adapter lora",
+        lambda o: o.cpu_offload == "params" and o.lm_adapter == "qlora",
+    ),
+    Refusal(
         "--freeze lm or none with precomputed features",
         "a vision tower that trains gives other features after every step",
         "--freeze vision or vision,lm, or streams of pictures",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from flamingo.telemetry.names import SERVICES
+from flamingo.train.adapter_options import AdapterOptions, check_adapters
 from flamingo.train.combinations import check_combinations
 from flamingo.train.streams import check_streams
 from mmdata.errors import UserError
@@ -31,7 +32,7 @@ REFUSED: dict[str, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Train:
+class Train(AdapterOptions):
     """Train a Flamingo model from shards: one process, or one a GPU."""
 
     lm_path: str
@@ -246,6 +247,7 @@ class Train:
         if self.batch_size is not None and self.mix is None:
             raise UserError("--batch-size goes with --mix; use --batch-size-mmc4, --stream-opt, …")
         check_streams(self)
+        check_adapters(self)
         _check_services(self.services)
         self._check_keeping()
         check_combinations(self)

@@ -7,6 +7,7 @@ from typing import Any
 from flamingo.data.order import Position
 from flamingo.data.stream import Stream
 from flamingo.parallel.world import World
+from flamingo.train.adapter_options import check_same_adapters
 from flamingo.train.checkpoint import RunState, find_checkpoint, read_state
 from flamingo.train.config import Train
 from flamingo.train.streams import sequence_of, training_streams
@@ -48,7 +49,8 @@ def find_resume(options: Train) -> Resume:
     """The checkpoint that the options mean, if there is one.
 
     Raises:
-        UserError: --resume-from-checkpoint names none, or it cannot be read.
+        UserError: --resume-from-checkpoint names none, it cannot be read, or it was written with
+            other adapters.
     """
     asked = options.resume_from_checkpoint
     found = find_checkpoint(asked or options.run_name)
@@ -56,7 +58,9 @@ def find_resume(options: Train) -> Resume:
         if asked is not None:
             raise UserError(f"--resume-from-checkpoint {asked}: holds no checkpoint of ours")
         return Resume()
-    return Resume(found, read_state(found))
+    state = read_state(found)
+    check_same_adapters(state.options, options, found)
+    return Resume(found, state)
 
 
 def describe_sequence(options: Train, streams: list[Stream]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from flamingo.model.adapter_settings import AdapterSettings
 from flamingo.model.checkpoint_files import TOKENIZER_FOLDER, WEIGHTS_FILE, read_header
 from flamingo.model.checkpoint_keys import frozen_parts
 from flamingo.model.factory import create_model_and_transforms
@@ -109,6 +110,7 @@ def weights_of(path: str) -> str:
 def build(trained: Trained, *, offline: bool) -> tuple[Flamingo, Any, Any]:
     """(model, image processor, tokenizer) on the CPU, in eval mode."""
     tower = trained.tower
+    adapters = AdapterSettings.from_record(read_header(trained.weights).record)
     model, image_processor, tokenizer = create_model_and_transforms(
         tower,
         None if tower.startswith("local-dir:") else trained.vision_encoder_pretrained,
@@ -117,6 +119,7 @@ def build(trained: Trained, *, offline: bool) -> tuple[Flamingo, Any, Any]:
         cross_attn_every_n_layers=trained.cross_attn_every_n_layers,
         vision_tokens=trained.vision_tokens,
         init_from=trained.weights,
+        adapters=adapters,
         freeze=frozen_parts(read_header(trained.weights).shapes),
         offline=offline,
         trust_remote_code=trained.trust_remote_code,

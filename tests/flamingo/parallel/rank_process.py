@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
 
+from flamingo.model.adapter_settings import AdapterSettings
 from flamingo.model.checkpoint_files import write_weights
 from flamingo.model.checkpoint_keys import export_openflamingo, full_tensor, trainable_state_dict
 from flamingo.model.factory import create_model_and_transforms
@@ -39,6 +40,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "mean": ("gpt_neox", {"new_token_init": "mean"}),
     "bf16": ("llama", {"lm_dtype": torch.bfloat16}),
     "hsdp": ("opt", {}),
+    "lora": ("phi3", {"adapters": AdapterSettings(kind="lora", r=4)}),
     "ours": ("opt", {"init_from": "ours.safetensors"}),
     "openflamingo": ("gpt_neox", {"init_from": "openflamingo.pt"}),
 }

@@ -19,7 +19,7 @@ from tests.flamingo.conftest import load_example
 
 from .rank_case import STEPS, B, Case, run_cases, train_case
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.matrix]
 #: Forked from one process that has torch loaded: that takes most of a rank's start.
 multiprocessing.get_context("forkserver").set_forkserver_preload(
     ["tests.flamingo.parallel.rank_case"]
@@ -34,6 +34,14 @@ DOUBLE = [
     (4, "hsdp", "tied"),
 ]
 FLOAT = [(2, "ddp", "untied"), (4, "fsdp", "untied")]
+#: With LoRA adapters in the LM in float64, above NF4 matrices (which have no such) in float32.
+ADAPTED = [
+    (2, "ddp", "qlora"),
+    (2, "fsdp", "lora"),
+    (2, "fsdp", "qlora"),
+    (4, "hsdp", "qlora"),
+]
+ADAPTED_STEPS = {"lora": 5, "qlora": 3}
 TWISTED = [(2, "ddp"), (2, "fsdp"), (4, "hsdp")]
 TWISTS = ("text", "mix", "nan")
 
@@ -66,6 +74,7 @@ class Runs:
     def _names(self, size: int) -> list[str]:
         names = [f"{way}-{lm}-double" for ranks, way, lm in DOUBLE if ranks == size]
         names += [f"{way}-{lm}-float" for ranks, way, lm in FLOAT if ranks == size]
+        names += [f"{way}-untied-{kind}" for ranks, way, kind in ADAPTED if ranks == size]
         ways = [way for ranks, way in TWISTED if ranks == size]
         return names + [f"{way}-untied-{twist}" for way in ways for twist in TWISTS]
 
@@ -76,13 +85,15 @@ class Runs:
             options["laion_shards"] = str(self._captions)
         if kind == "mix":  # three documents and one caption: most ranks have no caption
             options |= {"mix": "mmc4=0.75,laion=0.25", "batch_size": 1}
+        if kind in ADAPTED_STEPS:
+            options |= {"lm_adapter": kind, "lora_r": 4, "lora_alpha": 8.0, "learning_rate": 1e-3}
         is_twisted = kind in TWISTS
         return Case(
             name,
             way,
             options,
-            steps=TWIST_STEPS if is_twisted else STEPS,
-            is_double=kind != "float",
+            steps=TWIST_STEPS if is_twisted else ADAPTED_STEPS.get(kind, STEPS),
+            is_double=kind not in ("float", "qlora"),
             twist=kind if is_twisted else "",
         )
 
@@ -163,6 +174,16 @@ def test_twenty_steps_are_those_of_one_process(runs: Runs, size: int, way: str, 
 def test_in_float32_rounding_stays_small(runs: Runs, size: int, way: str, lm: str) -> None:
     name = f"{way}-{lm}-float"
     check_equal(runs.on(size, name), runs.alone(name), 1e-5)
+
+
+@pytest.mark.parametrize(("size", "way", "kind"), ADAPTED)
+def test_adapters_train_as_in_one_process(runs: Runs, size: int, way: str, kind: str) -> None:
+    name = f"{way}-untied-{kind}"
+    alone = runs.alone(name)
+    check_equal(runs.on(size, name), alone, 1e-9 if kind == "lora" else 1e-5)
+    second = [weight for name, weight in alone["weights"].items() if ".lora_B." in name]
+    assert len(second) == 4
+    assert all(weight.abs().max() > 1e-3 for weight in second)  # they began at zero
 
 
 def test_it_is_a_training(runs: Runs) -> None:

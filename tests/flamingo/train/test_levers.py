@@ -28,7 +28,7 @@ from tests.flamingo.parallel.test_spread import make_lm
 from .eager import without_compiler
 from .levers_rank import run_levers
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.matrix]
 
 Setting = dict[str, Any]
 #: Each lever's settings; the first is the plain one.
