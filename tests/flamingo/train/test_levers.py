@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from flamingo.model.checkpoint_files import read_weights
+from flamingo.model.checkpoint_keys import frozen_parts
 from flamingo.parallel.world import World
 from flamingo.telemetry.jsonl import read_log
 from flamingo.telemetry.names import METRICS_NAME
@@ -47,10 +48,13 @@ LEVERS: list[list[Setting]] = [
     [{}, {"parallel": "fsdp"}],
     [{}, {"vision_chunk": 1}],
     [{}, {"pack": True, "pack_tokens": 32}],
+    [{}, {"lm_adapter": "lora"}, {"lm_adapter": "qlora"}],
 ]
 STEPS = 2
 #: Of losses against those in fp32; bf16 has three digits.
 TOLERANCE = {"fp32": 1e-4, "bf16-mixed": 0.02, "bf16": 0.05, "fp16-mixed": 0.01}
+
+OTHERS = ("pack", "pack_tokens", "lm_adapter")
 
 Row = tuple[int, ...]
 
@@ -126,10 +130,11 @@ def test_every_pair_of_settings_trains_as_the_plain_run(small: Callable[..., Tra
     with without_compiler():
         for number, row in enumerate(rows):
             chosen = settings(row)
-            packing = {name: chosen[name] for name in ("pack", "pack_tokens") if name in chosen}
-            key = repr(packing)  # packed sequences hold other samples
+            # Packed sequences hold other samples, and matrices of 4 bits are others.
+            others = {name: chosen[name] for name in OTHERS if name in chosen}
+            key = repr(others)
             if key not in plain:
-                options = small(f"plain{len(plain)}", **packing)
+                options = small(f"plain{len(plain)}", **others)
                 train(options)
                 plain[key] = losses(options)
             wrong += _differences(small(f"row{number}", **chosen), plain[key], chosen)
@@ -153,9 +158,10 @@ def _differences(options: Train, plain: list[float], chosen: Setting) -> list[st
     gates = [value for name, value in weights.items() if name.endswith("ff_gate")]
     if not all(gate.item() != 0.0 for gate in gates):  # which all begin at 0
         wrong.append(f"{chosen}: nothing moved")
-    for part, prefix in (("vision", "vision_encoder."), ("lm", ".decoder_layer.")):
-        if any(prefix in name for name in weights) == (part in options.freeze):
-            wrong.append(f"{chosen}: the checkpoint has {part}, or lacks it")
+    if set(frozen_parts(weights)) != set(options.freeze.split(",")) - {"none"}:
+        wrong.append(
+            f"{chosen}: the checkpoint has a part that is frozen, or lacks one that is not"
+        )
     return wrong
 
 
