@@ -15,7 +15,7 @@ In order: tokenizer and configs, the check that all belongs together, then weigh
 - init_from: a checkpoint, OpenFlamingo's (released or trained) or ours, checked before loading.
 - on_load: is told what `init_from` filled, as a table.
 - adapters: LoRA adapters in the LM, and whether it is quantised below them.
-- lm_dtype, tower_dtype: of the LM and the tower; own_dtype: of what Flamingo adds to them.
+- lm_dtype, tower_dtype: of the LM and the tower; what Flamingo adds is fp32, or `own_dtype`.
 - checkpoint_policy: what `gradient_checkpointing` recomputes; see `recompute`.
 - without_tower: for runs on precomputed features: no tower, and None for the image processor.
 - weights: how they get into the model, `WholeWeights` unless given.
@@ -84,6 +84,9 @@ class WholeWeights:
         )
 
 
+_WHOLE = WholeWeights()  # has no state
+
+
 def create_model_and_transforms(
     clip_vision_encoder_path: str,
     clip_vision_encoder_pretrained: str | None,
@@ -103,32 +106,28 @@ def create_model_and_transforms(
     lm_dtype: torch.dtype = torch.float32,
     attn_implementation: str | None = None,
     tower_dtype: torch.dtype = torch.float32,
-    own_dtype: torch.dtype = torch.float32,
     gradient_checkpointing: bool = False,
     checkpoint_policy: Recompute = "full",
     adapters: AdapterSettings | None = None,
     on_load: Callable[[LoadReport], None] | None = None,
     without_tower: bool = False,
-    weights: WholeWeights | None = None,
+    weights: WholeWeights = _WHOLE,
     **flamingo_options: Any,
 ) -> tuple[Flamingo, Any, Any]:
     """Builds a Flamingo; returns (model, image_processor, tokenizer). Arguments: see the module."""
-    weights = weights or WholeWeights()
     hub = Hub(
         lang_encoder_path=lang_encoder_path,
         local_files_only=use_local_files or offline,
         trust_remote_code=trust_remote_code,
         cache_dir=cache_dir,
     )
-    every_n: dict[str, Any] = {
-        "cross_attn_every_n_layers": cross_attn_every_n_layers,
-        "decoder_layers_attr_name": decoder_layers_attr_name,
-    }
+    every_n: dict[str, Any] = {"cross_attn_every_n_layers": cross_attn_every_n_layers}
+    every_n["decoder_layers_attr_name"] = decoder_layers_attr_name
     with hub_offline(offline=offline):
         tokenizer = hub.tokenizer(tokenizer_path)
         lm_config = hub.lm_config()
-        if adapters is not None:
-            adapters = adapters.resolved(lm_config.get_text_config(decoder=True).model_type)
+        family = lm_config.get_text_config(decoder=True).model_type
+        adapters = adapters and adapters.resolved(family)
         files: dict[str, Any] = {"lm_path": lang_encoder_path, "checkpoint": init_from}
         files |= {"cache_dir": cache_dir, "adapters": adapters}
         check = partial(check_fit, lm_config, tokenizer, **files, **every_n)
@@ -141,9 +140,8 @@ def create_model_and_transforms(
         lm = weights.language_model(hub, dtype=lm_dtype, attn_implementation=attn_implementation)
         if adapters is not None and adapters.is_quantised:
             weights.quantise(lm, decoder_layers_attr_name)
-    own = {"freeze_lm_embeddings": freeze_lm_embeddings, "own_dtype": own_dtype}
-    options = every_n | own | {"adapters": adapters} | flamingo_options
-    model = weights.assemble(tower, lm, tokenizer, seed, new_token_init, **options)
+    own = every_n | {"freeze_lm_embeddings": freeze_lm_embeddings, "adapters": adapters}
+    model = weights.assemble(tower, lm, tokenizer, seed, new_token_init, **own, **flamingo_options)
     model.fit = check(vision_width=model.vis_dim)  # again, with all files at hand
     if init_from is not None:
         load_weights(model, init_from, on_load)
