@@ -65,10 +65,6 @@ class WholeWeights:
         """The LM."""
         return hub.language_model(dtype, attn_implementation)
 
-    def quantise(self, lang_encoder: nn.Module, attr_name: str | None) -> None:
-        """Puts the matrices of the LM's layers in NF4, one by one."""
-        quantise_linears(lang_encoder, attr_name=attr_name)
-
     def assemble(
         self,
         tower: nn.Module,
@@ -79,6 +75,9 @@ class WholeWeights:
         **options: Any,
     ) -> Flamingo:
         """The whole model, all of it filled; options as `assemble`."""
+        adapters = options.get("adapters")
+        if adapters is not None and adapters.is_quantised:
+            quantise_linears(lang_encoder, attr_name=options.get("decoder_layers_attr_name"))
         return assemble(
             tower, lang_encoder, tokenizer, seed=seed, new_token_init=new_token_init, **options
         )
@@ -127,11 +126,9 @@ def create_model_and_transforms(
     with hub_offline(offline=offline):
         tokenizer = hub.tokenizer(tokenizer_path)
         lm_config = hub.lm_config()
-        if adapters is not None:
-            adapters = adapters.resolved(lm_config.get_text_config(decoder=True).model_type)
-        files: dict[str, Any] = {"lm_path": lang_encoder_path, "checkpoint": init_from}
-        files |= {"cache_dir": cache_dir, "adapters": adapters}
-        check = partial(check_fit, lm_config, tokenizer, **files, **every_n)
+        adapters = _resolved(adapters, lm_config)
+        files = {"lm_path": lang_encoder_path, "checkpoint": init_from, "cache_dir": cache_dir}
+        check = partial(check_fit, lm_config, tokenizer, adapters=adapters, **files, **every_n)
         if (width := configured_width(clip_vision_encoder_path)) is not None:
             check(vision_width=width)
         tower, image_processor = (absent_tower if without_tower else weights.tower)(
@@ -139,8 +136,6 @@ def create_model_and_transforms(
         )
         tower.to(tower_dtype)
         lm = weights.language_model(hub, dtype=lm_dtype, attn_implementation=attn_implementation)
-        if adapters is not None and adapters.is_quantised:
-            weights.quantise(lm, decoder_layers_attr_name)
     own = {"freeze_lm_embeddings": freeze_lm_embeddings, "own_dtype": own_dtype}
     options = every_n | own | {"adapters": adapters} | flamingo_options
     model = weights.assemble(tower, lm, tokenizer, seed, new_token_init, **options)
@@ -149,6 +144,12 @@ def create_model_and_transforms(
         load_weights(model, init_from, on_load)
     model.set_activation_checkpointing(checkpoint_policy if gradient_checkpointing else None)
     return model, image_processor, tokenizer
+
+
+def _resolved(adapters: AdapterSettings | None, lm_config: Any) -> AdapterSettings | None:
+    """With the targets of the LM's family."""
+    family = lm_config.get_text_config(decoder=True).model_type
+    return None if adapters is None else adapters.resolved(family)
 
 
 def assemble(

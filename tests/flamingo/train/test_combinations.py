@@ -19,6 +19,12 @@ REFUSED: list[tuple[dict[str, object], str]] = [
         {"checkpoint_policy": "selective", "gradient_checkpointing": True, "compile": True},
         "--checkpoint-policy selective with --compile",
     ),
+    ({"lm_adapter": "lora", "freeze": "vision"}, "--lm-adapter with an LM that --freeze lets"),
+    ({"lm_adapter": "qlora", "freeze": "none"}, "--lm-adapter with an LM that --freeze lets"),
+    (
+        {"lm_adapter": "qlora", "cpu_offload": "params", "parallel": "fsdp"},
+        "--cpu-offload params with --lm-adapter qlora",
+    ),
     ({"freeze": "lm", "mmc4_features": "f"}, "--freeze lm or none with precomputed features"),
     ({"freeze": "none", "stream_opt": ("mmc4.features=f",)}, "--freeze lm or none with"),
 ]
@@ -27,6 +33,8 @@ TAKEN: list[dict[str, object]] = [
     {"cpu_offload": "optimizer", "optimizer": "sgd", "momentum": 0.9},
     {"checkpoint_policy": "selective", "gradient_checkpointing": True},
     {"freeze": "vision", "mmc4_features": "f"},
+    {"freeze": "lm", "lm_adapter": "qlora"},
+    {"cpu_offload": "params", "parallel": "fsdp", "lm_adapter": "lora"},
 ]
 
 

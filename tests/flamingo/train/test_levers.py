@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from flamingo.model.checkpoint_files import read_weights
+from flamingo.model.freezing import is_adapter
 from flamingo.parallel.world import World
 from flamingo.telemetry.jsonl import read_log
 from flamingo.telemetry.names import METRICS_NAME
@@ -47,7 +48,9 @@ LEVERS: list[list[Setting]] = [
     [{}, {"parallel": "fsdp"}],
     [{}, {"vision_chunk": 1}],
     [{}, {"pack": True, "pack_tokens": 32}],
+    [{}, {"lm_adapter": "lora", "lora_r": 4}, {"lm_adapter": "qlora", "lora_r": 4}],
 ]
+CHANGES_THE_LOSS = ("pack", "pack_tokens", "freeze", "lm_adapter", "lora_r")
 STEPS = 2
 #: Of losses against those in fp32; bf16 has three digits.
 TOLERANCE = {"fp32": 1e-4, "bf16-mixed": 0.02, "bf16": 0.05, "fp16-mixed": 0.01}
@@ -126,10 +129,9 @@ def test_every_pair_of_settings_trains_as_the_plain_run(small: Callable[..., Tra
     with without_compiler():
         for number, row in enumerate(rows):
             chosen = settings(row)
-            # Packed sequences hold other samples, trained parts move the second loss.
-            kind = {
-                name: chosen[name] for name in ("pack", "pack_tokens", "freeze") if name in chosen
-            }
+            # Packed sequences hold other samples, 4 bits are another LM, trained parts move the
+            # second loss.
+            kind = {name: chosen[name] for name in CHANGES_THE_LOSS if name in chosen}
             key = repr(kind)
             if key not in plain:
                 options = small(f"plain{len(plain)}", **kind)
@@ -151,7 +153,10 @@ def _differences(options: Train, plain: list[float], chosen: Setting) -> list[st
         wrong.append(f"{chosen}: second loss {found[1]}, not {plain[1]}")
     if result.skipped_steps or not all(map(math.isfinite, found)):
         wrong.append(f"{chosen}: {found}, {result.skipped_steps} skipped")
-    weights = read_weights(str(result.checkpoint))
+    saved = read_weights(str(result.checkpoint))
+    weights = {name: value for name, value in saved.items() if not is_adapter(name)}
+    if (len(weights) < len(saved)) != ("lm_adapter" in chosen):
+        wrong.append(f"{chosen}: the checkpoint has adapters, or lacks them")
     gates = [value for name, value in weights.items() if name.endswith("ff_gate")]
     if not all(gate.item() != 0.0 for gate in gates):  # which all begin at 0
         wrong.append(f"{chosen}: nothing moved")
