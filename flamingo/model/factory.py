@@ -119,16 +119,16 @@ def create_model_and_transforms(
         trust_remote_code=trust_remote_code,
         cache_dir=cache_dir,
     )
-    every_n: dict[str, Any] = {
+    shape: dict[str, Any] = {
         "cross_attn_every_n_layers": cross_attn_every_n_layers,
         "decoder_layers_attr_name": decoder_layers_attr_name,
     }
     with hub_offline(offline=offline):
         tokenizer = hub.tokenizer(tokenizer_path)
-        lm_config = hub.lm_config()
-        adapters = _resolved(adapters, lm_config)
-        files = {"lm_path": lang_encoder_path, "checkpoint": init_from, "cache_dir": cache_dir}
-        check = partial(check_fit, lm_config, tokenizer, adapters=adapters, **files, **every_n)
+        shape["adapters"] = _resolved(adapters, hub)
+        files: dict[str, Any] = {"lm_path": lang_encoder_path, "cache_dir": cache_dir}
+        files |= {"checkpoint": init_from} | shape
+        check = partial(check_fit, hub.lm_config(), tokenizer, **files)
         if (width := configured_width(clip_vision_encoder_path)) is not None:
             check(vision_width=width)
         tower, image_processor = (absent_tower if without_tower else weights.tower)(
@@ -137,7 +137,7 @@ def create_model_and_transforms(
         tower.to(tower_dtype)
         lm = weights.language_model(hub, dtype=lm_dtype, attn_implementation=attn_implementation)
     own = {"freeze_lm_embeddings": freeze_lm_embeddings, "own_dtype": own_dtype}
-    options = every_n | own | {"adapters": adapters} | flamingo_options
+    options = shape | own | flamingo_options
     model = weights.assemble(tower, lm, tokenizer, seed, new_token_init, **options)
     model.fit = check(vision_width=model.vis_dim)  # again, with all files at hand
     if init_from is not None:
@@ -146,10 +146,11 @@ def create_model_and_transforms(
     return model, image_processor, tokenizer
 
 
-def _resolved(adapters: AdapterSettings | None, lm_config: Any) -> AdapterSettings | None:
+def _resolved(adapters: AdapterSettings | None, hub: Hub) -> AdapterSettings | None:
     """With the targets of the LM's family."""
-    family = lm_config.get_text_config(decoder=True).model_type
-    return None if adapters is None else adapters.resolved(family)
+    if adapters is None:
+        return None
+    return adapters.resolved(hub.lm_config().get_text_config(decoder=True).model_type)
 
 
 def assemble(
