@@ -101,6 +101,8 @@ def train_tower(tower: nn.Module) -> None:
     if isinstance(tower, AbsentTower):
         return
     tower.requires_grad_(requires_grad=True)
+    # Tokens are a view of what the tower computed, which FSDP's hook on them may be lost from.
+    tower.register_forward_hook(lambda _module, _args, out: (out[0], out[1].clone()))
     unused = [cast(VisionTransformer, tower).proj]
     if cast(VisionTransformer, tower).final_ln_after_pool:
         unused += cast(VisionTransformer, tower).ln_post.parameters()

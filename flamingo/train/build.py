@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from flamingo.data.stream import Stream
 from flamingo.model.factory import create_model_and_transforms
@@ -69,7 +70,11 @@ def build_model(
         if options.pack:
             model.allow_packing()
         pixels = pixels_of(image_processor)
-    if options.cpu_offload != "params":  # else buffers are there already, and parameters are not
+    if options.cpu_offload == "params" and isinstance(model, FSDPModule):
+        # All is where it belongs, but the last group may be whole still, from finding out how to
+        # pack; the optimizer is to get its shards.
+        model.reshard()
+    else:
         model.to(world.device)
     model.train()
     # For the dropout of adapters, which nothing else draws with: each rank its own.

@@ -1,5 +1,6 @@
 """Compilers are not what the tests of levers are about: traced blocks run uncompiled here."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,8 @@ def without_compiler() -> Iterator[None]:
 
     compiling.BACKEND, AdamW8bit.step = "eager", eager_step
     try:
-        yield
+        with warnings.catch_warnings():  # of torch's own, which it hides where they are no errors
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not")
+            yield
     finally:
         compiling.BACKEND, AdamW8bit.step = backend, step
