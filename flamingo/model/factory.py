@@ -15,7 +15,7 @@ In order: tokenizer and configs, the check that all belongs together, then weigh
 - init_from: a checkpoint, OpenFlamingo's (released or trained) or ours, checked before loading.
 - on_load: is told what `init_from` filled, as a table.
 - adapters: LoRA adapters in the LM, and whether it is quantised below them.
-- lm_dtype, tower_dtype: of the LM and the tower; own_dtype: of what Flamingo adds to them.
+- lm_dtype, tower_dtype: of the LM and the tower; what Flamingo adds is fp32, or `own_dtype`.
 - checkpoint_policy: what `gradient_checkpointing` recomputes; see `recompute`.
 - without_tower: for runs on precomputed features: no tower, and None for the image processor.
 - weights: how they get into the model, `WholeWeights` unless given.
@@ -65,6 +65,10 @@ class WholeWeights:
         """The LM."""
         return hub.language_model(dtype, attn_implementation)
 
+    def quantise(self, lang_encoder: nn.Module, attr_name: str | None) -> None:
+        """Puts the matrices of the LM's layers in NF4, one by one."""
+        quantise_linears(lang_encoder, attr_name=attr_name)
+
     def assemble(
         self,
         tower: nn.Module,
@@ -75,12 +79,12 @@ class WholeWeights:
         **options: Any,
     ) -> Flamingo:
         """The whole model, all of it filled; options as `assemble`."""
-        adapters = options.get("adapters")
-        if adapters is not None and adapters.is_quantised:
-            quantise_linears(lang_encoder, attr_name=options.get("decoder_layers_attr_name"))
         return assemble(
             tower, lang_encoder, tokenizer, seed=seed, new_token_init=new_token_init, **options
         )
+
+
+_WHOLE = WholeWeights()  # has no state
 
 
 def create_model_and_transforms(
@@ -102,33 +106,31 @@ def create_model_and_transforms(
     lm_dtype: torch.dtype = torch.float32,
     attn_implementation: str | None = None,
     tower_dtype: torch.dtype = torch.float32,
-    own_dtype: torch.dtype = torch.float32,
     gradient_checkpointing: bool = False,
     checkpoint_policy: Recompute = "full",
     adapters: AdapterSettings | None = None,
     on_load: Callable[[LoadReport], None] | None = None,
     without_tower: bool = False,
-    weights: WholeWeights | None = None,
+    weights: WholeWeights = _WHOLE,
     **flamingo_options: Any,
 ) -> tuple[Flamingo, Any, Any]:
     """Builds a Flamingo; returns (model, image_processor, tokenizer). Arguments: see the module."""
-    weights = weights or WholeWeights()
     hub = Hub(
         lang_encoder_path=lang_encoder_path,
         local_files_only=use_local_files or offline,
         trust_remote_code=trust_remote_code,
         cache_dir=cache_dir,
     )
-    shape: dict[str, Any] = {
-        "cross_attn_every_n_layers": cross_attn_every_n_layers,
-        "decoder_layers_attr_name": decoder_layers_attr_name,
-    }
+    every_n: dict[str, Any] = {"cross_attn_every_n_layers": cross_attn_every_n_layers}
+    every_n["decoder_layers_attr_name"] = decoder_layers_attr_name
     with hub_offline(offline=offline):
         tokenizer = hub.tokenizer(tokenizer_path)
-        shape["adapters"] = _resolved(adapters, hub)
-        files: dict[str, Any] = {"lm_path": lang_encoder_path, "cache_dir": cache_dir}
-        files |= {"checkpoint": init_from} | shape
-        check = partial(check_fit, hub.lm_config(), tokenizer, **files)
+        lm_config = hub.lm_config()
+        family = lm_config.get_text_config(decoder=True).model_type
+        adapters = adapters and adapters.resolved(family)
+        files: dict[str, Any] = {"lm_path": lang_encoder_path, "checkpoint": init_from}
+        files |= {"cache_dir": cache_dir, "adapters": adapters}
+        check = partial(check_fit, lm_config, tokenizer, **files, **every_n)
         if (width := configured_width(clip_vision_encoder_path)) is not None:
             check(vision_width=width)
         tower, image_processor = (absent_tower if without_tower else weights.tower)(
@@ -136,21 +138,15 @@ def create_model_and_transforms(
         )
         tower.to(tower_dtype)
         lm = weights.language_model(hub, dtype=lm_dtype, attn_implementation=attn_implementation)
-    own = {"freeze_lm_embeddings": freeze_lm_embeddings, "own_dtype": own_dtype}
-    options = shape | own | flamingo_options
-    model = weights.assemble(tower, lm, tokenizer, seed, new_token_init, **options)
+        if adapters is not None and adapters.is_quantised:
+            weights.quantise(lm, decoder_layers_attr_name)
+    own = every_n | {"freeze_lm_embeddings": freeze_lm_embeddings, "adapters": adapters}
+    model = weights.assemble(tower, lm, tokenizer, seed, new_token_init, **own, **flamingo_options)
     model.fit = check(vision_width=model.vis_dim)  # again, with all files at hand
     if init_from is not None:
         load_weights(model, init_from, on_load)
     model.set_activation_checkpointing(checkpoint_policy if gradient_checkpointing else None)
     return model, image_processor, tokenizer
-
-
-def _resolved(adapters: AdapterSettings | None, hub: Hub) -> AdapterSettings | None:
-    """With the targets of the LM's family."""
-    if adapters is None:
-        return None
-    return adapters.resolved(hub.lm_config().get_text_config(decoder=True).model_type)
 
 
 def assemble(

@@ -89,6 +89,16 @@ class _OwnRows(WholeWeights):
         )
         return lm
 
+    def quantise(self, lang_encoder: nn.Module, attr_name: str | None) -> None:
+        """Every rank reads each matrix whole, one at a time, and cuts its rows of the result."""
+        quantise_linears(
+            lang_encoder,
+            stored=self._lm,
+            device=self._device,
+            num_parts=self._mesh.size(self._mesh.ndim - 1),
+            attr_name=attr_name,
+        )
+
     def assemble(
         self,
         tower: nn.Module,
@@ -99,16 +109,6 @@ class _OwnRows(WholeWeights):
         **options: Any,
     ) -> Flamingo:
         old_rows = embedding_and_head(lang_encoder)[0].weight.shape[0]
-        adapters = options.get("adapters")
-        if adapters is not None and adapters.is_quantised:
-            # Every rank reads each matrix whole, one at a time, and cuts its rows of the result.
-            quantise_linears(
-                lang_encoder,
-                stored=self._lm,
-                device=self._device,
-                num_parts=self._mesh.size(self._mesh.ndim - 1),
-                attr_name=options.get("decoder_layers_attr_name"),
-            )
         with parameters_on_meta():
             model = assemble(tower, lang_encoder, tokenizer, seed=seed, **options)
         shard_model(

@@ -3,8 +3,8 @@
 Fused where there is one: AdamW's kernels do one pass over parameters and state, SGD's know no
 parameters that are spread over ranks. torchao's 8-bit AdamW keeps its moments as codes with a
 scale for each 256 values; parameters under 4096 values keep theirs in full. In a checkpoint they
-are ordinary numbers, so that any number of ranks can read them; codes of numbers that came from
-codes are the same codes, if the blocks are (a rank's rows may be cut elsewhere).
+are ordinary numbers, so that any number of ranks can read them, whose rows may be cut elsewhere; a
+resume rounds them to codes once more, by less than a hundredth of their block's largest.
 """
 
 import importlib.util

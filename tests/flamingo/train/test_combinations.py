@@ -20,7 +20,6 @@ REFUSED: list[tuple[dict[str, object], str]] = [
         "--checkpoint-policy selective with --compile",
     ),
     ({"lm_adapter": "lora", "freeze": "vision"}, "--lm-adapter with an LM that --freeze lets"),
-    ({"lm_adapter": "qlora", "freeze": "none"}, "--lm-adapter with an LM that --freeze lets"),
     (
         {"lm_adapter": "qlora", "cpu_offload": "params", "parallel": "fsdp"},
         "--cpu-offload params with --lm-adapter qlora",

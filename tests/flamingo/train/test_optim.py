@@ -1,0 +1,140 @@
+"""Groups, clipping under a loss scale, and state that goes through a checkpoint."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torchao.optim.subclass_8bit import OptimState8bit
+
+from flamingo.model.checkpoint_files import read_weights
+from flamingo.train.config import Train
+from flamingo.train.offload import OffloadedOptimizer
+from flamingo.train.optim import (
+    clip_gradients,
+    make_optimizer,
+    plain_state,
+    set_learning_rate,
+    settle,
+)
+from flamingo.train.run import train
+from tests.flamingo.model.tiny_lms import make_flamingo
+
+from .eager import without_compiler
+
+Options = Callable[..., Train]
+
+
+def names_of(model: nn.Module, group: dict[str, Any]) -> set[str]:
+    held = {id(parameter) for parameter in group["params"]}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in held}
+
+
+def test_only_cross_attention_decays_while_all_else_is_frozen(run_options: Options) -> None:
+    model = make_flamingo("opt")
+    decaying, plain = make_optimizer(model, run_options(weight_decay=0.3)).param_groups
+    assert (decaying["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
+    assert all("gated_cross_attn" in name for name in names_of(model, decaying))
+    assert {name.split(".")[0] for name in names_of(model, plain)} == {"perceiver", "media_tokens"}
+
+
+def test_of_an_lm_and_a_tower_that_train_matrices_decay_but_embeddings_do_not(
+    run_options: Options,
+) -> None:
+    model = make_flamingo("opt", freeze=())
+    decaying, plain = make_optimizer(model, run_options(freeze="none")).param_groups
+    layers = "lang_encoder.model.decoder.layers.0.decoder_layer."
+    decays, stays = names_of(model, decaying), names_of(model, plain)
+    assert {f"{layers}fc1.weight", "vision_encoder.conv1.weight"} <= decays
+    assert {f"{layers}fc1.bias", f"{layers}final_layer_norm.weight"} <= stays
+    assert "lang_encoder.model.decoder.embed_tokens.weight" in stays
+    assert "vision_encoder.positional_embedding" in stays
+    assert decays | stays == {n for n, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({}, torch.optim.AdamW),
+        ({"optimizer": "sgd"}, torch.optim.SGD),
+        ({"cpu_offload": "optimizer"}, OffloadedOptimizer),
+    ],
+)
+def test_the_optimizer_is_the_one_asked_for(
+    run_options: Options, changes: dict[str, Any], kind: type
+) -> None:
+    optimizer = make_optimizer(make_flamingo("opt"), run_options(**changes))
+    assert type(optimizer) is kind
+    set_learning_rate(optimizer, 0.25)
+    assert [float(group["lr"]) for group in optimizer.param_groups] == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.5, 100.0])
+def test_a_loss_scale_leaves_norm_and_gradients_as_they_are(clip_norm: float) -> None:
+    found = []
+    for scale in (1.0, 1024.0):
+        parameters = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, 2))]
+        for parameter in parameters:
+            parameter.grad = torch.full_like(parameter, 2.0 * scale)
+        norm = clip_gradients(parameters, clip_norm, scale)
+        found.append((norm, *(one.grad for one in parameters)))
+    for one, other in zip(*found, strict=True):
+        assert one is not None
+        assert other is not None
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
+
+
+def test_an_overflow_is_told_by_the_norm() -> None:
+    parameter = nn.Parameter(torch.ones(3))
+    parameter.grad = torch.tensor([1.0, float("inf"), 0.0])
+    assert not clip_gradients([parameter], 1.0, 1024.0).isfinite()
+
+
+def test_eight_bit_moments_go_through_plain_numbers_and_are_eight_bit_again(
+    run_options: Options,
+) -> None:
+    model = make_flamingo("opt")
+    optimizer = make_optimizer(model, run_options(optimizer="adamw8bit"))
+    for number, group in enumerate(optimizer.param_groups):
+        for parameter in group["params"]:
+            generator = torch.Generator().manual_seed(number)
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+    with without_compiler():
+        optimizer.step()
+    weight = model.perceiver.layers[0][1][1].weight  # type: ignore[index,union-attr]
+    state = optimizer.state[weight]
+    before = {name: plain_state(state[name]) for name in ("exp_avg", "exp_avg_sq")}
+    assert type(state["exp_avg"]) is OptimState8bit
+    assert {type(value) for value in before.values()} == {torch.Tensor}
+    for name, value in before.items():
+        state[name] = value.clone()
+    settle(optimizer)
+    for name, value in before.items():
+        assert type(state[name]) is OptimState8bit
+        again = plain_state(state[name])
+        assert (again - value).abs().max() < 0.01 * value.abs().max()
+    small = optimizer.state[model.perceiver.norm.weight]
+    assert type(small["exp_avg"]) is torch.Tensor  # under 4,096 values
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cpu_offload": "optimizer"},
+        {"optimizer": "sgd", "momentum": 0.9},
+        {"precision": "fp16-mixed"},
+        {"precision": "bf16", "freeze": "none"},
+    ],
+)
+def test_n_steps_and_n_more_equal_2n(run_options: Options, changes: dict[str, Any]) -> None:
+    changes = {"batch_size_mmc4": 2, "mmc4_max_tokens": 32, "workers": 0} | changes
+    with without_compiler():
+        whole = train(run_options("whole", max_steps=4, **changes))
+        train(run_options("halves", max_steps=2, **changes))
+        halves = train(run_options("halves", max_steps=4, **changes))
+    assert halves.resumed_from == 2
+    expected, found = (read_weights(str(one.checkpoint)) for one in (whole, halves))
+    assert expected.keys() == found.keys()
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
