@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from flamingo.data.stream import Stream
-from flamingo.model.factory import create_model_and_transforms
+from flamingo.model.factory import NoWeights, create_model_and_transforms
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.vision import tower_identity
 from flamingo.parallel.construct import create_sharded_model
@@ -56,7 +56,7 @@ def build_model(
     # Ranks with rows of their own do speak to each other in here, all at the same places; what only
     # one of them finds wrong ends the others after --dist-timeout.
     with world.together():
-        model, image_processor, tokenizer = _load(options, tower, weights, world)
+        model, image_processor, tokenizer = _load(options, tower, weights, _create(world))
         if options.pack:
             model.allow_packing()
         pixels = pixels_of(image_processor)
@@ -71,12 +71,29 @@ def build_model(
     return Built(spread_model(model, world), pixels, tokenizer)
 
 
-def _load(
-    options: Train, tower: str, weights: str | None, world: World
-) -> tuple[Flamingo, Any, Any]:
-    create: Callable[..., tuple[Flamingo, Any, Any]] = create_model_and_transforms
+def build_empty(options: Train, tower: str) -> tuple[Flamingo, Any]:
+    """The same model without memory for its parameters, from configs alone, and its image processor.
+
+    Raises:
+        UserError: the parts do not fit each other.
+    """
+    create = partial(create_model_and_transforms, weights=NoWeights())
+    model, image_processor, _ = _load(options, tower, None, create)
+    return model.train(), image_processor
+
+
+def _create(world: World) -> Callable[..., tuple[Flamingo, Any, Any]]:
     if world.is_sharded:
-        create = partial(create_sharded_model, world=world)
+        return partial(create_sharded_model, world=world)
+    return create_model_and_transforms
+
+
+def _load(
+    options: Train,
+    tower: str,
+    weights: str | None,
+    create: Callable[..., tuple[Flamingo, Any, Any]],
+) -> tuple[Flamingo, Any, Any]:
     return create(
         tower,
         None if tower.startswith("local-dir:") else options.vision_encoder_pretrained,

@@ -163,16 +163,17 @@ class Trainer:
         for number, batch in enumerate(batches):
             is_last = (feed.name, number) == tally.last_pass
             with self.spread.training_pass(is_last=is_last):
-                loss = self._sum_loss(self.spread.runner, batch)
+                loss = self.pass_loss(self.spread.runner, batch)
                 (loss * scale).backward()
             total += loss.detach()
         return total
 
     def sum_loss(self, batch: Batch) -> Tensor:
         """Cross-entropy summed over the micro-batch's target tokens, 0-d; to measure by."""
-        return self._sum_loss(self.model, batch)
+        return self.pass_loss(self.model, batch)
 
-    def _sum_loss(self, runner: nn.Module, batch: Batch) -> Tensor:
+    def pass_loss(self, runner: nn.Module, batch: Batch) -> Tensor:
+        """The same through what a training pass calls."""
         documents = batch.document_index
         with self._autocast():
             output = runner(
