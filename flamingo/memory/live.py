@@ -8,7 +8,7 @@ then.
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -55,8 +55,8 @@ class LiveMemory(TorchDispatchMode):
 
     def see(self, tensor: Tensor, label: str | None = None) -> None:
         """Count the memory behind a tensor, if it is not counted yet."""
-        storage = local_storage(tensor)
-        key, num_bytes = storage._cdata, storage.nbytes()
+        storage, key = local_storage(tensor), storage_key(tensor)
+        num_bytes = storage.nbytes()
         if key in self._alive:
             return
         label = label or self._labels[-1]
@@ -71,14 +71,17 @@ class LiveMemory(TorchDispatchMode):
 
     def relabel(self, tensor: Tensor, label: str | None) -> None:
         """Count the memory behind a tensor under another label; None: under none any more."""
-        storage = local_storage(tensor)
-        key = storage._cdata
+        storage, key = local_storage(tensor), storage_key(tensor)
         if key in self._alive:
             self._forget(key)
         gone = weakref.ref(storage, lambda _: self._forget(key))
         self._alive[key] = (gone, label or "", 0 if label is None else storage.nbytes())
         if label is not None:
             self._add(label, storage.nbytes())
+
+    def beside(self, keys: Collection[int]) -> int:
+        """Bytes alive of all memory but some, which are given by `storage_key`."""
+        return sum(size for key, (_, _, size) in self._alive.items() if key not in keys)
 
     def rest_is(self, label: str) -> None:
         """What is made outside all parts from now on."""
@@ -104,6 +107,11 @@ class LiveMemory(TorchDispatchMode):
     def _forget(self, key: int) -> None:
         _, label, num_bytes = self._alive.pop(key)
         self.now[label] -= num_bytes
+
+
+def storage_key(tensor: Tensor) -> int:
+    """Equal for tensors on the same memory, while it lives."""
+    return local_storage(tensor)._cdata
 
 
 def local_storage(tensor: Tensor) -> Any:
@@ -136,13 +144,14 @@ def labelled(live: LiveMemory, model: Flamingo) -> Iterator[None]:
                 module.register_forward_hook(lambda *_: live.leave(), always_call=True),
             ):
                 stack.callback(handle.remove)
+
+        def relabel(parameter: Tensor) -> None:
+            if parameter.grad is not None:
+                live.relabel(parameter.grad, GRADIENTS)
+
         for parameter in model.parameters():
             if parameter.requires_grad:
-                stack.callback(
-                    parameter.register_post_accumulate_grad_hook(
-                        lambda one: one.grad is not None and live.relabel(one.grad, GRADIENTS)
-                    ).remove
-                )
+                stack.callback(parameter.register_post_accumulate_grad_hook(relabel).remove)
         yield
 
 

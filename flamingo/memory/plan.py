@@ -1,4 +1,4 @@
-"""Memory that follows from the model and the ranks alone: parameters, gradients, optimizer, buffers.
+"""Memory that follows from the model and the ranks: parameters, gradients, optimizer, buffers.
 
 Counted from the parameters of a real model, which may be on the meta device: what trains, in which
 type, and how a rank's rows come out. So adapters, frozen parts and stored types need no rule here.

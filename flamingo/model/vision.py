@@ -250,7 +250,7 @@ def _open_clip_with(**functions: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Keeps open_clip, which logs as root, from saying that weights are missing where none are wanted."""
+    """Keeps open_clip, which logs as root, from missing weights where none are wanted."""
 
     def is_error(record: logging.LogRecord) -> bool:
         return record.levelno >= logging.ERROR

@@ -17,7 +17,6 @@ from typing import Any
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
-    FSDPModule,
     MixedPrecisionPolicy,
     fully_shard,
     register_fsdp_forward_method,
@@ -75,7 +74,7 @@ def shard_model(
     for unit in shard_units(model):
         more = {"reshard_after_forward": False} if unit.stays else {}
         modules: Any = list(unit.modules) if len(unit.modules) > 1 else unit.modules[0]
-        group: FSDPModule = fully_shard(modules, **options, **more)
+        group: Any = fully_shard(modules, **(options | more))
         if not unit.in_backward and not unit.stays:
             group.set_unshard_in_backward(False)
     # Both run the LM without `forward`: the last group would not be gathered.

@@ -72,7 +72,7 @@ def build_model(
 
 
 def build_empty(options: Train, tower: str) -> tuple[Flamingo, Any]:
-    """The same model without memory for its parameters, from configs alone, and its image processor.
+    """The same model without memory for parameters, from configs alone, and its image processor.
 
     Raises:
         UserError: the parts do not fit each other.

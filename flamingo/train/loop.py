@@ -12,9 +12,10 @@ skipped comes out the same on every rank, by the one read from the device that a
 """
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,15 @@ from flamingo.train.schedule import learning_rate_factor
 from flamingo.train.tally import Tally, blank_batch
 from flamingo.train.telemetry import StepReport, Stopwatch
 from mmdata.errors import MMDataError
+
+
+#: Moments of a step, as `Trainer.watch` is told of them; the second one in each micro-batch.
+Phase = Literal["before forward", "after forward", "after backward", "after optimizer"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+
+
+def unwatched(phase: Phase) -> None:
+    """Nobody measures."""
 
 
 class NotFiniteError(MMDataError):
@@ -83,6 +93,7 @@ class Trainer:
     world: World = field(default_factory=World)
     done: int = 0
     skipped_steps: int = 0
+    watch: Callable[[Phase], None] = unwatched
     _skipped_in_a_row: int = field(default=0)
 
     @property
@@ -105,8 +116,10 @@ class Trainer:
             self.world.mark(self.done + 1, "computes")
             rate = self._learning_rate()
             set_learning_rate(self.optimizer, rate)
-            sums = [self._backward(feed, drawn[feed.name], tally) for feed in self.feeds]
+            self.watch("before forward")
+            sums = [self.backward(feed, drawn[feed.name], tally) for feed in self.feeds]
             trained = (p for group in self.optimizer.param_groups for p in group["params"])
+            self.watch("after backward")
             norm = clip_gradients(trained, self.options.clip_norm).to(sums[0])
             # The one read from the device: everything before it was only queued. The norm is the
             # same on every rank; it is added up so that nobody can decide alone.
@@ -151,7 +164,7 @@ class Trainer:
         )
         return self.options.learning_rate * factor
 
-    def _backward(self, feed: StreamFeed, micro: list[Batch], tally: Tally) -> Tensor:
+    def backward(self, feed: StreamFeed, micro: list[Batch], tally: Tally) -> Tensor:
         """Backward through a stream's micro-batches; returns the sum of its loss here, 0-d."""
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
         num_targets = tally.targets[feed.name]
@@ -164,6 +177,7 @@ class Trainer:
             is_last = (feed.name, number) == tally.last_pass
             with self.spread.training_pass(is_last=is_last):
                 loss = self.pass_loss(self.spread.runner, batch)
+                self.watch("after forward")
                 (loss * scale).backward()
             total += loss.detach()
         return total
@@ -216,6 +230,7 @@ class Trainer:
         finite = math.isfinite(norm) and all(map(math.isfinite, losses.values()))
         if finite:
             self.optimizer.step()
+            self.watch("after optimizer")
             self._skipped_in_a_row = 0
         else:
             self.skipped_steps += 1

@@ -1,4 +1,4 @@
-"""Passes without values against passes with them: what is kept for backward, what is alive at most."""
+"""Passes without values against passes with them: what is kept, and what is alive at most."""
 
 from collections.abc import Callable
 from typing import Any
