@@ -22,6 +22,7 @@ from benchmarks import (
     order,
     plan,
     resize,
+    telemetry,
     validate,
     workers,
 )
@@ -37,6 +38,7 @@ PARTS: dict[str, Callable[[Path], list[Gate]]] = {
     "fetch": lambda folder: fetch.bench(),
     "order": order.bench,
     "loader": loader.bench,
+    "telemetry": telemetry.bench,
     "construct": construct.bench,
 }
 

@@ -119,7 +119,9 @@ def train(out: Path) -> None:
 
 def report(folder: Path) -> None:
     """Both losses, and where to look."""
-    lines = [json.loads(line) for line in (ROOT / folder / "log.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (ROOT / folder / "metrics.jsonl").read_text().splitlines()
+    ]
     first, last = (sum(x["losses"]["mmc4"] for x in part) / 5 for part in (lines[:5], lines[-5:]))
     title(f"loss {first:.3f} -> {last:.3f} over {len(lines)} steps; {folder}/loss.png shows it")
     if last >= first - 0.5:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from flamingo.data.decode import UndecodableError, decode_image, to_input
-from flamingo.model.vision import encode_images, load_tower, tower_identity
+from flamingo.model.absent_tower import tower_identity
+from flamingo.model.vision import encode_images, hub_offline, load_tower
 from flamingo.train.device import choose_device, pixels_of, tower_name
 from mmdata.errors import BadInputError
 from mmdata.shards.features import (
@@ -51,14 +52,16 @@ class ShardEncoder:
     def __init__(self, options: TowerOptions) -> None:
         self._options = options
         model = tower_name(options.model)
+        pretrained = None if model.startswith("local-dir:") else options.pretrained
+        with hub_offline(offline=options.offline):
+            identity = tower_identity(model, pretrained, options.vision_tokens)
         tower, image_processor = load_tower(
             model,
-            None if model.startswith("local-dir:") else options.pretrained,
+            pretrained,
             vision_tokens=cast(Any, options.vision_tokens),
             offline=options.offline,
         )
         self._pixels = pixels_of(image_processor)
-        identity = tower_identity(tower, options.vision_tokens, self._pixels.mean, self._pixels.std)
         self._device = choose_device(options.device)
         self._tower: nn.Module = tower.to(self._device)
         self._size_px = int(cast(Any, tower).image_size[0])
@@ -66,15 +69,16 @@ class ShardEncoder:
         _, num_tokens, width = self._encode(blank).shape
         self.spec = TowerSpec(identity=identity, num_tokens=num_tokens, width=width)
 
-    def encode_shard(self, task: FeatureTask) -> FeatureResult:
-        """Write a shard's features, unless they are there.
+    def encode_shard(self, task: FeatureTask) -> Iterator[FeatureResult | None]:
+        """Write a shard's features, unless they are there; yields None as it goes, then what came.
 
         Raises:
             BadInputError: the shard is damaged.
         """
         shard_bytes = size_of(task.shard)
         if (before := self._made_before(task.output, shard_bytes)) is not None:
-            return before
+            yield before
+            return
         with ShardReader(task.shard) as reader:
             samples = [(sample.key, len(_images_of(sample))) for sample in reader]
             images = (image for sample in reader for image in _images_of(sample))
@@ -84,9 +88,10 @@ class ShardEncoder:
                     usable = [one is not None for one in pixels]
                     undecodable += usable.count(False)
                     writer.add(self._tokens(pixels, usable), usable)
+                    yield None
                 num_bytes = writer.publish()
         total = sum(number for _, number in samples)
-        return FeatureResult(images=total, undecodable=undecodable, num_bytes=num_bytes)
+        yield FeatureResult(images=total, undecodable=undecodable, num_bytes=num_bytes)
 
     def _made_before(self, path: str, shard_bytes: int) -> FeatureResult | None:
         """What is in a file of the same tower and shard; None where it is to be made."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from flamingo.export_options import Export
+from flamingo.report.options import TrainReport
 from flamingo.train.config import REFUSED, Generate, Train
 from mmdata import __version__
 from mmdata.config_file import read_config, take_config
@@ -174,6 +175,19 @@ def _run_train(options: Train) -> int:
     return run_train(options)
 
 
+def _run_train_report(options: TrainReport) -> int:
+    _need("train", "train-report")
+    from flamingo.report.page import train_report
+
+    result = train_report(options)
+    print(
+        f"{result.path}: {result.steps:,} steps ({result.bytes / 1e6:.1f} MB); open it in a browser"
+    )
+    for problem in result.problems:
+        print(f"not in the figures: {problem}")
+    return result.exit_code
+
+
 def _run_generate(options: Generate) -> int:
     _need("train", "generate")
     from flamingo.generate import generate
@@ -224,6 +238,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "status": (Status, _run_status),
     "show": (Show, _run_show),
     "train": (Train, _run_train),
+    "train-report": (TrainReport, _run_train_report),
     "generate": (Generate, _run_generate),
     "export": (Export, _run_export),
 }

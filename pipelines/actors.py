@@ -8,7 +8,7 @@ what it computes depends on the call alone.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,9 @@ _RESTARTS = 3
 #: Calls that a GPU's actor has in hand: while one waits for the GPU, the next is brought to it.
 _GPU_CALLS = 2
 _REPORT_SECONDS = 10.0
+_LOOK_SECONDS = 1.0
+#: For Ray to take note of a death before the actor is called again.
+_RESTART_SECONDS = 1.0
 
 
 class ActorError(MMDataError):
@@ -87,6 +90,11 @@ class _Actor:
     def call(self, method: str, batch: Any) -> Any:
         with self._meter:
             return getattr(self._held, method)(batch)
+
+    def results(self, method: str, batch: Any) -> Iterator[Any]:
+        yield None  # it has begun: until then it waits for what the actor does for others
+        with self._meter:
+            yield from getattr(self._held, method)(batch)
 
     def report(self) -> Busy:
         return self._meter.report()
@@ -179,19 +187,91 @@ def _call(actor: Any) -> Call:
     return call
 
 
+def actor_results(name: str, method: str, batch: Any, *, stall_seconds: float) -> Iterator[Any]:
+    """In a task: what a generator method of an actor yields, from its start each time it is run.
+
+    Yields None as well while the actor is waited for. An actor that dies is started again by Ray,
+    and the method run again, some times; one that yields nothing for too long is ended first, once.
+
+    Args:
+        name: of the actor.
+        method: of what it holds.
+        batch: for it.
+        stall_seconds: without anything, after which it hangs; 0: never.
+
+    Raises:
+        ActorError: it hung twice, died too often, or refuses the batch.
+    """
+    import ray
+
+    stalls = 0
+    for crashes in range(_RESTARTS + 1):
+        actor = ray.get_actor(name)
+        try:
+            yield from _patient(actor, method, batch, stall_seconds)
+        except _StalledError as error:
+            ray.kill(actor, no_restart=False)
+            stalls += 1
+            if stalls > 1:
+                raise ActorError(
+                    f"no progress for {stall_seconds:g} s (--stall-timeout), {stalls} times"
+                ) from error
+        except ray.exceptions.RayActorError as error:
+            if crashes == _RESTARTS:
+                raise _died(error) from error
+            time.sleep(_RESTART_SECONDS)
+        except ray.exceptions.RayTaskError as error:
+            raise _cause(error) from error
+        else:
+            return
+
+
+class _StalledError(Exception):
+    """Nothing came of an actor for too long."""
+
+
+def _patient(actor: Any, method: str, batch: Any, stall_seconds: float) -> Iterator[Any]:
+    import ray
+
+    # Ray's own retries would leave out as many results as came before the crash.
+    streaming = actor.results.options(num_returns="streaming", max_task_retries=0)
+    generator = streaming.remote(method, batch)
+    heard: float | None = None
+    while True:
+        ready, _ = ray.wait([generator], timeout=_LOOK_SECONDS, fetch_local=False)
+        if ready:
+            try:
+                reference = next(generator)
+            except StopIteration:
+                return
+            yield ray.get(reference)
+            heard = time.monotonic()
+        elif stall_seconds and heard is not None and time.monotonic() - heard >= stall_seconds:
+            raise _StalledError
+        else:
+            yield None
+
+
 def _result(reference: Any) -> Any:
     import ray
 
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, MMDataError):
-            raise ActorError(str(error.cause)) from error
-        raise
+        raise _cause(error) from error
     except ray.exceptions.RayActorError as error:
-        raise ActorError(
-            f"a CLIP actor died too often: {_one_line(error)}; run the command again"
-        ) from error
+        raise _died(error) from error
+
+
+def _cause(error: Any) -> Exception:
+    """What a method raised; ours as one line."""
+    if isinstance(error.cause, MMDataError):
+        return ActorError(str(error.cause))
+    return error if isinstance(error, Exception) else ActorError(str(error))
+
+
+def _died(error: Exception) -> ActorError:
+    return ActorError(f"an actor died too often: {_one_line(error)}; run the command again")
 
 
 def _one_line(error: Exception) -> str:

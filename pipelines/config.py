@@ -219,7 +219,7 @@ class Features:
     shards: tuple[str, ...] = field(metadata={"positional": True})
     """Shards (.tar), folders, globs or {000..041} ranges."""
     output: str
-    """Folder for one file a shard; the trainer takes it as --mmc4-features."""
+    """Folder for one file a shard; the trainer takes it as --mmc4-features or as a stream's."""
     vision_encoder_path: str = "ViT-L-14"
     """open_clip model, or a folder with its config and weights."""
     vision_encoder_pretrained: str | None = "openai"
@@ -238,12 +238,15 @@ class Features:
     """Where the tower computes; on GPUs the actors share these evenly."""
     ray_address: str | None = None
     """Address of a running Ray cluster. Default: a Ray of its own on this machine."""
+    stall_timeout: float = 600.0
+    """Seconds without a batch of images until an actor is started again, once; 0: never."""
     offline: bool = False
     """No network at all."""
 
     def __post_init__(self) -> None:
         check_choices(self)
         check_paths(self.shards, "shards")
+        check_stall_timeout(self.stall_timeout)
         at_least(self.vision_chunk, 1, "--vision-chunk")
         at_least(self.decode_threads, 1, "--decode-threads")
         if self.actors is not None:

@@ -1,8 +1,10 @@
 """`mmdata features`: the vision tower's patch tokens of every image of some shards, on disk.
 
 One unit a shard; a Ray task hands it to an actor of the pool, which holds the tower, reads the
-shard and writes the file, so that neither pixels nor tokens pass through the object store. A file
-that is there already is kept when shard and tower are the same: the same command again goes on.
+shard and writes the file, so that neither pixels nor tokens pass through the object store. An actor
+gives a sign of life a batch; one that gives none for `--stall-timeout` is ended and started again,
+and the shard begun anew once. A file that is there already is kept when shard and tower are the
+same: the same command again goes on.
 
 The pool is handed its encoder from outside, since jobs know no torch. How much will be written is
 said before the first shard: patch tokens are several times the JPEGs.
@@ -32,9 +34,10 @@ from mmdata.shards.reader import ShardReader, read_samples_table, samples_path
 from mmdata.similarity import num_gpus
 from mmdata.storage.files import exists, make_folder, read_bytes, size_of
 from mmdata.storage.urls import is_url
-from pipelines.actors import ActorPool, actor_calls
+from pipelines.actors import ActorPool, actor_results
 from pipelines.config import Features
 from pipelines.engine import UnitFailure, run_units, terminate_as_interrupt
+from pipelines.events import Alive
 from pipelines.validate import find_shards
 from schemas.manifest import Sidecar
 
@@ -47,7 +50,9 @@ class Encoder(Protocol):
 
     @property
     def spec(self) -> TowerSpec: ...
-    def encode_shard(self, task: FeatureTask) -> FeatureResult: ...
+    def encode_shard(self, task: FeatureTask) -> Iterator[FeatureResult | None]:
+        """Yields None as a sign of life now and then, and last what came of it."""
+        ...
 
 
 #: Makes an encoder in the process that it is called in.
@@ -121,7 +126,7 @@ def write_features(options: Features, encoder: EncoderOf) -> FeaturesReport:
         else:
             del local  # the actors have one each
             pool = _pool(options, tower, encoder)
-            work = partial(_encode_at_actor, pool.names)
+            work = partial(_encode_at_actor, pool.names, options.stall_timeout)
             units = list(enumerate(tasks))
             events = run_units(
                 work,
@@ -129,6 +134,7 @@ def write_features(options: Features, encoder: EncoderOf) -> FeaturesReport:
                 workers=len(pool.names),
                 ray_address=options.ray_address,
                 service=pool,
+                stall_seconds=options.stall_timeout,
             )
         for index, event in events:
             if isinstance(event, UnitFailure):
@@ -152,17 +158,21 @@ def tower_options(options: Features) -> TowerOptions:
     )
 
 
-def _encode_here(encoder: Encoder, task: FeatureTask) -> Iterator[FeatureResult]:
-    yield encoder.encode_shard(task)
+def _encode_here(encoder: Encoder, task: FeatureTask) -> Iterator[FeatureResult | Alive]:
+    for result in encoder.encode_shard(task):
+        yield Alive() if result is None else result
 
 
 def _encode_at_actor(
-    names: Sequence[str], unit: tuple[int, FeatureTask]
-) -> Iterator[FeatureResult]:
+    names: Sequence[str], stall_seconds: float, unit: tuple[int, FeatureTask]
+) -> Iterator[FeatureResult | Alive]:
     """In a Ray task: have an actor do it, another one for the next shard."""
     turn, task = unit
-    call = actor_calls([names[turn % len(names)]])[0]
-    yield call("encode_shard", task)()
+    results = actor_results(
+        names[turn % len(names)], "encode_shard", task, stall_seconds=stall_seconds
+    )
+    for result in results:
+        yield Alive() if result is None else result
 
 
 def _pool(options: Features, tower: TowerOptions, encoder: EncoderOf) -> ActorPool:

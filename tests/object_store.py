@@ -2,7 +2,7 @@
 
 moto keeps its objects in memory and enforces If-None-Match and If-Match. The door is a forwarder of
 TCP connections: shut, it cuts those that are open and refuses new ones, as a store does that has
-gone away, while the objects stay.
+gone away, while the objects stay; stalled, it takes connections and lets nothing through.
 """
 
 import contextlib
@@ -31,6 +31,8 @@ class Door:
         self._target = target
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self._flows = threading.Event()
+        self._flows.set()
         self.port = free_port()
         self.open()
 
@@ -51,6 +53,14 @@ class Door:
                 with contextlib.suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
 
+    def stall(self) -> None:
+        """Take connections, and say nothing."""
+        self._flows.clear()
+
+    def flow(self) -> None:
+        """Say what was not said while it stalled."""
+        self._flows.set()
+
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):  # shut
             while True:
@@ -65,6 +75,7 @@ class Door:
         try:
             with contextlib.suppress(OSError):
                 while data := source.recv(1 << 16):
+                    self._flows.wait()
                     sink.sendall(data)
                 sink.shutdown(socket.SHUT_WR)
         finally:

@@ -2,9 +2,10 @@
 
 One folder serves all processes of a host. Each fetch is one process's (a lock file), under a
 hidden name until it is complete and its sha256 is what the manifest says; a process that is killed
-leaves nothing that would be taken for a shard. What is mapped is locked (flock, shared) and is not
-removed; of the rest, what was used longest ago goes first. A store that fails or stalls is asked
-again after 1, 2, 4, … seconds, then the run stops with one line.
+leaves nothing that would be taken for a shard. What is open is locked (flock, shared) and is not
+removed; of the rest, what was used longest ago goes first. A store that fails, or sends nothing for
+two minutes, is asked again after 1, 2, 4, … seconds, then the run stops with one line: 13 minutes
+after a store fell silent.
 
 The choice of whole shards over ranged reads: one sequential request each, and the order may jump
 about in a window without asking the store again. The price is disk: lanes of this host x two
@@ -16,20 +17,21 @@ import errno
 import fcntl
 import hashlib
 import logging
-import mmap
 import os
-import select
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO, Any
+from contextlib import AbstractContextManager
+from typing import IO
 
 from flamingo.data.catalogue import PIPE, Shard
+from flamingo.data.patience import Source, pipe_source, store_source
 from mmdata.errors import BadInputError, StorageError, UserError
 from mmdata.shards.index import ShardIndex
 from mmdata.storage.atomic import TEMPORARY_SUFFIX, temporary_path, write_atomically
-from mmdata.storage.files import Buffer, open_file
+from mmdata.storage.files import open_buffer
+from mmdata.storage.held import HeldFile
 
 logger = logging.getLogger(__name__)
 _CHUNK_BYTES = 4 * 2**20
@@ -50,7 +52,7 @@ class ShardCache:
         max_bytes: of all shards in it.
         attempts: at a fetch that fails.
         first_wait_seconds: before the second attempt; doubled before each further one.
-        stall_seconds: without a byte from a `pipe:` command, after which it is ended.
+        stall_seconds: without a byte from a store or command, after which an attempt has failed.
         threads: fetches at the same time.
     """
 
@@ -74,8 +76,8 @@ class ShardCache:
         #: Fetches of this process, for tests and reports.
         self.fetched: list[str] = []
 
-    def map(self, shard: Shard) -> Buffer:
-        """A shard as memory; it is not removed while the map is open.
+    def open(self, shard: Shard) -> HeldFile:
+        """A shard as a file here; it is not removed while that is open.
 
         Raises:
             StorageError: the store does not give it, however often it is asked.
@@ -86,11 +88,9 @@ class ShardCache:
             held = self._hold(path)
             if held is not None:
                 with held:
-                    if os.fstat(held.fileno()).st_size == 0:
-                        return b""
                     os.utime(path)
-                    # The map shares the open file, and with it the lock, until it is closed.
-                    return mmap.mmap(held.fileno(), 0, access=mmap.ACCESS_READ)
+                    # A duplicate shares the open file, and with it the lock, until it is closed.
+                    return HeldFile(path, os.dup(held.fileno()))
             pending = self._ahead.pop(path, None)
             if pending is not None and not pending.cancel():
                 pending.result()
@@ -118,12 +118,10 @@ class ShardCache:
             open(note, encoding="ascii") as file,
         ):
             return int(file.read())
-        data = self.map(shard)
-        try:
+        held = self.open(shard)
+        with open_buffer(held.path) as data:
             number = len(ShardIndex.of_headers(shard.path, data))
-        finally:
-            if isinstance(data, mmap.mmap):
-                data.close()
+        held.close()
         write_atomically(note, str(number).encode())
         return number
 
@@ -232,14 +230,10 @@ class ShardCache:
         sink.truncate(size)
         return digest.hexdigest(), size
 
-    @contextlib.contextmanager
-    def _source(self, shard: Shard) -> Iterator[Any]:
+    def _source(self, shard: Shard) -> AbstractContextManager[Source]:
         if shard.path.startswith(PIPE):
-            with _watched_pipe(shard.path, self._stall_seconds) as pipe:
-                yield pipe
-        else:
-            with open_file(shard.path) as file:
-                yield file
+            return pipe_source(shard.path, self._stall_seconds, self._closing)
+        return store_source(shard.path, self._stall_seconds, self._closing)
 
     def _reserve(self, draft: str, size: int) -> IO[bytes]:
         """A new file, locked so that nobody sweeps it, with a hole of the size that is to come."""
@@ -298,40 +292,3 @@ def _remove_unused(path: str) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-@contextlib.contextmanager
-def _watched_pipe(command: str, stall_seconds: float) -> Iterator[Any]:
-    """The output of a `pipe:` command, as webdataset opens it; ended when nothing comes."""
-    from webdataset.gopen import gopen
-
-    with contextlib.closing(gopen(command, "rb")) as pipe:
-        watched = _Watched(pipe, stall_seconds)
-        try:
-            yield watched
-        finally:
-            watched.done()
-
-
-class _Watched:
-    """Reads of a pipe that wait for a time and no longer."""
-
-    def __init__(self, pipe: Any, stall_seconds: float) -> None:
-        self._pipe, self._stall_seconds = pipe, stall_seconds
-        self._descriptor = pipe.stream.fileno()
-
-    def read(self, size: int) -> bytes:
-        ready, _, _ = select.select([self._descriptor], [], [], self._stall_seconds)
-        if not ready:
-            raise TimeoutError(errno.ETIMEDOUT, f"no byte came for {self._stall_seconds:g} s")
-        data = os.read(self._descriptor, size)
-        if not data:
-            status = self._pipe.proc.wait()
-            if status:
-                raise OSError(errno.EIO, f"the command ended with status {status}")
-        return data
-
-    def done(self) -> None:
-        """End the command if it has not ended."""
-        self._pipe.ignore_errors = True  # they were raised above, or the reader has left
-        self._pipe.proc.kill()

@@ -3,7 +3,7 @@
 A specification is a folder, a glob, a brace range, a manifest.json, a list (.txt, a shard a line),
 each on a disk or in a store, or `pipe:COMMAND` whose output is a tar. Counts come from the manifest
 or the sidecar, where there is one, and else from an index of the tar's own headers, made once
-(2.5 us a member, several tars at a time); of a remote tar without either, that means to fetch it.
+(2.5 us a member, many tars in processes); of a remote tar without either, that means to fetch it.
 A shard of ours without its sidecar is left over from a conversion that was stopped: it is left out,
 and said so.
 """
@@ -12,14 +12,13 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 
+from flamingo.data.indexing import count_samples
 from mmdata.errors import BadInputError, UserError
-from mmdata.shards.index import index_shard
 from mmdata.shards.naming import MANIFEST_NAME, PLAN_NAME, SIDECAR, TAR, shard_of
 from mmdata.shards.reader import ShardReader
 from mmdata.storage.files import FileFacts, list_folder, read_bytes
@@ -276,9 +275,8 @@ def _count(
     remote = [shard for shard in unknown if shard.is_remote]
     counts: dict[str, int] = {}
     if local:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1), "index") as pool:
-            sizes = pool.map(lambda shard: _index_size(shard.path, index_folder), local)
-            counts.update(zip((shard.path for shard in local), sizes, strict=True))
+        paths = list(dict.fromkeys(shard.path for shard in local))
+        counts.update(zip(paths, count_samples(paths, index_folder), strict=True))
     if remote:
         if count_remote is None:
             raise UserError(
@@ -293,15 +291,6 @@ def _count(
         else Shard(shard.path, counts[shard.path], shard.num_bytes, version=shard.version)
         for shard in shards
     ]
-
-
-def _index_size(path: str, index_folder: str | None) -> int:
-    try:
-        return len(index_shard(path, folder=index_folder))
-    except BadInputError:
-        raise
-    except OSError as error:
-        raise BadInputError(f"{path}: {error.strerror or error}") from error
 
 
 def _checked(

@@ -1,21 +1,30 @@
 """Patch tokens that `mmdata features` wrote, read in place of pictures.
 
-Files are mapped and read by row: what a batch takes is half a megabyte an image (ViT-L/14), several
-times the JPEG, but no decoding and no tower. A file is matched with its shard by name and by the
-tar's size.
+Files are read by row: what a batch takes is half a megabyte an image (ViT-L/14), several times the
+JPEG, but no decoding and no tower. A file is matched with its shard by name and by the tar's size.
+Kept open are so many; of each, its keys and where they begin are in memory (some 100 bytes a
+sample).
 """
 
 import os
 import threading
+from collections import OrderedDict
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mmdata.errors import BadInputError, UserError
-from mmdata.shards.features import FeatureFile, features_path, read_features_header
+from mmdata.shards.features import (
+    BYTES_PER_VALUE,
+    FeatureFile,
+    features_path,
+    read_features_header,
+)
 from mmdata.storage.files import size_of
+from mmdata.storage.held import HeldFile
+
+#: Files that are open at once: with those of shards, below the usual limit of 1,024.
+_MOST_OPEN = 256
 
 
 class FeatureStore:
@@ -23,14 +32,15 @@ class FeatureStore:
 
     Args:
         folder: that `mmdata features` wrote to.
+        most_open: files that are kept open.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, most_open: int = _MOST_OPEN) -> None:
         if not os.path.isdir(folder):
             raise UserError(f"features {folder}: no such folder; mmdata features makes it")
-        self._folder = folder
+        self._folder, self._most_open = folder, most_open
         self._lock = threading.Lock()
-        self._open: dict[str, tuple[FeatureFile, NDArray[np.int16]]] = {}
+        self._open: OrderedDict[str, tuple[FeatureFile, HeldFile]] = OrderedDict()
         self._tower: str | None = None
 
     def expect(self, tower: str) -> None:
@@ -48,10 +58,10 @@ class FeatureStore:
             image: its index there.
 
         Raises:
-            BadInputError: the features are not those of that shard.
+            BadInputError: the features are not those of that shard, or cannot be read.
             UserError: they are of another tower than the model's.
         """
-        file, tokens = self._file(source)
+        file, held = self._file(source)
         try:
             row = file.first_of[key] + image
             usable = file.usable[row]
@@ -59,17 +69,26 @@ class FeatureStore:
             raise BadInputError(f"{file.path}: nothing of sample {key} of {source}") from error
         if not usable:
             return None
-        # A copy: the map is read-only, and goes when the file is closed.
-        return torch.from_numpy(tokens[row].copy()).view(torch.bfloat16)
+        _, num_tokens, width = file.shape
+        size = num_tokens * width * BYTES_PER_VALUE
+        try:
+            data = held.read(file.tokens_at + row * size, size)
+        except OSError as error:
+            raise BadInputError(f"{file.path}: {error.strerror or error}") from error
+        if len(data) < size:
+            raise BadInputError(f"{file.path}: was cut short while it was read; make it again")
+        return torch.frombuffer(bytearray(data), dtype=torch.bfloat16).view(num_tokens, width)
 
-    def _file(self, source: str) -> tuple[FeatureFile, NDArray[np.int16]]:
+    def _file(self, source: str) -> tuple[FeatureFile, HeldFile]:
         with self._lock:
-            found = self._open.get(source)
-            if found is None:
-                found = self._open[source] = self._map(source)
-            return found
+            if source not in self._open:
+                self._open[source] = self._opened(source)
+                if len(self._open) > self._most_open:
+                    self._open.popitem(last=False)  # closed when no thread reads it any more
+            self._open.move_to_end(source)
+            return self._open[source]
 
-    def _map(self, source: str) -> tuple[FeatureFile, NDArray[np.int16]]:
+    def _opened(self, source: str) -> tuple[FeatureFile, HeldFile]:
         file = read_features_header(features_path(self._folder, source))
         if file.shard_bytes != size_of(source):
             raise BadInputError(
@@ -77,10 +96,10 @@ class FeatureStore:
                 f"{size_of(source)}; run mmdata features again"
             )
         self._check_tower(file)
-        if not file.shape[0]:
-            return file, np.zeros(file.shape, np.int16)
-        tokens = np.memmap(file.path, np.int16, "r", offset=file.tokens_at, shape=file.shape)
-        return file, tokens
+        try:
+            return file, HeldFile(file.path)
+        except OSError as error:
+            raise BadInputError(f"{file.path}: {error.strerror or error}") from error
 
     def _check_tower(self, file: FeatureFile) -> None:
         if self._tower is not None and file.tower != self._tower:

@@ -15,7 +15,7 @@ from torch import Tensor
 from flamingo.data.batch import Sample
 from flamingo.data.order import LanePosition, Lanes
 from flamingo.data.prepare import Example, Preparer
-from flamingo.data.shelf import Loan, Shelf
+from flamingo.data.shelf import Shelf
 from mmdata.selection import DocumentReason
 from mmdata.usage.plans import Plan
 from mmdata.usage.records import Record, RecordRule, UnusableError, read_record
@@ -38,7 +38,6 @@ class _Pending:
     after: LanePosition
     record: Record | None
     plan: Plan
-    loan: Loan | None
     decoded: dict[int, "Future[Tensor | None]"] = field(default_factory=dict)
 
 
@@ -58,7 +57,6 @@ class _Loaded:
     source: str
     key: str
     record: Record | None
-    loan: Loan | None
     reason: DocumentReason | None
 
 
@@ -167,14 +165,12 @@ class LaneReader:
         shard, ordinal = self._order.place(self.number, at)
         self._next = self._order.following(self.number, LanePosition(at.epoch, at.index))
         place = (at, self._next, self._source_of(shard))
-        loan = None
         try:
-            loan = self._shelf.read(shard, ordinal)
-            record = read_record(loan.members, self._rule)
+            found = self._shelf.read(shard, ordinal)
+            record = read_record(found.members, self._rule)
         except UnusableError as error:
-            key = loan.key if loan else self._shelf.key(shard, ordinal)
-            return _Loaded(*place, key, None, loan, error.reason)
-        return _Loaded(*place, loan.key, record, loan, None)
+            return _Loaded(*place, self._shelf.key(shard, ordinal), None, error.reason)
+        return _Loaded(*place, found.key, record, None)
 
     def _plans(self, loaded: _Loaded) -> list[Plan]:
         if loaded.record is None:
@@ -182,10 +178,10 @@ class LaneReader:
         return self._preparer.plans(loaded.record, loaded.key, loaded.at.epoch)
 
     def _add(self, loaded: _Loaded, plan: Plan, chunk: int, *, is_last: bool) -> None:
-        at, loan = loaded.at, loaded.loan if is_last else None
+        at = loaded.at
         here = LanePosition(at.epoch, at.index, chunk)
         after = loaded.after if is_last else LanePosition(at.epoch, at.index, chunk + 1)
-        pending = _Pending(loaded.key, loaded.source, here, after, loaded.record, plan, loan)
+        pending = _Pending(loaded.key, loaded.source, here, after, loaded.record, plan)
         self._submit(pending)
         self._pending.append(pending)
         self._num_good += plan.document_drop is None
@@ -211,6 +207,4 @@ class LaneReader:
                 decoded,
                 source=pending.source,
             )
-        if pending.loan is not None:
-            pending.loan.give_back()
         return Outcome(pending.at, pending.after, Sample(pending.key, pending.source, example))

@@ -1,35 +1,37 @@
-"""The shards that a stream's lanes jump about in: an index and a map of each, a bounded number.
+"""The shards that a stream's lanes jump about in: an index and an open file of each, so many.
 
-A sample is read by its ordinal; nothing but its own bytes is touched, and its pages are let go
-after use, so that resident memory is the indexes (about 60 bytes a sample) however large the shards
-are. Maps are closed when others are needed more (each holds a file descriptor); to open one again
-costs some 20 us, the index stays.
+A sample is read by its ordinal; nothing but the members that training looks at is read, and they
+are in memory only until the sample is made, so that resident memory is the indexes (about 60 bytes
+a sample) however large the shards are. Files are closed when others are needed more; to open one
+again costs some 20 us, the index stays. They are read and not mapped (`mmdata/storage/held.py`): a
+shard that is cut short during a run is a damaged sample, and not the end of the process.
 """
 
-import mmap
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from flamingo.data.catalogue import Shard
 from mmdata.errors import BadInputError, MMDataError
 from mmdata.selection import DocumentReason
 from mmdata.shards.index import Entry, ShardIndex, index_shard, is_member_at
-from mmdata.storage.files import Buffer, map_file
-from mmdata.usage.records import UnusableError
+from mmdata.shards.tar import BLOCK_BYTES
+from mmdata.storage.files import open_buffer
+from mmdata.storage.held import HeldFile
+from mmdata.usage.records import IMAGE_EXTENSIONS, UnusableError
 
-#: Maps that are open at once: well below the usual limit of 1,024 open files.
-_MOST_MAPS = 256
+_READ = frozenset((*IMAGE_EXTENSIONS, "txt", "json"))
+#: Files that are open at once: well below the usual limit of 1,024 open files.
+_MOST_OPEN = 256
 _T = TypeVar("_T")
 
 
 class Store(Protocol):
     """Where shards that are not on this machine come from."""
 
-    def map(self, shard: Shard) -> Buffer:
-        """A local copy as memory, waited for; it stays good while the map is open."""
+    def open(self, shard: Shard) -> HeldFile:
+        """A local copy, waited for; it stays while it is open."""
         ...
 
     def expect(self, shards: Sequence[Shard]) -> None:
@@ -37,28 +39,17 @@ class Store(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Loan:
-    """A sample's bytes, until they are given back.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A sample as it is in its shard.
 
     Attributes:
         key: of the sample.
-        members: views of the bytes by extension.
+        members: by extension, those that training looks at.
     """
 
     key: str
     members: dict[str, memoryview]
-    _data: Buffer
-    _entries: list[Entry] = field(default_factory=list)
-
-    def give_back(self) -> None:
-        """Let go of the pages; views stay good, they are read again where one is used."""
-        self.members = {}
-        if isinstance(self._data, mmap.mmap) and self._entries and not self._data.closed:
-            page = mmap.PAGESIZE
-            first = min(entry.offset for entry in self._entries) // page * page
-            last = max(entry.offset + entry.size for entry in self._entries)
-            self._data.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 class Shelf:
@@ -69,7 +60,7 @@ class Shelf:
         store: of those that are not local; None when all are.
         index_folder: where indexes of foreign tars are kept when not beside them.
         most_indexes: shards whose index is kept.
-        most_maps: shards that are open at once.
+        most_open: shards that are open at once.
     """
 
     def __init__(
@@ -79,12 +70,12 @@ class Shelf:
         store: Store | None = None,
         index_folder: str | None = None,
         most_indexes: int,
-        most_maps: int = _MOST_MAPS,
+        most_open: int = _MOST_OPEN,
     ) -> None:
         self._shards, self._store, self._index_folder = shards, store, index_folder
-        self._most_indexes, self._most_maps = most_indexes, most_maps
+        self._most_indexes, self._most_open = most_indexes, most_open
         self._indexes: OrderedDict[int, ShardIndex] = OrderedDict()
-        self._maps: OrderedDict[int, Buffer] = OrderedDict()
+        self._files: OrderedDict[int, HeldFile] = OrderedDict()
         self._expected: dict[int, list[int]] = {}
         #: Shards that were opened, for tests and reports.
         self.opened: set[int] = set()
@@ -94,7 +85,7 @@ class Shelf:
         """Whether it is worth telling what will be needed."""
         return self._store is not None
 
-    def read(self, shard: int, ordinal: int) -> Loan:
+    def read(self, shard: int, ordinal: int) -> Found:
         """A sample.
 
         Raises:
@@ -104,16 +95,13 @@ class Shelf:
         """
         index = self._index(shard)
         key, entries = index.key(ordinal), index.entries(ordinal)
-        data = self._map(shard)
-        last = max(entry.offset + entry.size for entry in entries)
         ours = self._shards[shard].sha256 is not None and entries[0].extension == "json"
-        if last > len(data) or (ours and not is_member_at(data, key, entries[0])):
-            raise UnusableError(DocumentReason.DAMAGED)
-        view = memoryview(data)
-        members = {
-            entry.extension: view[entry.offset : entry.offset + entry.size] for entry in entries
-        }
-        return Loan(key, members, data, entries)
+        members = {}
+        for entry in entries:
+            if entry.extension in _READ:
+                members[entry.extension] = self._member(shard, key, entry, check_name=ours)
+                ours = False  # the first tells
+        return Found(key, members)
 
     def key(self, shard: int, ordinal: int) -> str:
         """Of a sample that cannot be read."""
@@ -128,14 +116,29 @@ class Shelf:
     def _index(self, shard: int) -> ShardIndex:
         return _recent(self._indexes, shard, self._most_indexes, self._load_index, _forget)
 
-    def _map(self, shard: int) -> Buffer:
-        return _recent(self._maps, shard, self._most_maps, self._open, _close)
+    def _member(self, shard: int, key: str, entry: Entry, *, check_name: bool) -> memoryview:
+        """The data of a member, which its header stands before."""
+        start, size = entry.offset - BLOCK_BYTES, BLOCK_BYTES + entry.size
+        try:
+            file = self._file(shard)
+            is_there = start >= 0 and start + size <= len(file)
+            data = file.read(start, size) if is_there else b""
+        except OSError as error:
+            raise _cannot_read(self._shards[shard].path, error) from error
+        here = Entry(entry.extension, BLOCK_BYTES, entry.size)
+        if len(data) < size or (check_name and not is_member_at(data, key, here)):
+            raise UnusableError(DocumentReason.DAMAGED)
+        return memoryview(data)[BLOCK_BYTES:]
+
+    def _file(self, shard: int) -> HeldFile:
+        return _recent(self._files, shard, self._most_open, self._open, HeldFile.close)
 
     def _load_index(self, shard: int) -> ShardIndex:
         described = self._shards[shard]
         try:
             if described.is_remote:
-                index = ShardIndex.of_headers(described.path, self._map(shard))
+                with open_buffer(self._file(shard).path) as data:
+                    index = ShardIndex.of_headers(described.path, data)
             else:
                 index = index_shard(described.path, folder=self._index_folder)
         except OSError as error:
@@ -147,26 +150,22 @@ class Shelf:
             )
         return index
 
-    def _open(self, shard: int) -> Buffer:
+    def _open(self, shard: int) -> HeldFile:
         described = self._shards[shard]
         self.opened.add(shard)
         try:
             if self._store is not None and described.is_remote:
-                data = self._store.map(described)
-            else:
-                data = map_file(described.path)
+                return self._store.open(described)
+            return HeldFile(described.path)
         except OSError as error:
             raise _cannot_read(described.path, error) from error
-        if isinstance(data, mmap.mmap):
-            data.madvise(mmap.MADV_RANDOM)
-        return data
 
     def __enter__(self) -> "Shelf":
         return self
 
     def __exit__(self, *_: object) -> None:
-        while self._maps:
-            _close(self._maps.popitem()[1])
+        while self._files:
+            self._files.popitem()[1].close()
 
 
 def _cannot_read(path: str, error: OSError) -> MMDataError:
@@ -194,9 +193,3 @@ def _recent(
 
 def _forget(index: ShardIndex) -> None:
     """An index needs no closing."""
-
-
-def _close(data: Buffer) -> None:
-    if isinstance(data, mmap.mmap):
-        with suppress(BufferError):  # a member is still in use: the map goes with the last of them
-            data.close()

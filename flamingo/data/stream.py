@@ -22,7 +22,7 @@ from flamingo.data.batch import Batch, collate
 from flamingo.data.cache import ShardCache
 from flamingo.data.catalogue import find_shards, resolve_rule
 from flamingo.data.config import StreamConfig
-from flamingo.data.damage import DamageWatch
+from flamingo.data.damage import Damage, DamageWatch
 from flamingo.data.lane import LaneReader, Outcome
 from flamingo.data.mix import Share, whole_share
 from flamingo.data.order import LanePosition, Lanes, Position
@@ -100,6 +100,7 @@ class Stream:
         self.num_samples = self._catalogue.num_samples
         self.drops: Counter[str] = Counter()
         self.opened: set[int] = set()
+        self._damage: DamageWatch | None = None
         self.rule: RecordRule = self._resolve_rule() if config.rule == "auto" else config.rule
         self._preparer = Preparer(config, self.rule, tokenizer, seed=seed, validation=validation)
         if config.pack_tokens is not None and config.pack_tokens < self._preparer.max_tokens:
@@ -131,6 +132,12 @@ class Stream:
     def expect_tower(self, tower: str) -> None:
         """Refuse precomputed features of another vision tower than this (`TowerSpec.identity`)."""
         self._preparer.expect_tower(tower)
+
+    def damage(self) -> Damage:
+        """What was found damaged here since the last `steps` began; it adds up over ranks."""
+        if self._damage is None:
+            return Damage(self.config.name, self.config.max_bad_fraction)
+        return self._damage.found
 
     def batches(self, start: Position | None = None) -> Iterator[Batch]:
         """The micro-batches of `steps`, one after the other."""
@@ -164,7 +171,9 @@ class Stream:
             ]
             watch = PassWatch(self.config, self.rule, self._preparer.policy, self._survey)
             records = sum(order.size(lane.number, 0) for lane in lanes)
-            damage = DamageWatch(self.config.name, self.config.max_bad_fraction, records)
+            parts = self.share.num_lanes / max(1, len(lanes))
+            damage = DamageWatch(self.config.name, self.config.max_bad_fraction, records, parts)
+            self._damage = damage
             run = LaneRun(lanes, watch, damage, self.config.pack_tokens)
             if self._validation:
                 yield from self._validation_steps(run)

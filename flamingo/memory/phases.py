@@ -2,8 +2,8 @@
 
 Parameters, gradients and optimizer state are counted from their tensors. On a GPU the rest is what
 the allocator says: `other` was there before the forward pass, `activations` came since. On a CPU no
-allocator is asked; there every operation of a measured step is seen (`live`), and `allocated`, `peak`
-and `reserved` are the memory of the whole process, which is said in the record.
+allocator is asked; there every operation of a measured step is seen (`live`), and `allocated`,
+`peak` and `reserved` are the memory of the whole process, which is said in the record.
 
 `RUN/memory.jsonl` has a record a moment: {step, phase, categories: {name: bytes}, allocated, peak,
 reserved, of}. Measured are the first two steps of a run and every `--memory-every`-th.
@@ -22,9 +22,9 @@ from torch import Tensor
 
 from flamingo.memory.estimate import GB
 from flamingo.memory.live import LiveMemory, local_storage
+from flamingo.telemetry.names import MEMORY_NAME
 from flamingo.train.loop import PHASES, Phase, Trainer
 
-MEMORY_NAME = "memory.jsonl"
 CATEGORIES = ("parameters", "gradients", "optimizer", "optimizer_cpu", "activations", "other")
 
 
@@ -65,13 +65,13 @@ def held_bytes(tensors: Iterable[Any]) -> dict[int, tuple[str, int]]:
 def _plain(tensor: Tensor) -> Iterator[Tensor]:
     """The tensors that one of a kind of its own (quantized, spread) is made of."""
     local = getattr(tensor, "to_local", None)
-    tensor = tensor if local is None else local()
-    if not hasattr(type(tensor), "__tensor_flatten__"):
-        yield tensor
+    whole: Any = tensor if local is None else local()
+    if not hasattr(type(whole), "__tensor_flatten__"):
+        yield whole
         return
-    names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
+    names, _ = whole.__tensor_flatten__()
     for name in names:
-        yield from _plain(getattr(tensor, name))
+        yield from _plain(getattr(whole, name))
 
 
 def process_bytes() -> int:
@@ -89,7 +89,13 @@ def process_peak() -> int:
 
 
 class MemoryLog:
-    """Measures some steps of a trainer, and always knows which moment was passed last."""
+    """Measures some steps of a trainer, and always knows which moment was passed last.
+
+    Attributes:
+        phase: the last moment that the step under way has passed; None: none yet.
+        moments: of the last measured step.
+        before: the last measured moment before a forward pass.
+    """
 
     def __init__(self, folder: str | None, trainer: Trainer, *, every: int | None) -> None:
         """Args:
@@ -98,18 +104,19 @@ class MemoryLog:
         every: steps between measurements; None: the first two only.
         """
         self._path = None if folder is None else os.path.join(folder, MEMORY_NAME)
-        self._trainer, self._every, self._first = trainer, every, trainer.done
+        self.trainer, self._every, self._first = trainer, every, trainer.done
         self._live: LiveMemory | None = None
         self._is_on = False
         self._other = 0
         self.phase: Phase | None = None
         self.moments: dict[Phase, Moment] = {}
+        self.before = self.measure("before forward")
         trainer.watch = self._pass
 
     @property
     def is_due(self) -> bool:
         """Whether the next step is measured."""
-        done = self._trainer.done
+        done = self.trainer.done
         return done - self._first < 2 or (self._every is not None and done % self._every == 0)
 
     @contextmanager
@@ -120,7 +127,7 @@ class MemoryLog:
             yield
             return
         self.moments, self._is_on = {}, True
-        device = self._trainer.world.device
+        device = self.trainer.world.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
@@ -137,6 +144,8 @@ class MemoryLog:
         if not self._is_on:
             return
         moment = self.measure(phase)
+        if phase == "before forward":
+            self.before = moment
         before = self.moments.get(phase)
         # Of several passes of a step, the one that takes most.
         if before is None or sum(before.categories.values()) < sum(moment.categories.values()):
@@ -144,7 +153,7 @@ class MemoryLog:
 
     def measure(self, phase: Phase) -> Moment:
         """Now."""
-        trainer = self._trainer
+        trainer = self.trainer
         device = trainer.world.device
         parameters = list(trainer.model.parameters())
         state = [value for one in trainer.optimizer.state.values() for value in one.values()]
@@ -185,7 +194,8 @@ class MemoryLog:
     def _write(self) -> None:
         if self._path is None:
             return
-        lines = [json.dumps(asdict(self.moments[one])) + "\n" for one in PHASES if one in self.moments]
+        found = [self.moments[phase] for phase in PHASES if phase in self.moments]
+        lines = [json.dumps(asdict(one)) + "\n" for one in found]
         with open(self._path, "a", encoding="utf-8") as file:
             file.write("".join(lines))
 

@@ -1,10 +1,11 @@
-"""One step of the largest batch there can be, before the data, so that memory runs out now or never.
+"""One step of the largest batch there can be, before the data: memory runs out now or never.
 
-All of a step happens: forward, backward and the optimizer's step, with as many micro-batches of each
-stream as it takes to have gradients beside activations. Then weights are put back from a copy in
-the host's memory, optimizer state and gradients are dropped, and random numbers go on where they
-were. What stays are the allocator's cache and, with DDP, the order of its buckets, which it finds in
-the first backward pass there is: sums over three and more ranks may round otherwise than without.
+All of a step happens: forward, backward and the optimizer's step, with as many micro-batches of
+each stream as it takes to have gradients beside activations. Then weights are put back from a copy
+in the host's memory, optimizer state and gradients are dropped, and random numbers go on where they
+were. What stays are the allocator's cache and, with DDP, the order of its buckets, which it finds
+in the first backward pass there is: sums over three and more ranks may round otherwise than without
+a preflight.
 """
 
 from collections.abc import Iterator, Sequence

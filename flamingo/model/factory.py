@@ -15,6 +15,7 @@ In order: tokenizer and configs, the check that all belongs together, then weigh
 - init_from: a checkpoint, OpenFlamingo's (released or trained) or ours, checked before loading.
 - on_load: is told what `init_from` filled, as a table.
 - lm_dtype: of the frozen LM; our own parts are fp32.
+- without_tower: for runs on precomputed features: no tower, and None for the image processor.
 - weights: how they get into the model, `WholeWeights` unless given.
 - flamingo_options: `vision_tokens`, `vision_chunk`, `train_output_rows`; see `Flamingo`.
 """
@@ -25,8 +26,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from flamingo.model.absent_tower import absent_tower
 from flamingo.model.checkpoint_files import read_weights
 from flamingo.model.checkpoint_keys import load_openflamingo, load_trainable
 from flamingo.model.compat import check_fit
@@ -124,9 +126,10 @@ def create_model_and_transforms(
     attn_implementation: str | None = None,
     gradient_checkpointing: bool = False,
     on_load: Callable[[LoadReport], None] | None = None,
+    without_tower: bool = False,
     weights: WholeWeights | None = None,
     **flamingo_options: Any,
-) -> tuple[Flamingo, Callable[..., Tensor], Any]:
+) -> tuple[Flamingo, Any, Any]:
     """Builds a Flamingo; returns (model, image_processor, tokenizer). Arguments: see the module."""
     weights = weights or WholeWeights()
     hub = Hub(
@@ -141,18 +144,13 @@ def create_model_and_transforms(
     }
     with hub_offline(offline=offline):
         tokenizer = hub.tokenizer(tokenizer_path)
+        files: dict[str, Any] = {"lm_path": lang_encoder_path, "checkpoint": init_from}
         check = partial(
-            check_fit,
-            hub.lm_config(),
-            tokenizer,
-            lm_path=lang_encoder_path,
-            checkpoint=init_from,
-            cache_dir=cache_dir,
-            **every_n,
+            check_fit, hub.lm_config(), tokenizer, cache_dir=cache_dir, **files, **every_n
         )
         if (width := configured_width(clip_vision_encoder_path)) is not None:
             check(vision_width=width)
-        tower, image_processor = weights.tower(
+        tower, image_processor = (absent_tower if without_tower else weights.tower)(
             clip_vision_encoder_path, clip_vision_encoder_pretrained, cache_dir, offline
         )
         lm = weights.language_model(hub, dtype=lm_dtype, attn_implementation=attn_implementation)

@@ -220,7 +220,8 @@ class Flamingo(nn.Module):
                 features = encode_images(self.vision_encoder, images, self.vision_chunk)
             latents = pad_latents(self._resample(features), counts)
         elif keep_graph:
-            blank = self._resample(blank_tokens(self.vision_encoder, features)) * 0.0
+            tokens = blank_tokens(self.vision_encoder, features, self.perceiver.latents.device)
+            blank = self._resample(tokens) * 0.0
             latents = blank.unsqueeze(0).expand(batch, -1, -1, -1)
         else:
             latents = None

@@ -10,11 +10,10 @@ refused by name instead of being read at a guessed place.
 Dimensions: N images, V patch tokens, D width of the tower.
 """
 
-import hashlib
 import logging
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -26,9 +25,9 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.serialization import config as serialization_config
 
+from flamingo.model.absent_tower import AbsentTower
 from flamingo.model.checkpoint_files import why_not_weights
 from flamingo.model.meta import parameters_on_meta
-from flamingo.model.placement import full_tensor
 from mmdata.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -42,6 +41,8 @@ def prepare_tower(tower: nn.Module, vision_tokens: VisionTokens, name: str = "")
     """Makes a tower return its patch tokens; freezes it."""
     if vision_tokens not in ("pre_norm", "post_norm"):
         raise UserError(f"vision_tokens: expected 'pre_norm' or 'post_norm', got {vision_tokens!r}")
+    if isinstance(tower, AbsentTower):
+        return tower
     if not isinstance(tower, VisionTransformer):
         kind = type(tower).__name__
     elif tower.attn_pool is not None:
@@ -87,28 +88,16 @@ def configured_width(name: str) -> int | None:
 
 def tower_width(tower: nn.Module) -> int:
     """Width D of the patch tokens."""
+    if isinstance(tower, AbsentTower):
+        return tower.width
     return cast(VisionTransformer, tower).conv1.out_channels
-
-
-def tower_identity(
-    tower: nn.Module, vision_tokens: str, mean: Sequence[float], std: Sequence[float]
-) -> str:
-    """Equal when two towers give the same tokens of the same pixels: weights, kind, size, scale.
-
-    Of a tower spread over ranks every rank has to ask.
-    """
-    digest = hashlib.sha256()
-    for name, value in sorted(tower.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)}\n".encode())
-        digest.update(full_tensor(value).float().cpu().contiguous().numpy().data)
-    digest.update(repr(([*mean], [*std])).encode())
-    size = "x".join(map(str, cast(VisionTransformer, tower).image_size))
-    return f"sha256-{digest.hexdigest()[:16]} {vision_tokens} {size}"
 
 
 @torch.no_grad()
 def encode_images(tower: nn.Module, images: Tensor, chunk: int) -> Tensor:
     """Normalised float images (N, 3, H, W) -> patch tokens (N, V, D), `chunk` images at a time."""
+    if isinstance(tower, AbsentTower):
+        tower(images)
     weight = cast(VisionTransformer, tower).conv1.weight
     expected = (3, *cast(VisionTransformer, tower).image_size)
     if not images.is_floating_point():
@@ -129,14 +118,19 @@ def encode_images(tower: nn.Module, images: Tensor, chunk: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def blank_tokens(tower: nn.Module, features: Tensor | None = None) -> Tensor:
+def blank_tokens(
+    tower: nn.Module, features: Tensor | None = None, device: torch.device | None = None
+) -> Tensor:
     """(1, V, D) patch tokens of a blank image, for a rank that has none.
 
     They come from the tower, as other ranks run it at the same time; where those have features,
-    `features` (0, V, D) says so and the tower is left alone.
+    `features` (0, V, D) says so and the tower is left alone. Where none is loaded, they are zeros
+    on `device`.
     """
     if features is not None:
         return features.new_zeros(1, *features.shape[1:])
+    if isinstance(tower, AbsentTower):
+        return torch.zeros(1, 1, tower.width, device=device)
     weight = cast(VisionTransformer, tower).conv1.weight
     size = cast(VisionTransformer, tower).image_size
     # Not `weight.new_zeros`: that of a weight spread over ranks is spread as well.

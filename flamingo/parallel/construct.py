@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
+from flamingo.model.absent_tower import AbsentTower
 from flamingo.model.factory import (
     WholeWeights,
     assemble,
@@ -110,6 +111,8 @@ def fill_tower(model: Flamingo, stored: Mapping[str, Tensor]) -> None:
     Raises:
         UserError: there are no weights, they lack some of it, or have another shape.
     """
+    if isinstance(model.vision_encoder, AbsentTower):
+        return
     if not stored:
         raise UserError("vision tower: expected pretrained weights, got none")
     targets = model.vision_encoder.state_dict(keep_vars=True)

@@ -217,16 +217,7 @@ def join(
         yield World(device=own)
         return
     shape = _mesh_shape(kind, ranks, shard_ranks)
-    backend = "cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo"
-    # A world of one has nobody to meet: its store is its own memory.
-    alone = {"store": HashStore()} if ranks.size == 1 else {"init_method": init_method}
-    dist.init_process_group(
-        backend,
-        rank=ranks.rank,
-        world_size=ranks.size,
-        timeout=timedelta(seconds=timeout_seconds),
-        **alone,
-    )
+    _open_group(ranks, own, timeout_seconds, init_method)
     world = World(
         **asdict(ranks),
         parallel=kind,
@@ -244,6 +235,21 @@ def join(
         raise
     world.barrier()
     dist.destroy_process_group()
+
+
+def _open_group(
+    ranks: Ranks, device: torch.device, timeout_seconds: float, init_method: str
+) -> None:
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    # A world of one has nobody to meet: its store is its own memory.
+    alone = {"store": HashStore()} if ranks.size == 1 else {"init_method": init_method}
+    dist.init_process_group(
+        backend,
+        rank=ranks.rank,
+        world_size=ranks.size,
+        timeout=timedelta(seconds=timeout_seconds),
+        **alone,
+    )
 
 
 def _own_device(device: torch.device, ranks: Ranks) -> torch.device:

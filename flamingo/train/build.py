@@ -13,14 +13,15 @@ from typing import Any
 from flamingo.data.stream import Stream
 from flamingo.model.factory import NoWeights, create_model_and_transforms
 from flamingo.model.flamingo import Flamingo
-from flamingo.model.vision import tower_identity
 from flamingo.parallel.construct import create_sharded_model
 from flamingo.parallel.spread import Spread, spread_model
 from flamingo.parallel.world import World
 from flamingo.train.config import Train
 from flamingo.train.device import pixels_of
+from flamingo.train.features import expect_features
 from flamingo.train.initial import table_of_load
 from flamingo.train.loop import Pixels
+from flamingo.train.streams import training_streams, validation_streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ def build_model(
         options: of the run.
         tower: open_clip's name of the vision encoder.
         weights: what to start from: a checkpoint or a file; None: the seed alone.
-        streams: of the run; features are checked against the tower.
+        streams: of the run, those that are measured on too; their features are checked against
+            the tower, which is not loaded where all bring them.
         world: ranks of the run.
 
     Raises:
@@ -56,16 +58,13 @@ def build_model(
     # Ranks with rows of their own do speak to each other in here, all at the same places; what only
     # one of them finds wrong ends the others after --dist-timeout.
     with world.together():
-        model, image_processor, tokenizer = _load(options, tower, weights, _create(world))
+        without_tower = expect_features(streams, tower, options)
+        model, image_processor, tokenizer = _load(
+            options, tower, weights, _create(world), without_tower=without_tower
+        )
         if options.pack:
             model.allow_packing()
         pixels = pixels_of(image_processor)
-        if any(stream.config.features for stream in streams):
-            identity = tower_identity(
-                model.vision_encoder, options.vision_tokens, pixels.mean, pixels.std
-            )
-            for stream in streams:
-                stream.expect_tower(identity)
     model.to(world.device)
     model.train()
     return Built(spread_model(model, world), pixels, tokenizer)
@@ -77,8 +76,10 @@ def build_empty(options: Train, tower: str) -> tuple[Flamingo, Any]:
     Raises:
         UserError: the parts do not fit each other.
     """
+    streams = [*training_streams(options), *validation_streams(options)]
+    without_tower = all(one.config.features is not None for one in streams)
     create = partial(create_model_and_transforms, weights=NoWeights())
-    model, image_processor, _ = _load(options, tower, None, create)
+    model, image_processor, _ = _load(options, tower, None, create, without_tower=without_tower)
     return model.train(), image_processor
 
 
@@ -93,6 +94,8 @@ def _load(
     tower: str,
     weights: str | None,
     create: Callable[..., tuple[Flamingo, Any, Any]],
+    *,
+    without_tower: bool,
 ) -> tuple[Flamingo, Any, Any]:
     return create(
         tower,
@@ -111,4 +114,5 @@ def _load(
         trust_remote_code=options.trust_remote_code,
         gradient_checkpointing=options.gradient_checkpointing,
         on_load=table_of_load(options, weights),
+        without_tower=without_tower,
     )

@@ -8,6 +8,7 @@ instead; they paste in and get an answer, not a stack of usage text.
 from dataclasses import dataclass, field
 from typing import Literal
 
+from flamingo.telemetry.names import SERVICES
 from flamingo.train.streams import check_streams
 from mmdata.errors import UserError
 
@@ -23,9 +24,6 @@ REFUSED: dict[str, str] = {
     "dist_url": "use --rdzv-endpoint HOST:PORT, or MASTER_ADDR and MASTER_PORT",
     "dist_backend": "is nccl on GPUs and gloo on CPUs; leave it out",
     "no_set_device_rank": "a rank takes the GPU of its LOCAL_RANK; leave it out",
-    "report_to_wandb": "use the JSON lines and the plot in the run's folder",
-    "wandb_project": "use the JSON lines and the plot in the run's folder",
-    "wandb_entity": "use the JSON lines and the plot in the run's folder",
     "save_checkpoints_to_wandb": "checkpoints are folders under --run-name; copy them",
 }
 
@@ -179,6 +177,16 @@ class Train:
     """With --nproc-per-node: start all ranks again, from the last save, after one failed."""
     logging_steps: int = 10
     """Optimizer steps between lines of the console."""
+    report_to: str = ""
+    """Services that are told the run's values, beside its own files: tensorboard,wandb."""
+    report_to_wandb: bool = False
+    """OpenFlamingo's name for --report-to wandb."""
+    wandb_project: str | None = None
+    """Project at W&B; mmdata when not given."""
+    wandb_entity: str | None = None
+    """User or team at W&B; the one who is logged in when not given."""
+    telemetry_seconds: float = 10.0
+    """Between samples of GPU and host; 0: none."""
     save_steps: int | None = None
     """Optimizer steps between checkpoints; one is always written at the end."""
     save_epochs: int | None = None
@@ -235,6 +243,7 @@ class Train:
         if self.batch_size is not None and self.mix is None:
             raise UserError("--batch-size goes with --mix; use --batch-size-mmc4, --stream-opt, …")
         check_streams(self)
+        _check_services(self.services)
         self._check_keeping()
         self._check_memory()
 
@@ -257,6 +266,14 @@ class Train:
             raise UserError(f"--memory-budget {self.memory_budget:g}: expected GB above 0")
         if self.auto_batch_size and self.preflight == "off":
             raise UserError("--auto-batch-size tries what it takes by a preflight; leave out off")
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Services of --report-to and --report-to-wandb."""
+        named = [name.strip() for name in self.report_to.split(",") if name.strip()]
+        if self.report_to_wandb and "wandb" not in named:
+            named.append("wandb")
+        return tuple(named)
 
     @property
     def bf16(self) -> bool:
@@ -303,8 +320,15 @@ _AT_LEAST_ZERO = (
     "workers",
     "mmc4_min_image_bytes",
     "cache_gb",
+    "telemetry_seconds",
     "max_restarts",
 )
+
+
+def _check_services(names: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in SERVICES:
+            raise UserError(f"--report-to {name}: expected {' or '.join(SERVICES)}")
 
 
 def _flag(name: str) -> str:

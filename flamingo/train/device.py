@@ -56,7 +56,12 @@ def configured_image_size(name: str) -> int:
 
 
 def pixels_of(image_processor: Any) -> Pixels:
-    """Mean and deviation of the encoder's own preprocessing."""
+    """Mean and deviation of the encoder's own preprocessing.
+
+    Without one (no tower is loaded) no pixels will come, and what they are scaled by is not asked.
+    """
+    if image_processor is None:
+        return Pixels(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     normalisation = image_processor.transforms[-1]
     mean, std = tuple(normalisation.mean), tuple(normalisation.std)
     return Pixels(mean=mean, std=std)

@@ -21,19 +21,20 @@ import torch
 from torch import Tensor, nn
 
 from flamingo.data.batch import Batch
+from flamingo.data.damage import Damage
 from flamingo.data.decode import to_input
 from flamingo.data.order import Position
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.outputs import find_target_positions
 from flamingo.parallel.spread import Spread
 from flamingo.parallel.world import World
+from flamingo.telemetry.steps import StepReport
 from flamingo.train.config import Train
 from flamingo.train.optim import clip_gradients, set_learning_rate
 from flamingo.train.schedule import learning_rate_factor
+from flamingo.train.stopwatch import Stopwatch
 from flamingo.train.tally import Tally, blank_batch
-from flamingo.train.telemetry import StepReport, Stopwatch
 from mmdata.errors import MMDataError
-
 
 #: Moments of a step, as `Trainer.watch` is told of them; the second one in each micro-batch.
 Phase = Literal["before forward", "after forward", "after backward", "after optimizer"]
@@ -59,12 +60,16 @@ class StreamFeed:
         steps: endless: the micro-batches of each step.
         multiplier: of its loss.
         position: after the last step that was taken.
+        damage: what was found damaged in it on this rank.
+        has_features: whether precomputed features stand for its pictures.
     """
 
     name: str
     steps: Generator[list[Batch], None, None]
     multiplier: float
     position: Position
+    damage: Callable[[], Damage]
+    has_features: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,7 @@ class Trainer:
             drawn: dict[str, list[Batch]] = {}
             self.world.mark(self.done + 1, "draws its batch")
             tally = Tally.together(self.world.exchange(lambda: self._draw(drawn)))
+            self._check_damage(tally)
             self.world.mark(self.done + 1, "computes")
             rate = self._learning_rate()
             set_learning_rate(self.optimizer, rate)
@@ -136,9 +142,7 @@ class Trainer:
             learning_rate=rate,
             gradient_norm=norm_value,
             skipped=not finite,
-            samples=tally.samples,
-            tokens=tally.tokens,
-            images=tally.images,
+            streams=tally.streams,
             drops=tally.drops,
             wait_seconds=tally.wait_seconds,
             seconds=working.seconds,
@@ -153,7 +157,15 @@ class Trainer:
                 if micro:
                     feed.position = micro[-1].position
         self.world.mark(self.done + 1, "has drawn its batch")
-        return Tally.of(drawn, waiting.seconds)
+        return Tally.of(drawn, waiting.seconds, [feed.damage() for feed in self.feeds])
+
+    def _check_damage(self, tally: Tally) -> None:
+        """Stop if too much of a stream is damaged, over all ranks."""
+        for damage in tally.damage:
+            try:
+                damage.check()
+            except MMDataError as error:
+                self.world.end_with(error)
 
     def _learning_rate(self) -> float:
         factor = learning_rate_factor(
@@ -172,7 +184,8 @@ class Trainer:
             return total
         scale = feed.multiplier * self.world.size / num_targets
         passes = tally.passes[feed.name]
-        batches = [*micro, *(blank_batch() for _ in range(passes - len(micro)))]
+        width = self.model.vis_dim if feed.has_features else None
+        batches = [*micro, *(blank_batch(width) for _ in range(passes - len(micro)))]
         for number, batch in enumerate(batches):
             is_last = (feed.name, number) == tally.last_pass
             with self.spread.training_pass(is_last=is_last):

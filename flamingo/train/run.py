@@ -15,7 +15,14 @@ from typing import Any
 from flamingo.data.order import Position
 from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
+from flamingo.memory.batch_size import with_largest_batch
+from flamingo.memory.phases import MemoryLog
+from flamingo.memory.short import watched_preflight, watched_step
 from flamingo.parallel.world import Mark, World, join, unmarked
+from flamingo.telemetry.names import OPTIONS_NAME
+from flamingo.telemetry.plot import plot_losses
+from flamingo.telemetry.steps import StepReport
+from flamingo.telemetry.writers import check_services
 from flamingo.train.build import Built, build_model
 from flamingo.train.checkpoint import Checkpointer, RunState, restore
 from flamingo.train.config import Train
@@ -37,13 +44,12 @@ from flamingo.train.sequence import (
 )
 from flamingo.train.signals import StopRequest
 from flamingo.train.streams import training_streams
-from flamingo.train.telemetry import StepReport, Telemetry, plot_losses
+from flamingo.train.telemetry import Telemetry
 from flamingo.train.validate import Validation
 from mmdata.storage.atomic import write_atomically
 from mmdata.usage.tokenizer import load_tokenizer
 from mmdata.usage.tokens import MediaTokenizer
 
-OPTIONS_NAME = "options.json"
 PREVIEW_NAME = "preview.html"
 _PREVIEW_BATCHES = 2
 
@@ -65,6 +71,7 @@ class TrainResult:
         validation: the last loss measured on each validation stream.
         resumed_from: step that the run went on from; 0 for a fresh one.
         is_told: whether this rank is the one that tells it.
+        memory: where it went in the last step that was measured, for a person.
         exit_code: 0, or what a signal asked for that stopped the run after a save.
     """
 
@@ -80,6 +87,7 @@ class TrainResult:
     validation: dict[str, float] = field(default_factory=dict)
     resumed_from: int = 0
     is_told: bool = True
+    memory: str = ""
     exit_code: int = 0
 
 
@@ -95,7 +103,7 @@ class _Setup:
         validation: to measure on, likewise.
         sequence: what decides which samples come in which order.
         starts: of each stream.
-        total_steps: of the run.
+        total_steps: of the run; 0 for a dry one, whose length need not be said.
         save_rule: when to save, and what to keep.
     """
 
@@ -121,6 +129,7 @@ def train(options: Train, *, mark: Mark = unmarked) -> TrainResult:
         NotFiniteError: the loss is not finite any more.
         RelayedError: another rank found something wrong.
     """
+    check_services(options.services)
     quiet_loading()
     joined = join(
         options.parallel,
@@ -130,6 +139,8 @@ def train(options: Train, *, mark: Mark = unmarked) -> TrainResult:
         mark=mark,
     )
     with joined as world, ExitStack() as stack:
+        if options.auto_batch_size:
+            options = with_largest_batch(options, world)
         with world.together():
             setup = _set_up(options, world, stack)
             os.makedirs(options.run_name, exist_ok=True)
@@ -168,8 +179,8 @@ def _set_up(options: Train, world: World, stack: ExitStack) -> _Setup:
         validation=make_validation(options, media_tokenizer, size, cache, world=world),
         sequence=sequence,
         starts=starts,
-        total_steps=run_steps(options, batch),
-        save_rule=_save_rule(options, batch),
+        total_steps=0 if options.dry_run else run_steps(options, batch),
+        save_rule=SaveRule() if options.dry_run else _save_rule(options, batch),
     )
 
 
@@ -194,8 +205,12 @@ def _train(options: Train, setup: _Setup, world: World) -> TrainResult:
     resumed = setup.resume.weights
     # A checkpoint to go on from is also what the parts are checked against before they load.
     weights = resumed or first_weights(options.init_from)
-    built = build_model(options, setup.tower, weights, setup.streams, world)
+    built = build_model(options, setup.tower, weights, [*setup.streams, *setup.validation], world)
     trainer = _trainer(options, built, setup, world)
+    memory = MemoryLog(
+        options.run_name if world.is_first else None, trainer, every=options.memory_every
+    )
+    watched_preflight(trainer, memory, {one.config.name: one.rule for one in setup.streams})
     if resumed is not None:
         restore(resumed, trainer.model, trainer.optimizer, world)
         trainer.skipped_steps = before.skipped_steps
@@ -209,7 +224,7 @@ def _train(options: Train, setup: _Setup, world: World) -> TrainResult:
         world=world,
         asynchronous=options.async_checkpoint,
     )
-    _run(options, trainer, saver, setup.sequence, validation, result)
+    _run(options, trainer, saver, setup.sequence, validation, result, memory)
     return result
 
 
@@ -231,7 +246,11 @@ def _trainer(options: Train, built: Built, setup: _Setup, world: World) -> Train
         name = stream.config.name
         start = setup.starts[name]
         steps = stream.steps(start)
-        feeds.append(StreamFeed(name, steps, multipliers[name], own_part(stream, start)))
+        position = own_part(stream, start)
+        has_features = stream.config.features is not None
+        feeds.append(
+            StreamFeed(name, steps, multipliers[name], position, stream.damage, has_features)
+        )
     return Trainer(
         spread=built.spread,
         optimizer=make_optimizer(built.spread.model, options),
@@ -251,6 +270,7 @@ def _run(
     sequence: dict[str, Any],
     validation: Validation,
     result: TrainResult,
+    memory: MemoryLog,
 ) -> None:
     """All steps that are left, with log and checkpoints."""
     folder, world = options.run_name, trainer.world
@@ -258,18 +278,16 @@ def _run(
     if world.is_first:
         text = json.dumps(record, indent=1).encode() + b"\n"
         write_atomically(os.path.join(folder, OPTIONS_NAME), text)
-    telemetry = Telemetry(
-        folder if world.is_first else None,
-        total_steps=trainer.total_steps,
-        done=trainer.done,
-        logging_steps=options.logging_steps,
-    )
+    with world.together():  # a service may refuse the first rank
+        telemetry = Telemetry(
+            options, trainer.model, total_steps=trainer.total_steps, done=trainer.done, world=world
+        )
     reports: list[StepReport] = []
     try:
         with StopRequest() as stop:
             _measure(validation, trainer, telemetry, result)
             while trainer.done < trainer.total_steps and not result.exit_code:
-                report = trainer.step()
+                report = watched_step(trainer, memory)
                 telemetry.report(report)
                 reports.append(report)
                 losses = _measure(validation, trainer, telemetry, result)
@@ -286,6 +304,7 @@ def _run(
                         validation=losses,
                     )
                     saver.save(trainer.model, trainer.optimizer, state)
+                    telemetry.saved(trainer.done, exit_code=result.exit_code)
             result.checkpoint = saver.close()
     finally:
         saver.abandon()
@@ -295,6 +314,7 @@ def _run(
     result.steps, result.skipped_steps = trainer.done, trainer.skipped_steps
     result.drops = dict(sorted(telemetry.drops.items()))
     result.first, result.last = _mean_losses(reports[:5]), _mean_losses(reports[-5:])
+    result.memory = memory.table()
     result.plot = plot_losses(folder) if world.is_first else None
 
 
@@ -327,8 +347,7 @@ def _measure(
         return {}
     trainer.world.mark(trainer.done, "measures the validation loss")
     result.validation = validation.measure(trainer)
-    losses = "  ".join(f"{name} {loss:.4f}" for name, loss in result.validation.items())
-    telemetry.say(f"step {trainer.done:>6}  validation loss {losses}")
+    telemetry.validated(trainer.done, result.validation)
     return result.validation
 
 
@@ -360,4 +379,4 @@ def summary(result: TrainResult) -> str:
     if result.skipped_steps:
         lines.append(f"{result.skipped_steps} steps were not finite and were skipped")
     lines += [f"checkpoint: {result.checkpoint}", f"plot:       {result.plot}"]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + result.memory

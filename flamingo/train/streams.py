@@ -8,6 +8,7 @@ flags that are for all. Standard library only, as everything that the command li
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from flamingo.data.config import StreamConfig
@@ -69,7 +70,8 @@ def training_streams(options: "Train", *, image_size: int = 224) -> list[TrainSt
 
 def validation_streams(options: "Train", *, image_size: int = 224) -> list[TrainStream]:
     """The streams to measure the loss on."""
-    return _streams(options, _named("--val-stream", options.val_stream), image_size)
+    specs = _named("--val-stream", options.val_stream)
+    return _streams(options, specs, image_size, {"random_flip": False})
 
 
 def check_streams(options: "Train") -> None:
@@ -148,12 +150,15 @@ def _named(flag: str, given: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _streams(
-    options: "Train", specs: Mapping[str, tuple[str, ...]], image_size: int
+    options: "Train",
+    specs: Mapping[str, tuple[str, ...]],
+    image_size: int,
+    fixed: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[TrainStream]:
     changes = _changes(options.stream_opt)
     streams = []
     for name, shards in specs.items():
-        given = _defaults(options, name) | changes.get(name, {})
+        given = _defaults(options, name) | dict(fixed) | changes.get(name, {})
         own = {key: given.pop(key) for key in _OWN if key in given}
         config = StreamConfig(
             name=name,

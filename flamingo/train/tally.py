@@ -6,14 +6,16 @@ other in each) and what the log says of the step.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from flamingo.data.batch import Batch
+from flamingo.data.damage import Damage
 from flamingo.data.order import Position
 from flamingo.model.outputs import IGNORED
+from flamingo.telemetry.steps import StreamCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,33 +25,35 @@ class Tally:
     Attributes:
         targets: target tokens of each stream.
         passes: micro-batches of each stream; together: of the rank that has most.
-        samples: of all streams.
-        tokens: of all streams, without padding.
-        images: to encode.
+        streams: what each stream gave, for the log.
         drops: documents and images that selection left out, by reason.
         wait_seconds: spent waiting for data; together: of the rank that waited longest.
+        damage: of each stream, since the run began.
     """
 
     targets: dict[str, int]
     passes: dict[str, int]
-    samples: int = 0
-    tokens: int = 0
-    images: int = 0
+    streams: dict[str, StreamCounts] = field(default_factory=dict)
     drops: Counter[str] = field(default_factory=Counter)
     wait_seconds: float = 0.0
+    damage: tuple[Damage, ...] = ()
 
     @classmethod
-    def of(cls, drawn: Mapping[str, Sequence[Batch]], wait_seconds: float) -> "Tally":
+    def of(
+        cls,
+        drawn: Mapping[str, Sequence[Batch]],
+        wait_seconds: float,
+        damage: Iterable[Damage] = (),
+    ) -> "Tally":
         """Of the micro-batches that were drawn here."""
         batches = [batch for micro in drawn.values() for batch in micro]
         return cls(
             targets={name: sum(b.num_targets for b in micro) for name, micro in drawn.items()},
             passes={name: len(micro) for name, micro in drawn.items()},
-            samples=sum(len(batch.keys) for batch in batches),
-            tokens=sum(int(batch.attention_mask.sum()) for batch in batches),
-            images=sum(batch.num_images for batch in batches),
+            streams={name: StreamCounts.of(micro) for name, micro in drawn.items()},
             drops=sum((batch.drops for batch in batches), Counter()),
             wait_seconds=wait_seconds,
+            damage=tuple(damage),
         )
 
     @classmethod
@@ -59,11 +63,16 @@ class Tally:
         return cls(
             targets={name: sum(part.targets[name] for part in parts) for name in names},
             passes={name: max(part.passes[name] for part in parts) for name in names},
-            samples=sum(part.samples for part in parts),
-            tokens=sum(part.tokens for part in parts),
-            images=sum(part.images for part in parts),
+            streams={
+                name: sum((part.streams[name] for part in parts), StreamCounts())
+                for name in parts[0].streams
+            },
             drops=sum((part.drops for part in parts), Counter()),
             wait_seconds=max(part.wait_seconds for part in parts),
+            damage=tuple(
+                sum(of_ranks[1:], of_ranks[0])
+                for of_ranks in zip(*(part.damage for part in parts), strict=True)
+            ),
         )
 
     @property
@@ -73,12 +82,17 @@ class Tally:
         return (run[-1], self.passes[run[-1]] - 1) if run else None
 
 
-def blank_batch() -> Batch:
-    """A batch without targets and images, for a pass that a rank runs because others do."""
+def blank_batch(feature_width: int | None = None) -> Batch:
+    """A batch without targets and images, for a pass that a rank runs because others do.
+
+    Args:
+        feature_width: D of the features that the others have in place of pictures; they do not run
+            the vision tower, so this rank must not either.
+    """
     ids = torch.zeros(1, 2, dtype=torch.long)
     return Batch(
         pixels=None,
-        features=None,
+        features=None if feature_width is None else torch.zeros(0, 1, feature_width),
         mirrored=None,
         image_index=torch.zeros(0, dtype=torch.long),
         images_per_sample=torch.zeros(1, dtype=torch.long),

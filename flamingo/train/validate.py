@@ -19,12 +19,12 @@ from torch import Tensor
 from flamingo.data.batch import Batch
 from flamingo.data.stream import Stream
 from flamingo.parallel.world import World
+from flamingo.telemetry.jsonl import finite, forget_after, read_log
+from flamingo.telemetry.names import VALIDATION_NAME
+from flamingo.telemetry.steps import perplexity
 from flamingo.train.loop import Trainer
 from flamingo.train.tally import blank_batch
-from flamingo.train.telemetry import forget_after, read_log
 from mmdata.errors import UserError
-
-VALIDATION_NAME = "validation.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,11 @@ class Evaluation:
         """Nats per target token."""
         return self.loss_sum / max(1, self.num_targets)
 
+    @property
+    def perplexity(self) -> float:
+        """exp of the loss."""
+        return perplexity(self.loss)
+
 
 def evaluate(trainer: Trainer, stream: Stream, world: World | None = None) -> Evaluation:
     """The loss of the model as it is on this rank's part of a validation stream.
@@ -66,8 +71,9 @@ def evaluate(trainer: Trainer, stream: Stream, world: World | None = None) -> Ev
     trainer.model.eval()
     try:
         with torch.no_grad():
-            for batch in _in_step(stream.batches(), world):
-                trainer.world.mark(trainer.done, "measures the validation loss")
+            width = trainer.model.vis_dim if stream.config.features is not None else None
+            for batch in _in_step(stream.batches(), world, width):
+                world.mark(trainer.done, "measures the validation loss")
                 loss = loss + trainer.sum_loss(batch).double()
                 num_targets += batch.num_targets
                 num_samples += len(batch.keys)
@@ -76,7 +82,7 @@ def evaluate(trainer: Trainer, stream: Stream, world: World | None = None) -> Ev
     return Evaluation(float(loss), num_targets, num_samples)  # the one read from the device
 
 
-def _in_step(batches: Iterator[Batch], world: World) -> Iterator[Batch]:
+def _in_step(batches: Iterator[Batch], world: World, feature_width: int | None) -> Iterator[Batch]:
     """A rank's batches; on a sharded model then blank ones, until no rank has any left."""
     if not world.is_sharded:
         yield from batches
@@ -90,7 +96,7 @@ def _in_step(batches: Iterator[Batch], world: World) -> Iterator[Batch]:
 
         if not any(world.exchange(draw)):
             return
-        yield drawn[0] if drawn else blank_batch()
+        yield drawn[0] if drawn else blank_batch(feature_width)
 
 
 class Validation:
@@ -143,12 +149,13 @@ class Validation:
         line = {
             "step": trainer.done,
             "losses": {name: one.loss for name, one in found.items()},
+            "perplexity": {name: one.perplexity for name, one in found.items()},
             "tokens": {name: one.num_targets for name, one in found.items()},
             "samples": {name: one.num_samples for name, one in found.items()},
         }
         if self._world.is_first:
             with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(finite(line)) + "\n")
         return {name: one.loss for name, one in found.items()}
 
     def _total(self, trainer: Trainer, stream: Stream) -> Evaluation:

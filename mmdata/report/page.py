@@ -1,14 +1,7 @@
-"""The whole report as one HTML file that needs nothing else and reaches for nothing.
+"""The whole report of a dataset as one HTML file; `shell` seals it off.
 
-Its Content-Security-Policy allows the one style and the one script that it carries, by their
-hashes, and pictures from data: URIs; so even markup that got in could neither run nor fetch. It
-holds no time and no random number: the same dataset gives the same bytes.
+It holds no time and no random number: the same dataset gives the same bytes.
 """
-
-from base64 import b64encode
-from functools import cache
-from hashlib import sha256
-from importlib.resources import files
 
 from mmdata.report import numbers
 from mmdata.report.cards import gallery
@@ -16,12 +9,13 @@ from mmdata.report.charts import Chart, figure
 from mmdata.report.contents import Contents
 from mmdata.report.distribution import Distribution
 from mmdata.report.findings import findings
-from mmdata.report.markup import Markup, element, joined, raw
+from mmdata.report.markup import Markup, element, joined
 from mmdata.report.pipeline import pipeline
 from mmdata.report.provenance import provenance
 from mmdata.report.sections import notices, overview, section
 from mmdata.report.series import series
 from mmdata.report.shares import shares
+from mmdata.report.shell import page
 
 _SECTIONS = {
     "overview": "Overview",
@@ -36,92 +30,20 @@ _MAX_POINTS = 60
 
 def render(contents: Contents) -> bytes:
     """The page, as UTF-8."""
-    style, script = asset("report.css"), asset("report.js")
-    policy = "; ".join(
-        (
-            "default-src 'none'",
-            "img-src data:",
-            f"style-src {_source(style)}",
-            f"script-src {_source(script)}",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    )
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("title", f"{contents.title} - dataset report"),
-        element("link", rel="icon", href="data:,"),
-        raw("style", style),
-        raw("script", script),
-    )
-    body = element(
-        "body",
-        element("a", "Skip to the figures", href="#main", class_="skip"),
-        _header(contents),
-        element(
-            "main",
-            notices(contents),
-            overview(contents),
-            pipeline(contents),
-            distributions(contents),
-            findings(contents),
-            provenance(contents),
-            gallery(contents),
-            id="main",
-        ),
-        element("footer", element("p", "Made by mmdata report; it loads nothing from anywhere.")),
-    )
-    page = joined([Markup("<!doctype html>\n"), element("html", head, body, lang="en"), "\n"])
-    return page.encode("utf-8")
-
-
-@cache
-def asset(name: str) -> str:
-    """A file of ours that goes into the page."""
-    return (files("mmdata.report") / "assets" / name).read_text(encoding="utf-8")
-
-
-def _source(content: str) -> str:
-    """How a policy names content of the page: by its hash."""
-    return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode('ascii')}'"
-
-
-def _header(contents: Contents) -> Markup:
-    links = [
-        element("li", element("a", title, href=f"#{identity}"))
-        for identity, title in _SECTIONS.items()
-    ]
     kinds = sorted({f.manifest.kind for f in contents.folders if f.manifest is not None})
-    parts = [numbers.plural(contents.num_shards, "shard"), *kinds]
-    themes = [
-        element(
-            "label",
-            element("input", type="radio", name="theme", value=value, checked=value == "auto"),
-            element("span", words),
-        )
-        for value, words in (("auto", "Auto"), ("light", "Light"), ("dark", "Dark"))
-    ]
-    theme = element("legend", "Theme", class_="hidden")
-    return joined(
-        [
-            element(
-                "header",
-                element(
-                    "div",
-                    element("p", "Dataset report", class_="kicker"),
-                    element("h1", contents.title),
-                    element("p", " · ".join(parts), class_="muted"),
-                ),
-                element("fieldset", theme, themes, id="theme"),
-                class_="top",
-            ),
-            element("nav", element("ul", links), aria_label="Sections"),
-        ]
+    return page(
+        notices(contents),
+        overview(contents),
+        pipeline(contents),
+        distributions(contents),
+        findings(contents),
+        provenance(contents),
+        gallery(contents),
+        title=contents.title,
+        kind="Dataset report",
+        about=" · ".join([numbers.plural(contents.num_shards, "shard"), *kinds]),
+        sections=_SECTIONS,
+        made_by="mmdata report",
     )
 
 

@@ -47,17 +47,17 @@ def overview(contents: Contents) -> Markup:
     similarity = summary.distributions["similarity"]
     errors, warnings = severities(contents)
     tiles = [
-        _tile("shards", numbers.count(summary.shards), _read(contents)),
-        _tile("documents", numbers.count(summary.documents), _of_records(summary)),
-        _tile("images", numbers.count(summary.images), _formats(summary)),
-        _tile("sentences", numbers.count(summary.sentences), numbers.num_bytes(summary.text_bytes)),
-        _tile("image files", numbers.num_bytes(summary.image_bytes), _reencoded(summary)),
-        _tile(
+        tile("shards", numbers.count(summary.shards), _read(contents)),
+        tile("documents", numbers.count(summary.documents), _of_records(summary)),
+        tile("images", numbers.count(summary.images), _formats(summary)),
+        tile("sentences", numbers.count(summary.sentences), numbers.num_bytes(summary.text_bytes)),
+        tile("image files", numbers.num_bytes(summary.image_bytes), _reencoded(summary)),
+        tile(
             "mean similarity",
             numbers.cosine(similarity.mean) if similarity.size else numbers.DASH,
             f"median {numbers.cosine(similarity.quantile(0.5))}" if similarity.size else "",
         ),
-        _tile(
+        tile(
             "used in training",
             numbers.share(use.documents, summary.documents),
             f"{use.documents:,} documents, {use.images:,} images",
@@ -67,13 +67,13 @@ def overview(contents: Contents) -> Markup:
         detail = f"level {contents.findings.level}"
         if errors or warnings:
             both = f"{errors:,} / {warnings:,}"
-            tiles.append(_tile("errors / warnings", both, detail, "bad" if errors else "warn"))
+            tiles.append(tile("errors / warnings", both, detail, "bad" if errors else "warn"))
         else:
-            tiles.append(_tile("findings", "none", detail, "good"))
+            tiles.append(tile("findings", "none", detail, "good"))
     if contents.tokens is not None:
         estimate = contents.tokens.estimate(summary.text_bytes)
         number = numbers.plural(contents.tokens.distribution.size, "document")
-        tiles.append(_tile("text tokens, about", numbers.compact(estimate), f"from {number}"))
+        tiles.append(tile("text tokens, about", numbers.compact(estimate), f"from {number}"))
     return section("overview", "Overview", element("dl", tiles, class_="tiles"))
 
 
@@ -110,7 +110,8 @@ def _reencoded(summary: Summary) -> str:
     return f"{numbers.share(summary.reencoded, summary.images)} re-encoded"
 
 
-def _tile(name: str, value: str, detail: str, kind: str = "") -> Markup:
+def tile(name: str, value: str, detail: str, kind: str = "") -> Markup:
+    """One figure, with what it is of; `kind` is good, warn or bad."""
     return element(
         "div",
         element("dt", name),

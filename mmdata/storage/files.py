@@ -146,6 +146,11 @@ def open_file(path: str) -> AbstractContextManager[BinaryIO]:
     return open(path, "rb")
 
 
+def open_stream(url: str) -> AbstractContextManager[BinaryIO]:
+    """A file of a store or a web server, to be read once from start to end: nothing is copied."""
+    return cast(AbstractContextManager[BinaryIO], _StoreFile(url))
+
+
 class _StoreFile(io.RawIOBase):
     """A file of a store whose errors are told as `store_errors` does."""
 

@@ -47,7 +47,10 @@ def test_metadata_says_what_the_project_promises(wheel: zipfile.ZipFile) -> None
     assert metadata["Name"] == "mmdata"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    extras = {"all", "clip", "dev", "download", "forecast", "gs", "hf", "lora", "s3", "train"}
+    extras = {
+        *("all", "clip", "dev", "download", "forecast", "gs", "hf", "lora", "nvml", "s3"),
+        *("tensorboard", "train", "wandb"),
+    }
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     base = {
         requirement.partition(">")[0]

@@ -4,6 +4,7 @@ The tiny CLIP computes in this process; `tests/pipelines/test_features.py` has t
 """
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +17,10 @@ from flamingo.data.decode import decode_image, to_input
 from flamingo.data.features import FeatureStore
 from flamingo.features import ShardEncoder
 from flamingo.model.vision import encode_images, load_tower
+from flamingo.telemetry.jsonl import read_log
 from flamingo.train.config import Train
 from flamingo.train.device import pixels_of, tower_name
 from flamingo.train.run import train
-from flamingo.train.telemetry import read_log
 from mmdata.errors import BadInputError, UserError
 from mmdata.shards.features import features_path
 from mmdata.shards.reader import ShardReader
@@ -86,18 +87,59 @@ def test_any_reader_of_safetensors_opens_them(world: World, features: Path) -> N
         assert file.metadata()["shard_bytes"] == str(shard.stat().st_size)
 
 
+def losses_of(options: Train, *logs: str) -> list[float]:
+    """Of all lines of some logs of a run."""
+    train(options)
+    lines = [line for log in logs for line in read_log(str(Path(options.run_name) / log))]
+    return [loss for line in lines for loss in line["losses"].values()]
+
+
 @pytest.mark.slow
-def test_training_on_them_gives_the_loss_of_training_on_pixels(
-    features: Path, run_options: Callable[..., Train]
+def test_training_on_them_gives_the_loss_of_training_on_pixels_without_a_tower(
+    world: World,
+    features: Path,
+    run_options: Callable[..., Train],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    losses = []
-    for name, changes in (("pixels", {}), ("features", {"mmc4_features": str(features)})):
-        train(run_options(name, **changes))
-        folder = Path(run_options(name).run_name)
-        losses.append([line["losses"]["mmc4"] for line in read_log(str(folder / "log.jsonl"))])
-    assert len(losses[0]) == 4
-    for of_pixels, of_features in zip(*losses, strict=True):
-        assert abs(of_pixels - of_features) < 1e-2
+    """Trained on and measured on; with features for all streams the tower is not loaded."""
+    logs = ("metrics.jsonl", "validation.jsonl")
+    held = {"val_stream": (f"held={world.shards}",)}
+    of_pixels = losses_of(run_options("pixels", **held), *logs)
+    held["stream_opt"] = (f"held.features={features}",)
+    some = losses_of(run_options("some", **held, random_flip=False), *logs)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the tower was loaded")
+
+    monkeypatch.setattr("flamingo.model.factory.load_tower", refuse)
+    of_features = losses_of(run_options("all", **held, mmc4_features=str(features)), *logs)
+    assert len(of_pixels) == 4 + 2
+    assert of_pixels == pytest.approx(some, abs=1e-2)
+    assert of_pixels == pytest.approx(of_features, abs=1e-2)
+    with pytest.raises(AssertionError, match="the tower was loaded"):
+        train(run_options("pixels", max_steps=5))
+
+
+def test_features_to_measure_on_are_those_of_the_tower_too(
+    world: World, tmp_path: Path, run_options: Callable[..., Train]
+) -> None:
+    make_features(world, tmp_path / "post", vision_tokens="post_norm")
+    held = {
+        "val_stream": (f"held={world.shards}",),
+        "stream_opt": (f"held.features={tmp_path / 'post'}",),
+    }
+    with pytest.raises(UserError, match="made with another vision tower"):
+        train(run_options(**held, random_flip=True))
+
+
+def test_a_stream_of_features_needs_few_open_files(world: World, features: Path) -> None:
+    store = FeatureStore(str(features), most_open=1)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        for shard in sorted(world.shards.glob("*.tar")):
+            with ShardReader(shard) as reader:
+                assert store.read(str(shard), reader.keys[0], 0) is not None
+    assert len(os.listdir("/proc/self/fd")) - before <= 1
 
 
 @pytest.mark.slow
@@ -114,7 +156,7 @@ def test_training_on_packed_sequences_and_chunks_ends_and_resumes(
     logs = [
         [
             line["losses"]["mmc4"]
-            for line in read_log(str(Path(run_options(name).run_name) / "log.jsonl"))
+            for line in read_log(str(Path(run_options(name).run_name) / "metrics.jsonl"))
         ]
         for name in ("packed", "whole")
     ]

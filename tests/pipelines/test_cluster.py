@@ -17,9 +17,12 @@ from typing import Any
 
 import pytest
 
+from mmdata.shards.features import FEATURES
 from pipelines import dedupe
+from pipelines.config import Features
 from pipelines.convert_mmc4 import convert_mmc4
 from pipelines.dedupe_shards import FinishTask, finish_shards
+from pipelines.features import write_features
 from tests.corpus import (
     Corpus,
     check_nothing_half_written,
@@ -37,6 +40,8 @@ from tests.processes import (
     starter,
     wait_for_shards,
 )
+
+from .counting_encoder import CountingEncoder
 
 pytestmark = [
     pytest.mark.slow,
@@ -151,6 +156,24 @@ def test_duplicates_are_dropped_on_the_cluster_too(
     assert convert_mmc4(there, quiet=True).complete
     assert snapshot(tmp_path / "there") == snapshot(tmp_path / "here")
     assert (tmp_path / "there.address").read_text() == address
+
+
+def test_features_of_a_cluster_are_those_of_one_process(
+    cluster: Any, corpus: Corpus, tmp_path: Path
+) -> None:
+    shards = tmp_path / "shards"
+    convert_mmc4(corpus.options(shards, docs_per_shard=20), quiet=True)
+    written = []
+    for actors, address in ((0, None), (2, cluster.address)):
+        output = tmp_path / f"features-{actors}"
+        options = Features(
+            shards=(str(shards),), output=str(output), actors=actors, ray_address=address
+        )
+        report = write_features(options, CountingEncoder)
+        assert (report.failures, report.shards) == ([], 3)
+        written.append({path.name: path.read_bytes() for path in sorted(output.iterdir())})
+    assert written[0] == written[1]
+    assert list(written[0]) == [f"{number:09d}{FEATURES}" for number in range(3)]
 
 
 def test_a_lost_node_costs_its_units_another_run_and_nothing_else(

@@ -1,4 +1,4 @@
-"""`mmdata features` over Ray: actors write the files that one process writes."""
+"""`mmdata features`: its files, and its actors when they fail (on a cluster: `test_cluster.py`)."""
 
 from pathlib import Path
 
@@ -7,39 +7,16 @@ import pytest
 from mmdata.errors import UserError
 from mmdata.shards.features import (
     FEATURES,
-    FeatureResult,
-    FeatureTask,
     FeatureWriter,
-    TowerOptions,
     TowerSpec,
     read_features_header,
 )
-from mmdata.shards.reader import ShardReader
 from mmdata.storage.files import size_of
 from pipelines.config import Features
 from pipelines.features import write_features
 from tests.shard_factory import Dataset, make_document
 
-
-class CountingEncoder:
-    """A tower of its own kind: a token of an image is the number of its sample."""
-
-    spec = TowerSpec(identity="counting", num_tokens=2, width=3)
-
-    def __init__(self, options: TowerOptions) -> None:
-        self._options = options
-
-    def encode_shard(self, task: FeatureTask) -> FeatureResult:
-        if self._options.model == "broken":
-            raise UserError(f"{task.shard}: cannot")
-        with ShardReader(task.shard) as reader:
-            samples = [(key, 2) for key in reader.keys]
-        spec, size = self.spec, size_of(task.shard)
-        with FeatureWriter(task.output, spec, size, samples) as writer:
-            for number, _ in enumerate(samples):
-                writer.add(bytes([number]) * 2 * spec.image_bytes, [True, True])
-            num_bytes = writer.publish()
-        return FeatureResult(images=2 * len(samples), undecodable=0, num_bytes=num_bytes)
+from .counting_encoder import CountingEncoder, TroubledEncoder
 
 
 @pytest.fixture
@@ -51,35 +28,19 @@ def shards(tmp_path: Path) -> Path:
     return folder
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
 @pytest.mark.ray
 @pytest.mark.slow
-def test_actors_write_what_one_process_writes(shards: Path, tmp_path: Path) -> None:
-    written = []
-    for actors in (0, 2):
-        output = tmp_path / str(actors)
-        options = Features(shards=(str(shards),), output=str(output), actors=actors)
-        report = write_features(options, CountingEncoder)
-        assert (report.exit_code, report.shards, report.images) == (0, 3, 18)
-        written.append(files(output))
-    assert written[0] == written[1]
-    assert list(written[0]) == [f"{number:09d}{FEATURES}" for number in range(3)]
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_what_an_actor_cannot_do_is_told_by_shard(shards: Path, tmp_path: Path) -> None:
+def test_what_an_actor_cannot_do_or_hangs_at_is_told_by_shard(shards: Path, tmp_path: Path) -> None:
+    """One that hangs is started again, and the shard begun anew, once; others are not held up."""
     options = Features(
-        shards=(str(shards),), output=str(tmp_path / "o"), actors=1, vision_encoder_path="broken"
+        shards=(str(shards),), output=str(tmp_path / "o"), actors=1, stall_timeout=5.0
     )
-    report = write_features(options, CountingEncoder)
-    assert report.exit_code == 1
-    assert len(report.failures) == 3
-    assert "failed: " in report.text()
-    assert "cannot" in report.failures[0]
+    report = write_features(options, TroubledEncoder)
+    assert (report.exit_code, report.images) == (1, 6)
+    refused, hung = sorted(report.failures)
+    assert "000000000.tar: cannot" in refused
+    assert "000000002.tar: no progress for 5 s (--stall-timeout), 2 times" in hung
+    assert report.text().count("failed: ") == 2
 
 
 def test_a_failed_shard_leaves_nothing_under_its_name(shards: Path, tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """One rank as a process: reads its part of a stream's global batches and writes down what it saw.
 
-Each step is a line {"step", "samples": [[key, digest of tokens and pixels]], "position", "opened"},
-flushed, so that what was seen before a SIGKILL is known. With "positions", it starts there.
+Each step is a line {"step", "samples": [[key, digest of tokens and pixels]], "position", "tars"},
+flushed, so that what was seen before a SIGKILL is known; "tars" is how often the process has opened
+which, as the interpreter tells. With "position", it starts there.
 """
 
 import hashlib
 import json
+import os
+import sys
+from collections import Counter
 from itertools import islice
 from typing import Any
 
@@ -23,6 +27,13 @@ from mmdata.usage.tokens import MediaTokenizer
 def read_part(told: dict[str, Any]) -> None:
     """Be a rank, as told."""
     torch.set_num_threads(1)
+    tars: Counter[str] = Counter()
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and str(arguments[0]).endswith(".tar"):
+            tars[os.path.basename(str(arguments[0]))] += 1
+
+    sys.addaudithook(note)
     hf_tokenizer = AutoTokenizer.from_pretrained(told["tokenizer"])
     add_media_tokens(hf_tokenizer)
     stream = Stream(
@@ -41,7 +52,7 @@ def read_part(told: dict[str, Any]) -> None:
                 "step": number,
                 "samples": [sample for batch in step for sample in samples_of(batch)],
                 "position": step[-1].position.record(),
-                "opened": sorted(stream.opened),
+                "tars": dict(tars),
             }
             file.write(json.dumps(line) + "\n")
             file.flush()

@@ -111,7 +111,7 @@ class TestFailures:
         opener = threading.Timer(0.4, object_store.door.open)
         opener.start()
         try:
-            assert len(cache.map(shard)) == shard.num_bytes
+            assert len(cache.open(shard)) == shard.num_bytes
         finally:
             opener.join()
 
@@ -127,11 +127,66 @@ class TestFailures:
                 ) as cache,
                 pytest.raises(StorageError, match="not fetched in 3 attempts") as error,
             ):
-                cache.map(shard)
+                cache.open(shard)
         finally:
             object_store.door.open()
         assert "\n" not in str(error.value)
         assert "goes on from its last checkpoint" in str(error.value)
+
+    def test_a_store_that_stalls_is_asked_again(
+        self, remote: str, object_store: ObjectStore, tmp_path: Path
+    ) -> None:
+        """It takes the connection and says nothing; on its own the client would wait for ever."""
+        shard = find_shards("s", [remote]).shards[0]
+        with ShardCache(
+            str(tmp_path / "c"), 10**8, attempts=30, first_wait_seconds=1e-9, stall_seconds=0.2
+        ) as cache:
+            object_store.door.stall()
+            opener = threading.Timer(0.6, object_store.door.flow)
+            opener.start()
+            try:
+                assert len(cache.open(shard)) == shard.num_bytes
+            finally:
+                opener.join()
+
+    def test_a_store_that_goes_on_stalling_is_a_clear_error_in_the_stated_time(
+        self, remote: str, object_store: ObjectStore, tmp_path: Path
+    ) -> None:
+        shard = find_shards("s", [remote]).shards[0]
+        object_store.door.stall()
+        start = time.monotonic()
+        try:
+            with (
+                ShardCache(
+                    str(tmp_path / "c"),
+                    10**8,
+                    attempts=3,
+                    first_wait_seconds=0.05,
+                    stall_seconds=0.3,
+                ) as cache,
+                pytest.raises(StorageError) as error,
+            ):
+                cache.open(shard)
+        finally:
+            object_store.door.flow()
+        assert 3 * 0.3 + 0.05 + 0.1 <= time.monotonic() - start < 5
+        assert "not fetched in 3 attempts" in str(error.value)
+        assert r"no byte came for 0.3 s; the run goes on" in str(error.value)
+        assert not list((tmp_path / "c").glob(".*.tmp"))
+
+    def test_a_run_that_ends_does_not_wait_for_a_stalled_store(
+        self, remote: str, object_store: ObjectStore, tmp_path: Path
+    ) -> None:
+        shards = find_shards("s", [remote]).shards
+        object_store.door.stall()
+        try:
+            with ShardCache(str(tmp_path / "c"), 10**8) as cache:
+                cache.expect(shards)
+                time.sleep(0.2)
+                start = time.monotonic()
+            assert time.monotonic() - start < 5
+        finally:
+            object_store.door.flow()
 
     def test_other_bytes_than_the_manifests_are_refused(
         self, cache: ShardCache, tmp_path: Path
@@ -139,7 +194,7 @@ class TestFailures:
         shard = pipe(tmp_path / "one", b"right")
         (tmp_path / "one").write_bytes(b"wrong")
         with pytest.raises(BadInputError, match=r"expected sha256 .*, got .*; mmdata validate"):
-            cache.map(shard)
+            cache.open(shard)
         assert not list(Path(cache.folder).glob("*.tar"))
 
     def test_a_command_that_fails_or_stalls(self, tmp_path: Path) -> None:
@@ -147,10 +202,10 @@ class TestFailures:
             str(tmp_path), 10**8, attempts=2, first_wait_seconds=0.01, stall_seconds=0.2
         ) as cache:
             with pytest.raises(StorageError, match="the command ended with status 7"):
-                cache.map(Shard("pipe:exit 7", 1))
+                cache.open(Shard("pipe:exit 7", 1))
             start = time.monotonic()
             with pytest.raises(StorageError, match=r"no byte came for 0\.2 s"):
-                cache.map(Shard("pipe:exec sleep 30", 1))
+                cache.open(Shard("pipe:exec sleep 30", 1))
             assert time.monotonic() - start < 10
 
     def test_a_full_disk_is_not_the_stores_fault(
@@ -161,7 +216,7 @@ class TestFailures:
 
         monkeypatch.setattr(cache, "_copy", full)
         with pytest.raises(UserError, match="No space left on device; free some space"):
-            cache.map(pipe(tmp_path / "one", b"data"))
+            cache.open(pipe(tmp_path / "one", b"data"))
 
 
 class TestBound:
@@ -169,23 +224,23 @@ class TestBound:
         with ShardCache(str(tmp_path / "cache"), 250) as cache:
             first, second, third = (pipe(tmp_path / str(n), bytes([n]) * 100) for n in range(3))
             for shard in (first, second):
-                cache.map(shard).close()  # type: ignore[union-attr]
+                cache.open(shard).close()
                 time.sleep(0.02)
-            cache.map(first).close()  # type: ignore[union-attr]
-            cache.map(third).close()  # type: ignore[union-attr]
+            cache.open(first).close()
+            cache.open(third).close()
             assert sum(one.stat().st_size for one in (tmp_path / "cache").glob("*.tar")) == 200
-            cache.map(first).close()  # type: ignore[union-attr]
+            cache.open(first).close()
             assert cache.fetched == [first.path, second.path, third.path]
 
     def test_what_is_in_use_stays(self, tmp_path: Path) -> None:
         with ShardCache(str(tmp_path / "cache"), 250) as cache:
             shards = [pipe(tmp_path / str(n), bytes([n]) * 100) for n in range(3)]
-            held = [cache.map(shard) for shard in shards[:2]]
+            held = [cache.open(shard) for shard in shards[:2]]
             with pytest.raises(UserError, match="200 bytes are in use and 100 more do not fit"):
-                cache.map(shards[2])
-            assert bytes(held[0][:100]) == bytes(100)
-            held[0].close()  # type: ignore[union-attr]
-            assert cache.map(shards[2])[0] == 2
+                cache.open(shards[2])
+            assert held[0].read(0, 100) == bytes(100)
+            held[0].close()
+            assert cache.open(shards[2]).read(0, 1) == b"\x02"
 
     def test_what_a_killed_process_left_is_swept(self, tmp_path: Path) -> None:
         folder = tmp_path / "cache"
@@ -193,7 +248,7 @@ class TestBound:
         draft = folder / f".{'0' * 40}.tar.{'a' * 32}.tmp"
         draft.write_bytes(bytes(200))
         with ShardCache(str(folder), 250) as cache:
-            cache.map(pipe(tmp_path / "one", bytes(100)))
+            cache.open(pipe(tmp_path / "one", bytes(100)))
         assert not draft.exists()
 
     def test_fetching_ahead_spares_the_wait(self, tmp_path: Path) -> None:
@@ -204,14 +259,14 @@ class TestBound:
             while not cache.fetched and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert cache.fetched == [shard.path]
-            assert cache.map(shard)[:4] == b"data"
+            assert cache.open(shard).read(0, 9) == b"data"
             assert cache.fetched == [shard.path]
 
 
 def _fetch_all(folder: str, shards: list[Shard], count: "multiprocessing.Queue[int]") -> None:
     with ShardCache(folder, 10**6) as cache:
         for shard in shards:
-            assert len(cache.map(shard)) == 4
+            assert len(cache.open(shard)) == 4
         count.put(len(cache.fetched))
 
 

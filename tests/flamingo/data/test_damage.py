@@ -3,9 +3,11 @@
 import logging
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flamingo.data.damage import Damage
 from flamingo.data.stream import Stream
 from mmdata.errors import BadInputError
 from mmdata.usage.tokens import MediaTokenizer
@@ -55,6 +57,32 @@ def test_too_many_stop_the_run(tmp_path: Path, tokenizer: MediaTokenizer) -> Non
     assert text.count("bad-record") == 5  # examples
     lenient = config_of(pages.folder, max_bad_fraction=0.02)
     assert len(list(Stream(lenient, tokenizer, validation=True).batches())) == 1
+
+
+def test_the_share_is_that_of_all_ranks_together(tmp_path: Path, tokenizer: MediaTokenizer) -> None:
+    """Six damaged samples on each of two ranks are no reason to stop for either; twelve are."""
+    bad: list[dict[str, Any] | bytes] = [make_page(0, [0, 1]), *[b"{broken"] * 6]
+    pages = write_pages(tmp_path, [bad, bad])
+    config = config_of(pages.folder, batch_size=1)
+    streams = [Stream(config, tokenizer, validation=True, rank=n, world=2) for n in range(2)]
+    for stream in streams:
+        assert len(list(stream.batches())) == 1
+    parts = [stream.damage() for stream in streams]
+    for part in parts:
+        part.check()
+    together = parts[0] + parts[1]
+    assert (together.num_read, together.num_bad, len(together.examples)) == (14, 12, 5)
+    with pytest.raises(BadInputError, match=r"12 of 14 samples are damaged, more than"):
+        together.check()
+
+
+def test_a_rank_alone_stops_when_its_damage_is_too_much_for_all_of_them() -> None:
+    """1% of 1,100 samples is exceeded by 12; of what four such ranks read, by 45."""
+    with pytest.raises(BadInputError, match="12 of 1100 samples are damaged"):
+        Damage("s", 0.01, num_read=1100, num_bad=12).check()
+    Damage("s", 0.01, num_read=1100, num_bad=44).check(parts=4)
+    with pytest.raises(BadInputError, match="45 of 1100"):
+        Damage("s", 0.01, num_read=1100, num_bad=45).check(parts=4)
 
 
 def test_none_may_mean_none(tmp_path: Path, tokenizer: MediaTokenizer) -> None:

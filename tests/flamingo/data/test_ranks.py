@@ -148,7 +148,8 @@ def references(
 
 
 @pytest.mark.parametrize(
-    ("ranks", "workers", "resampled"), [(1, 2, False), (2, 1, False), (4, 3, False), (4, 3, True)]
+    ("ranks", "workers", "resampled"),
+    [(*at, resampled) for at in ((1, 2), (2, 1), (4, 3)) for resampled in (False, True)],
 )
 def test_global_batches_are_equal_sample_for_sample(
     ranks: int,
@@ -196,17 +197,34 @@ def test_a_host_reads_only_its_lanes_shards(corpus: Dataset, tmp_path: Path) -> 
     run.finish(3)
     sizes = [len(shard) for shard in corpus.documents]
     order = Lanes(sizes, seed=7, stream="mmc4", num_lanes=B, window_shards=2)
-    opened = [set(run.lines(rank)[-1]["opened"]) for rank in range(4)]
+    opened = [run.lines(rank)[-1]["tars"] for rank in range(4)]
+    names = [path.name for path in sorted(corpus.folder.glob("*.tar"))]
     for rank in range(4):
         mine = {int(row[0]) for lane in (2 * rank, 2 * rank + 1) for row in order.pieces(lane, 0)}
         assert opened[rank]
-        assert opened[rank] <= mine
+        assert set(opened[rank]) <= {names[shard] for shard in mine}
+        # Once for the index, once to read: no shard is opened over and over.
+        assert max(opened[rank].values()) <= 2
+    hosts = [set(opened[0]) | set(opened[1]), set(opened[2]) | set(opened[3])]
+    assert not hosts[0] & hosts[1]
     assert sum(map(len, opened)) == len(set().union(*opened))
 
 
-@pytest.mark.parametrize(
-    ("before", "after"), [((1, 2), (1, 2)), ((2, 1), (4, 3)), ((4, 0), (1, 1))]
-)
+def kill_at_random(run: Run, seed: object, first: int = 0, position: Position | None = None) -> int:
+    """Start a run, SIGKILL it some steps on; returns the last step that every rank has seen."""
+    processes = run.start(10_000, first, position)
+    at = random.Random(str(seed)).randrange(3, 12)
+    deadline = time.monotonic() + 120
+    while run.whole_steps() < at and time.monotonic() < deadline:
+        time.sleep(0.005)
+    for process in processes:
+        process.kill()
+        process.join()
+    assert run.whole_steps() >= at
+    return first + run.whole_steps()
+
+
+@pytest.mark.parametrize(("before", "after"), [((1, 2), (1, 2)), ((2, 1), (4, 3))])
 def test_a_killed_run_goes_on_with_the_batches_of_an_undisturbed_one(
     before: tuple[int, int],
     after: tuple[int, int],
@@ -217,15 +235,26 @@ def test_a_killed_run_goes_on_with_the_batches_of_an_undisturbed_one(
     """SIGKILL at a random step, then other ranks and workers at the same B."""
     config = configuration(corpus)
     killed = Run(config, tmp_path / "killed", *before)
-    processes = killed.start(10_000)
-    at = random.Random(str(before)).randrange(3, 12)
-    deadline = time.monotonic() + 120
-    while killed.whole_steps() < at and time.monotonic() < deadline:
-        time.sleep(0.005)
-    for process in processes:
-        process.kill()
-        process.join()
-    step = min(killed.whole_steps(), STEPS - 4)
+    step = min(kill_at_random(killed, before), STEPS - 4)
     resumed = Run(config, tmp_path / "resumed", *after)
     resumed.finish(STEPS, first=step, position=killed.position(step))
     assert killed.batches()[:step] + resumed.batches() == undisturbed.batches()
+
+
+def test_a_run_killed_twice_goes_on_with_fewer_ranks_each_time(
+    corpus: Dataset, undisturbed: Run, tmp_path: Path
+) -> None:
+    """4 ranks, then 2, then 1: positions of lanes are merged from the ranks that had them."""
+    config = configuration(corpus)
+    seen: list[list[list[str]]] = []
+    position: Position | None = None
+    for ranks, workers in ((4, 1), (2, 2)):
+        run = Run(config, tmp_path / f"{ranks}", ranks, workers)
+        # The second run starts where the first was saved, which may be before where it got to.
+        reached = kill_at_random(run, ranks, len(seen), position)
+        kept = min(reached, STEPS - 4 * ranks) - len(seen)
+        position = run.position(kept)
+        seen += run.batches()[:kept]
+    last = Run(config, tmp_path / "1", 1, 0)
+    last.finish(STEPS, first=len(seen), position=position)
+    assert seen + last.batches() == undisturbed.batches()

@@ -22,7 +22,6 @@ from flamingo.model.checkpoint_files import write_weights
 from flamingo.model.checkpoint_keys import export_openflamingo, full_tensor, trainable_state_dict
 from flamingo.model.factory import create_model_and_transforms
 from flamingo.model.flamingo import Flamingo
-from flamingo.model.vision import tower_identity
 from flamingo.parallel.construct import create_sharded_model
 from flamingo.parallel.shard import shard_model
 from flamingo.parallel.world import World
@@ -257,7 +256,6 @@ def _logits(folder: Path, rank: int, mesh: DeviceMesh) -> dict[str, Any]:
         world = _world(rank, mesh)
         model, _, _ = create_sharded_model(**arguments(folder, family), world=world)
         if family == "opt":
-            found["identity"] = tower_identity(model.vision_encoder, "pre_norm", (0.5,), (0.5,))
             model.allow_packing()  # runs the LM by itself, as `generate` does
         found[family] = logits_of(model)
         if family == "opt":

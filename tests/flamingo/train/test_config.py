@@ -67,7 +67,7 @@ def test_each_of_openflamingos_flags_is_taken_or_answered(flag: str) -> None:
     assert (flag in {column.name for column in fields(Train)}) != (flag in REFUSED)
 
 
-@pytest.mark.parametrize("flag", ["--horovod", "--dist-url=env://", "--report_to_wandb"])
+@pytest.mark.parametrize("flag", ["--horovod", "--dist-url=env://", "--save_checkpoints_to_wandb"])
 def test_a_refused_flag_gets_one_line_with_what_to_do(
     flag: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from flamingo.parallel.pulse import Pulse, read_signs
+from flamingo.telemetry.jsonl import read_log
 from flamingo.train.checkpoint import find_checkpoint
 from flamingo.train.config import Train
 from flamingo.train.rank import is_rank, run_as_rank, run_train
-from flamingo.train.telemetry import read_log
 from mmdata.cli import main
 from mmdata.errors import EXIT_REQUEUE, UserError
 
@@ -108,7 +108,7 @@ def test_a_rank_is_killed_and_the_run_is_asked_to_stop_and_goes_on_to_its_end(
 ) -> None:
     """Two ranks; one is killed after a save and all start again; SIGTERM; the same command."""
     run = run_options("two", max_steps=400)
-    logs, log = Path(run.run_name, "logs"), Path(run.run_name, "log.jsonl")
+    logs, log = Path(run.run_name, "logs"), Path(run.run_name, "metrics.jsonl")
     more = ["--nproc-per-node=2", "--max-restarts=1", "--save-steps=2", "--dist-timeout=60"]
     process = subprocess.Popen(
         [sys.executable, "-m", "mmdata.cli", "train", *command_of(run, *more)],

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from flamingo.data.order import Position
 from flamingo.model.checkpoint_files import read_weights
+from flamingo.telemetry.jsonl import read_log
 from flamingo.train.checkpoint import find_checkpoint, read_state
 from flamingo.train.config import Train
 from flamingo.train.loop import NotFiniteError
 from flamingo.train.run import summary, train
-from flamingo.train.telemetry import read_log
 from mmdata.errors import EXIT_REQUEUE, UserError
 from tests.flamingo.conftest import World
 
@@ -56,7 +56,7 @@ def test_n_steps_and_n_more_equal_2n(run_options: Options) -> None:
     resumed = train(run_options("halves", max_steps=6))
     assert resumed.resumed_from == 3
     assert equal(weights(whole, 6), weights(halves, 6))
-    logs = [read_log(os.path.join(run.run_name, "log.jsonl")) for run in (whole, halves)]
+    logs = [read_log(os.path.join(run.run_name, "metrics.jsonl")) for run in (whole, halves)]
     assert [line["losses"] for line in logs[0]] == [line["losses"] for line in logs[1]]
     assert [line["step"] for line in logs[1]] == [1, 2, 3, 4, 5, 6]
 
@@ -93,7 +93,7 @@ def test_how_a_global_batch_is_cut_into_micro_batches_changes_nothing(
     two = train(run_options("two", batch_size_mmc4=2, gradient_accumulation_steps=2))
     four = train(run_options("four", batch_size_mmc4=1, gradient_accumulation_steps=4))
     for other in (two, four):
-        first, second = (read_log(os.path.join(r.folder, "log.jsonl")) for r in (one, other))
+        first, second = (read_log(os.path.join(r.folder, "metrics.jsonl")) for r in (one, other))
         for left, right in zip(first, second, strict=True):
             assert right["losses"]["mmc4"] == pytest.approx(left["losses"]["mmc4"], abs=1e-5)
             assert right["gradient_norm"] == pytest.approx(left["gradient_norm"], rel=1e-3)
@@ -143,7 +143,7 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_end_the_run(
     options = run_options("inf", loss_multiplier_mmc4=float("inf"), max_skipped_steps=3)
     with pytest.raises(NotFiniteError, match="3 steps in a row were not finite"):
         train(options)
-    log = read_log(os.path.join(options.run_name, "log.jsonl"))
+    log = read_log(os.path.join(options.run_name, "metrics.jsonl"))
     assert [line["skipped"] for line in log] == [True, True]
 
 
@@ -216,7 +216,7 @@ def test_a_signal_saves_and_asks_for_a_requeue(run_options: Options) -> None:
     command += ["--batch-size-mmc4", "4", "--learning-rate", "1e-3", "--device", "cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    log = Path(options.run_name) / "log.jsonl"
+    log = Path(options.run_name) / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (log.exists() and log.read_text()) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -236,7 +236,7 @@ def test_a_run_leaves_a_log_a_plot_and_its_options(run_options: Options) -> None
     record = json.loads((Path(options.run_name) / "options.json").read_text())
     assert record["seed"] == options.seed
     assert "loss" in summary(result)
-    line = read_log(os.path.join(options.run_name, "log.jsonl"))[0]
+    line = read_log(os.path.join(options.run_name, "metrics.jsonl"))[0]
     assert line["samples"] == 4
     assert line["tokens"] > 0
     assert line["images"] >= 4
@@ -246,7 +246,7 @@ def test_a_dry_run_writes_the_page_and_loads_no_model(run_options: Options, tmp_
     lm = tmp_path / "lm"
     shutil.copytree(run_options().lm_path, lm)
     (lm / "model.safetensors").unlink()
-    result = train(run_options("dry", lm_path=str(lm), dry_run=True))
+    result = train(run_options("dry", lm_path=str(lm), dry_run=True, max_steps=None))
     page = Path(str(result.preview)).read_text(encoding="utf-8")
     assert "data:image/" in page
     assert "&lt;image&gt;" in page
@@ -311,7 +311,7 @@ def test_one_batch_is_shared_by_streams(run_options: Options, world: World) -> N
     )
     result = train(mixed)
     assert set(result.last) == {"web", "pairs"}
-    line = read_log(os.path.join(mixed.run_name, "log.jsonl"))[0]
+    line = read_log(os.path.join(mixed.run_name, "metrics.jsonl"))[0]
     assert line["samples"] == 16
     state = read_state(str(find_checkpoint(mixed.run_name)))
     assert {name: len(lanes) for name, lanes in state.positions.items()} == {"web": 10, "pairs": 6}

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from flamingo.telemetry.jsonl import read_log
 from flamingo.train.checkpoint import find_checkpoint, read_state
 from flamingo.train.config import Train
 from flamingo.train.run import train
-from flamingo.train.telemetry import read_log
 from tests.flamingo.conftest import World
 
 Options = Callable[..., Train]
@@ -72,7 +72,8 @@ def test_two_ranks_make_one_run_that_one_process_goes_on_with(
     first, second = run_ranks(options, 2)
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     folder = Path(options.run_name)
-    lines, expected = read_log(str(folder / "log.jsonl")), read_log(f"{alone.folder}/log.jsonl")
+    lines = read_log(str(folder / "metrics.jsonl"))
+    expected = read_log(f"{alone.folder}/metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     for line, one in zip(lines, expected, strict=True):
         assert line["losses"]["mmc4"] == pytest.approx(one["losses"]["mmc4"], abs=1e-5)
@@ -93,7 +94,7 @@ def test_two_ranks_make_one_run_that_one_process_goes_on_with(
     # One process, the same command: two micro-batches a step keep the four samples.
     resumed = train(run_options("ranks", **changes | {"max_steps": 5}))
     assert resumed.resumed_from == 4
-    assert [line["samples"] for line in read_log(str(folder / "log.jsonl"))] == [4] * 5
+    assert [line["samples"] for line in read_log(str(folder / "metrics.jsonl"))] == [4] * 5
 
 
 def test_what_is_wrong_is_said_once(run_options: Options, tmp_path: Path) -> None:

@@ -22,3 +22,10 @@ def test_the_last_pass_is_of_the_last_stream_that_has_targets() -> None:
 def test_a_blank_batch_counts_nothing() -> None:
     tally = Tally.of({"a": [blank_batch()]}, 0.0)
     assert tally == Tally({"a": 0}, {"a": 1}, samples=0, tokens=tally.tokens)
+
+
+def test_a_blank_batch_beside_features_leaves_the_tower_alone() -> None:
+    batch = blank_batch(feature_width=32)
+    assert batch.pixels is None
+    assert batch.features is not None
+    assert batch.features.shape == (0, 1, 32)

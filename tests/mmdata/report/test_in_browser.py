@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.config import ConvertMmc4
 from pipelines.convert_mmc4 import convert_mmc4
-from tests.browser import WHY_NOT, find_browser, running_browser
+from tests.browser import FAINT, WHY_NOT, WIDEST, find_browser, running_browser
 from tests.report_factory import hostile_dataset, write_report
 
 if TYPE_CHECKING:
@@ -312,11 +312,6 @@ class TestReading:
         context.close()
 
 
-#: Right edge of what reaches farthest, but for what scrolls in a box of its own.
-WIDEST = """Math.max(...Array.from(document.querySelectorAll('main *'))
-    .filter(e => !e.parentElement.closest('.scroll, svg, .hidden') && !e.matches('.hidden'))
-    .map(e => e.getBoundingClientRect().right))"""
-
 #: Name of the focused element, and the width of what shows the focus (of a radio: its label).
 FOCUSED = """(() => {
     const element = document.activeElement;
@@ -324,40 +319,4 @@ FOCUSED = """(() => {
     const style = getComputedStyle(shown);
     const width = style.outlineStyle === 'none' ? 0 : parseFloat(style.outlineWidth);
     return [element.value || element.innerText, width];
-})()"""
-
-#: Texts whose contrast with the nearest background below 4.5, each kind once.
-FAINT = """(() => {
-    const parse = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
-    const light = (rgb) => {
-        const part = rgb.slice(0, 3).map((v) => {
-            const c = v / 255;
-            return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-        });
-        return 0.2126 * part[0] + 0.7152 * part[1] + 0.0722 * part[2];
-    };
-    const behind = (element) => {
-        for (let at = element; at; at = at.parentElement) {
-            const colour = parse(getComputedStyle(at).backgroundColor);
-            if (colour.length === 3 || colour[3] > 0) return colour;
-        }
-        return [255, 255, 255];
-    };
-    const found = new Map();
-    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-    while (walker.nextNode()) {
-        const text = walker.currentNode.textContent.trim();
-        const element = walker.currentNode.parentElement;
-        if (!text || !element.checkVisibility() || element.closest('.hidden, script, title')) {
-            continue;
-        }
-        const style = getComputedStyle(element);
-        const colour = parse(element.closest('svg') ? style.fill : style.color);
-        const pair = [light(colour), light(behind(element))].sort((a, b) => b - a);
-        const contrast = (pair[0] + 0.05) / (pair[1] + 0.05);
-        if (contrast < 4.5) {
-            found.set(element.className + style.color, [text.slice(0, 40), contrast]);
-        }
-    }
-    return Array.from(found.values());
 })()"""

@@ -3,50 +3,15 @@
 What a browser makes of it: test_in_browser.py.
 """
 
-import base64
-import hashlib
 import re
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from tests.html_page import Page, hash_of
 from tests.report_factory import BREAKOUT, CLOSING, SCRIPT, hostile_dataset, write_report
 from tests.shard_factory import make_dataset
-
-VOID = {"br", "hr", "img", "input", "link", "meta", "rect"}
-
-
-class Page(HTMLParser):
-    """Elements with their attributes and text, in order."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(convert_charrefs=True)
-        self.source = path.read_text(encoding="utf-8")
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self._open: list[str] = []
-        self.feed(self.source)
-        self.close()
-        assert self._open == [], "every element is closed"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID - {"rect"}:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append((self._open[-1] if self._open else "", data))
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    def text_of(self, tag: str) -> str:
-        return "".join(text for inside, text in self.texts if inside == tag)
 
 
 @pytest.fixture(scope="module", params=["plain", "hostile", "empty"])
@@ -81,11 +46,6 @@ def test_the_policy_allows_its_own_script_and_style_and_pictures_and_nothing_els
     }
     assert page.source.index("Content-Security-Policy") < page.source.index("<style>")
     assert len(page.all("script")) == len(page.all("style")) == 1
-
-
-def hash_of(content: str) -> str:
-    digest = hashlib.sha256(content.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def test_nothing_leads_out_of_the_file(page: Page) -> None:
