@@ -39,8 +39,8 @@ def with_largest_batch(options: Train, world: World) -> Train:
         if smallest <= budget:
             return candidate
     raise UserError(
-        f"--auto-batch-size: the smallest micro-batch takes {smallest / GB:.1f} GB of the "
-        f"{budget / GB:.1f} that a rank may take; mmdata train --estimate says where it goes"
+        f"--auto-batch-size: the smallest micro-batch takes {smallest / GB:.2f} GB of the "
+        f"{budget / GB:.2f} that a rank may take; mmdata train --estimate says where it goes"
     )
 
 

@@ -109,9 +109,9 @@ class Estimate:
 
     def _verdict(self, options: Train, budget: float, parts: Mapping[str, int]) -> str:
         if self.total <= budget:
-            return f"fits {budget / GB:.0f} GB"
+            return f"fits {budget / GB:g} GB"
         told = advice(options, family_of(parts), ranks=self.layout.ranks)
-        return f"does not fit {budget / GB:.0f} GB; cheapest first: {'; '.join(told)}"
+        return f"does not fit {budget / GB:g} GB; cheapest first: {'; '.join(told)}"
 
 
 def family_of(parts: Mapping[str, int]) -> str:

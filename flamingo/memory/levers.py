@@ -91,7 +91,7 @@ LEVERS = (
         "fewer --mmc4-max-tokens or --mmc4-max-num-images",
     ),
     Lever(
-        (*_MODEL, "communication", "activations", "other"),
+        (*_MODEL, "buffers", "communication", "activations", "other"),
         "nproc_per_node",
         lambda options, _: True,
         "more GPUs with --parallel fsdp",

@@ -12,12 +12,11 @@ from flamingo.memory.live import GRADIENTS, LiveMemory, labelled
 from flamingo.memory.plan import Layout
 from flamingo.memory.simulate import Pass, Simulation
 from flamingo.memory.worst import Shape, shapes_of, worst_batch
-from flamingo.parallel.world import World
-from flamingo.train.build import build_empty, build_model
+from flamingo.train.build import build_empty
 from flamingo.train.config import Train
 from flamingo.train.device import pixels_of, tower_name
 from flamingo.train.loop import Trainer
-from flamingo.train.optim import make_optimizer
+from tests.flamingo.memory.trainers import make_trainer
 
 CASES: dict[str, dict[str, Any]] = {
     "fp32": {},
@@ -39,15 +38,7 @@ def simulated(options: Train) -> Pass:
 
 
 def real(options: Train) -> tuple[Trainer, Batch, Shape]:
-    built = build_model(options, tower_name(options.vision_encoder_path), None, [], World())
-    trainer = Trainer(
-        spread=built.spread,
-        optimizer=make_optimizer(built.spread.model, options),
-        feeds=[],
-        options=options,
-        pixels=built.pixels,
-        total_steps=1,
-    )
+    trainer = make_trainer(options)
     (shape,) = shapes_of(options, Layout())
     return trainer, worst_batch(shape, trainer.model), shape
 
