@@ -1,6 +1,7 @@
 # Every target makes what it needs: `make demo` and `make test` work as the first command.
 #   make demo    the sample in examples/ from raw documents to a trained tiny model
-#   make test    the whole test suite, quick tests first
+#   make test    the test suite, quick tests first
+#   make test-matrix   what holds for many ranks, LM families and combinations of options
 #   make lint    format, lint, types, import direction (changes nothing)
 #   make bench   speed and memory against their goals, pass or fail (20 minutes; needs openssl)
 #   make format  rewrite the sources as `make lint` wants them
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lint format bench schemas cli-surface clean
+.PHONY: demo test test-matrix lint format bench schemas cli-surface clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-demo
@@ -20,7 +21,10 @@ demo: $(VENV)/.installed-demo
 # gives it. Without one those tests are skipped and say why.
 test: $(VENV)/.installed-dev
 	@$(BIN)/python -m tests.browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not matrix"
+
+test-matrix: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m matrix
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -107,7 +107,7 @@ def make_model(kind: Kind, options: Train) -> tuple[Flamingo, Pixels]:
             pad_token_id=rows - 1,
             cross_attn_every_n_layers=kind.every_n,
         )
-    model.set_activation_checkpointing(enabled=options.gradient_checkpointing)
+    model.set_activation_checkpointing("full" if options.gradient_checkpointing else None)
     return model.train(), pixels_of(image_processor)
 
 

@@ -4,6 +4,7 @@
 first use: the options of `mmdata train` are read without torch.
 """
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     from flamingo.model.flamingo import Flamingo
 
 __all__ = ["Flamingo", "create_model_and_transforms"]
+
+# transformers imports torchao where it is installed, and torchao 0.18 registers its enums in a way
+# that torch 2.15 warns of at each start of each rank.
+logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 
 def __getattr__(name: str) -> Any:

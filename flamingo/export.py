@@ -37,7 +37,8 @@ from flamingo.model.checkpoint_files import (
 )
 from flamingo.model.checkpoint_keys import export_openflamingo, is_ours, trainable_state_dict
 from flamingo.model.compat import describe
-from flamingo.model.flamingo import Flamingo, is_adapter
+from flamingo.model.flamingo import Flamingo
+from flamingo.model.freezing import is_adapter
 from flamingo.train.checkpoint import FOLDER
 from flamingo.train.device import quiet_loading
 from flamingo.train.trained import Trained, build, find_trained

@@ -1,6 +1,7 @@
 """What every test shares: the order of tests, what is skipped, and the folder of the sample.
 
-Tests marked `slow` run last, so that what is quick to find out is found out first. Tests marked
+Tests marked `slow` run last, so that what is quick to find out is found out first; those marked
+`matrix` after them (`make test` leaves them to `make test-matrix`). Tests marked
 `gpu` are skipped where torch sees no CUDA device. Hypothesis draws the same examples everywhere and
 has no deadline: a busy machine is not a failure.
 """
@@ -24,7 +25,7 @@ settings.load_profile("repository")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick tests first, otherwise in order; GPU tests only where there is one."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    items.sort(key=lambda item: [bool(item.get_closest_marker(n)) for n in ("matrix", "slow")])
     for_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if for_gpu and not has_gpu():
         for item in for_gpu:

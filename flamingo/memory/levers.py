@@ -63,13 +63,13 @@ LEVERS = (
     Lever(
         ("optimizer",),
         "optimizer",
-        lambda options, _: _value(options, "optimizer", "") == "adamw",
+        lambda options, _: options.optimizer == "adamw" and options.cpu_offload is None,
         "--optimizer adamw8bit",
     ),
     Lever(
         ("optimizer", "parameters"),
         "cpu_offload",
-        lambda options, _: _value(options, "cpu_offload", "") in (None, "none"),
+        lambda options, _: options.cpu_offload is None and options.optimizer != "adamw8bit",
         "--cpu-offload optimizer (slower steps)",
     ),
     Lever(

@@ -73,7 +73,7 @@ class Fixed:
         buffers: tables and masks of the model; every rank has them whole.
         gradients: of all that trains, as they are at the end of a backward pass.
         optimizer: its state, on the device.
-        optimizer_cpu: its state, in the host's memory.
+        optimizer_cpu: its state in the host's memory, and its copy of what trains.
         optimizer_working: what its step makes and drops again.
         communication: whole parameters and gradients of the parts that are gathered at a time.
         tower_communication: the same while the vision tower runs, before there are activations.
@@ -100,26 +100,24 @@ def fixed_memory(model: Flamingo, options: Train, layout: Layout) -> Fixed:
     parameters = list(model.parameters())
     trained = [one for one in parameters if one.requires_grad]
     gradients = sum(map(layout.bytes, trained))
-    kind: OptimizerKind = getattr(options, "optimizer", "adamw")
-    offload: str = getattr(options, "cpu_offload", None) or "none"
-    state = sum(optimizer_bytes(kind, one, layout, momentum=_momentum(options)) for one in trained)
-    on_cpu = offload in ("optimizer", "params")
+    offload = options.cpu_offload
+    state = sum(
+        optimizer_bytes(options.optimizer, one, layout, momentum=options.momentum)
+        for one in trained
+    )
+    copies = gradients if offload == "optimizer" else 0
     gathered, tower = _gathered(model, layout)
     return Fixed(
         parameters=0 if offload == "params" else sum(map(layout.bytes, parameters)),
         buffers=unique_bytes(model.buffers()),
         gradients=0 if offload == "params" else gradients,
-        optimizer=0 if on_cpu else state,
-        optimizer_cpu=state if on_cpu else 0,
-        # Not fused, AdamW takes the root of all second moments at once.
-        optimizer_working=gradients if kind == "adamw" and not on_cpu else 0,
+        optimizer=0 if offload else state,
+        optimizer_cpu=state + copies if offload else 0,
+        # Fused or one parameter after the other: what is made is of one parameter.
+        optimizer_working=0 if offload else max(map(layout.bytes, trained), default=0),
         communication=gathered,
         tower_communication=tower,
     )
-
-
-def _momentum(options: Train) -> float:
-    return float(getattr(options, "momentum", 0.0) or 0.0)
 
 
 def optimizer_bytes(

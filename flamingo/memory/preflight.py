@@ -17,7 +17,7 @@ from torch import Tensor
 from flamingo.memory.worst import Shape, worst_batch
 from flamingo.train.config import Train
 from flamingo.train.loop import Trainer
-from flamingo.train.optim import clip_gradients
+from flamingo.train.optim import clip_gradients, settle
 from flamingo.train.tally import Tally
 
 _PASSES = 2
@@ -37,7 +37,7 @@ def preflight(trainer: Trainer, shapes: Sequence[Shape]) -> None:
         trainer: of a run that has not begun, with a fresh optimizer.
         shapes: of the largest micro-batch of each stream.
     """
-    if trainer.optimizer.state:
+    if any(trainer.optimizer.state.values()):
         raise ValueError("preflight: expected an optimizer without state")
     trainer.world.mark(trainer.done + 1, "tries its largest batch")
     trained = [one for group in trainer.optimizer.param_groups for one in group["params"]]
@@ -49,7 +49,7 @@ def preflight(trainer: Trainer, shapes: Sequence[Shape]) -> None:
         trainer.watch("before forward")
         for feed in trainer.feeds:
             trainer.backward(feed, batches[feed.name], tally)
-        clip_gradients(trained, trainer.options.clip_norm)
+        clip_gradients(trained, trainer.options.clip_norm, trainer.loss_scale.value)
         trainer.watch("after backward")
         trainer.optimizer.step()
         trainer.watch("after optimizer")
@@ -67,6 +67,7 @@ def _nothing_stays(trainer: Trainer, trained: Sequence[Tensor]) -> Iterator[None
         trainer.optimizer.state.clear()
         for one, value in zip(trained, values, strict=True):
             _local(one).copy_(value)
+        settle(trainer.optimizer)  # one that has copies of its own takes them anew
 
 
 def _local(parameter: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from torch import nn
 
 from flamingo.model.checkpoint_keys import export_matrices
 from flamingo.model.decoder import ConditionedLayer
-from flamingo.model.flamingo import Flamingo, is_adapter
+from flamingo.model.flamingo import Flamingo
+from flamingo.model.freezing import is_adapter
 from mmdata.errors import UserError
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from flamingo.model.decoder import text_config
 from flamingo.model.flamingo import Flamingo
+from flamingo.model.freezing import FROZEN, is_adapter
 from flamingo.model.load_report import (
     MIN_COSINE,
     LoadReport,
@@ -232,6 +233,11 @@ def export_openflamingo(model: Flamingo) -> dict[str, Tensor]:
     for name, parameter in lm.named_parameters():
         if "embed" in name and parameter is not embedding.weight and parameter is not head.weight:
             exported[f"lang_encoder.{name}"] = full_tensor(parameter)
+    elsewhere = {id(embedding.weight), id(head.weight)}
+    for name, parameter in model.named_parameters():  # of the LM and the tower, what trained
+        is_own = is_ours(name) or is_adapter(name) or id(parameter) in elsewhere
+        if parameter.requires_grad and not is_own:
+            exported[name] = full_tensor(parameter)
     matrices = [values for _, values in export_matrices(model)]
     exported[f"lang_encoder.{module_name(lm, embedding)}.weight"] = matrices[0]
     exported[f"lang_encoder.{head_name}.weight"] = matrices[-1]
@@ -259,9 +265,16 @@ def _with_rows(matrix: Tensor, rows: Tensor, token_ids: tuple[int, int]) -> Tens
 
 def kept_state_dict(model: Flamingo) -> dict[str, Tensor]:
     """What a checkpoint holds, as it lies on this rank: what Flamingo adds (frozen rows included)
-    and adapters, nothing of the LM. The tensors share memory with the model's."""
+    and adapters, and of LM and tower what trains. The tensors share memory with the model's."""
     values = model.state_dict()
     return {name: values[name] for name in trainable_names(model)}
+
+
+def frozen_parts(names: Iterable[str]) -> tuple[str, ...]:
+    """The `freeze` of the model that a checkpoint of our own form is of, by its names."""
+    own = [name for name in names if not is_ours(name) and not is_adapter(name)]
+    trained = {"vision": "vision_encoder.", "lm": "lang_encoder."}
+    return tuple(part for part in FROZEN if not any(name.startswith(trained[part]) for name in own))
 
 
 def trainable_names(model: Flamingo) -> list[str]:
@@ -276,9 +289,14 @@ def trainable_state_dict(model: Flamingo) -> dict[str, Tensor]:
 
 
 def load_trainable(model: Flamingo, weights: Mapping[str, Tensor]) -> LoadReport:
-    """Fills a model from `trainable_state_dict`."""
+    """Fills a model from `trainable_state_dict`.
+
+    Whether the LM and the tower train may differ between the two: weights that trained are taken
+    where they do not train now, and what did not train then is as it was loaded.
+    """
     targets = model.state_dict(keep_vars=True)
-    expected = set(trainable_names(model))
+    optional = {name for name in targets if not is_ours(name) and not is_adapter(name)}
+    expected = set(trainable_names(model)) - optional | (optional & set(weights))
     report = report_load(weights, expected, {}, tied=model.media_tokens.tied)
     problem = None
     if set(weights) != expected:

@@ -10,12 +10,11 @@ from the original in one regular way (`.decoder_layer`), which is OpenFlamingo's
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from flamingo.model.context import MediaContext
 from flamingo.model.cross_attention import GatedCrossAttentionBlock
+from flamingo.model.recompute import Recompute, run_block
 from mmdata.errors import UserError
 
 
@@ -36,23 +35,15 @@ class ConditionedLayer(nn.Module):
         super().__init__()
         self.decoder_layer = decoder_layer
         self.gated_cross_attn_layer = gated_cross_attn_layer
-        self.activation_checkpointing = False
+        self.recompute: Recompute | None = None
         self._context = context
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        recompute = self.activation_checkpointing and torch.is_grad_enabled()
         media = self._context.current
-        if self.gated_cross_attn_layer is not None:
-            block = self.gated_cross_attn_layer
-            if recompute:
-                hidden_states = checkpoint(block, hidden_states, media, use_reentrant=False)
-            else:
-                hidden_states = block(hidden_states, media)
-        if recompute:
-            return checkpoint(
-                self.decoder_layer, hidden_states, *args, use_reentrant=False, **kwargs
-            )
-        return self.decoder_layer(hidden_states, *args, **kwargs)
+        block = self.gated_cross_attn_layer
+        if block is not None:
+            hidden_states = run_block(self.recompute, block, hidden_states, media)
+        return run_block(self.recompute, self.decoder_layer, hidden_states, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         """Attributes that an LM reads off its layers (`attention_type`…) are the layer's."""

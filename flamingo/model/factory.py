@@ -14,10 +14,11 @@ In order: tokenizer and configs, the check that all belongs together, then weigh
   the LM's rows).
 - init_from: a checkpoint, OpenFlamingo's (released or trained) or ours, checked before loading.
 - on_load: is told what `init_from` filled, as a table.
-- lm_dtype: of the frozen LM; our own parts are fp32.
+- lm_dtype, tower_dtype: of the LM and the tower; own_dtype: of what Flamingo adds to them.
+- checkpoint_policy: what `gradient_checkpointing` recomputes; see `recompute`.
 - without_tower: for runs on precomputed features: no tower, and None for the image processor.
 - weights: how they get into the model, `WholeWeights` unless given.
-- flamingo_options: `vision_tokens`, `vision_chunk`, `train_output_rows`; see `Flamingo`.
+- flamingo_options: `vision_tokens`, `vision_chunk`, `train_output_rows`, `freeze`; see `Flamingo`.
 """
 
 import os
@@ -37,6 +38,7 @@ from flamingo.model.hub import Hub
 from flamingo.model.load_report import LoadReport
 from flamingo.model.media_tokens import embedding_and_head, resize_vocabulary
 from flamingo.model.meta import parameters_on_meta
+from flamingo.model.recompute import Recompute
 from flamingo.model.vision import configured_width, empty_tower, hub_offline, load_tower
 from mmdata.usage.tokenizer import num_rows, token_ids
 
@@ -124,7 +126,10 @@ def create_model_and_transforms(
     trust_remote_code: bool = False,
     lm_dtype: torch.dtype = torch.float32,
     attn_implementation: str | None = None,
+    tower_dtype: torch.dtype = torch.float32,
+    own_dtype: torch.dtype = torch.float32,
     gradient_checkpointing: bool = False,
+    checkpoint_policy: Recompute = "full",
     on_load: Callable[[LoadReport], None] | None = None,
     without_tower: bool = False,
     weights: WholeWeights | None = None,
@@ -153,13 +158,15 @@ def create_model_and_transforms(
         tower, image_processor = (absent_tower if without_tower else weights.tower)(
             clip_vision_encoder_path, clip_vision_encoder_pretrained, cache_dir, offline
         )
+        tower.to(tower_dtype)
         lm = weights.language_model(hub, dtype=lm_dtype, attn_implementation=attn_implementation)
-    options = every_n | {"freeze_lm_embeddings": freeze_lm_embeddings} | flamingo_options
+    own = {"freeze_lm_embeddings": freeze_lm_embeddings, "own_dtype": own_dtype}
+    options = every_n | own | flamingo_options
     model = weights.assemble(tower, lm, tokenizer, seed, new_token_init, **options)
     model.fit = check(vision_width=model.vis_dim)  # again, with all files at hand
     if init_from is not None:
         load_weights(model, init_from, on_load)
-    model.set_activation_checkpointing(enabled=gradient_checkpointing)
+    model.set_activation_checkpointing(checkpoint_policy if gradient_checkpointing else None)
     return model, image_processor, tokenizer
 
 
@@ -170,6 +177,7 @@ def assemble(
     *,
     seed: int,
     new_token_init: str = "normal",
+    own_dtype: torch.dtype = torch.float32,
     **options: Any,
 ) -> Flamingo:
     """A Flamingo around a tower and an LM that are there already; `options` are Flamingo's.
@@ -187,6 +195,8 @@ def assemble(
         pad_token_id=ids.pad,
         **options,
     )
+    for part in (model.perceiver, model.media_tokens, *model.cross_attention_blocks):
+        part.to(own_dtype)
     if not model.perceiver.latents.is_meta:
         initialise_new_parts(model, old_rows, seed=seed, new_token_init=new_token_init)
     return model

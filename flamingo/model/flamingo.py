@@ -2,8 +2,8 @@
 
 The images of a batch are one ragged stack, encoded once and in chunks; OpenFlamingo's padded
 (B, T, F=1, C, H, W) is taken too and loses its padding first. What trains are the resampler, the
-cross-attention blocks and the two media-token rows; all else stays frozen and in eval mode (a
-frozen LM with dropout would train against noise that is absent at inference).
+cross-attention blocks and the two media-token rows; all else stays frozen, unless `freeze` says
+otherwise.
 
 Attribute names are OpenFlamingo's (`vision_encoder`, `perceiver`, `lang_encoder`), so that
 parameter names are too.
@@ -11,7 +11,7 @@ parameter names are too.
 Dimensions: B samples, L positions, N images, T media slots, K latents, D latent width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import torch
@@ -21,6 +21,7 @@ from flamingo.model import generation
 from flamingo.model.context import MediaContext, count_tags
 from flamingo.model.decoder import condition_layers, find_decoder_layers, text_config
 from flamingo.model.fit import Fit
+from flamingo.model.freezing import FROZEN, free_parts, keep_in_eval
 from flamingo.model.initialise import initialise
 from flamingo.model.media import (
     EncodedMedia,
@@ -33,6 +34,7 @@ from flamingo.model.media import (
 from flamingo.model.media_tokens import MediaTokenRows, initialise_rows
 from flamingo.model.outputs import FlamingoOutput, LossReduction, next_token_loss
 from flamingo.model.packed import Packing, find_packing, own_tags
+from flamingo.model.recompute import Recompute
 from flamingo.model.resampler import PerceiverResampler
 from flamingo.model.vision import (
     VisionTokens,
@@ -55,6 +57,8 @@ class Flamingo(nn.Module):
         'pre_norm', as the released models were trained, or 'post_norm'; see `vision`.
     vision_chunk
         Images that go through the tower at once.
+    freeze
+        The parts of `FROZEN` that do not train; without one of them that part is fine-tuned whole.
     freeze_lm_embeddings, train_output_rows
         Whether the media-token rows train: the input's, and an untied output's (tied, they are the
         input's and train with it).
@@ -100,8 +104,10 @@ class Flamingo(nn.Module):
         vision_chunk: int = 64,
         freeze_lm_embeddings: bool = False,
         train_output_rows: bool = False,
+        freeze: Collection[str] = FROZEN,
     ) -> None:
         super().__init__()
+        self.freeze = frozenset(freeze)
         self.eoc_token_id, self.media_token_id = eoc_token_id, media_token_id
         self.pad_token_id = pad_token_id
         self.cross_attn_every_n_layers = cross_attn_every_n_layers
@@ -114,8 +120,7 @@ class Flamingo(nn.Module):
         self.vis_dim = tower_width(vision_encoder)
         self.perceiver = PerceiverResampler(self.vis_dim)
         self.lang_encoder = lang_encoder
-        for name, parameter in lang_encoder.named_parameters():
-            parameter.requires_grad_(is_adapter(name) and parameter.requires_grad)
+        free_parts(vision_encoder, lang_encoder, self.freeze)
         self.media_tokens = MediaTokenRows(
             lang_encoder,
             eoc_token_id=eoc_token_id,
@@ -168,11 +173,16 @@ class Flamingo(nn.Module):
         blocks = (layer.gated_cross_attn_layer for layer in self.decoder_blocks)
         return [block for block in blocks if block is not None]
 
-    def set_activation_checkpointing(self, *, enabled: bool) -> None:
-        """Recomputes our blocks and the decoder layers in the backward pass."""
-        self.perceiver.activation_checkpointing = enabled
+    def set_activation_checkpointing(self, policy: Recompute | None) -> None:
+        """Recomputes our blocks and the decoder layers in the backward pass; None: keeps them.
+
+        Of a tower that trains whole blocks are recomputed under either policy, by open_clip.
+        """
+        self.perceiver.recompute = policy
         for layer in self.decoder_blocks:
-            layer.activation_checkpointing = enabled
+            layer.recompute = policy
+        if "vision" not in self.freeze:
+            cast(Any, self.vision_encoder).set_grad_checkpointing(policy is not None)
 
     def allow_packing(self) -> None:
         """Finds out how this LM keeps packed documents apart, by trying.
@@ -185,13 +195,8 @@ class Flamingo(nn.Module):
     def train(self, mode: bool = True) -> "Flamingo":  # noqa: FBT001, FBT002 (torch's own)
         """Frozen parts stay in eval mode; cross-attention and LoRA adapters follow `mode`."""
         super().train(mode)
-        self.vision_encoder.eval()
-        self.lang_encoder.eval()
-        for block in self.cross_attention_blocks:
-            block.train(mode)
-        for name, module in self.lang_encoder.named_modules():
-            if is_adapter(name):
-                module.train(mode)
+        blocks = self.cross_attention_blocks
+        keep_in_eval(self.vision_encoder, self.lang_encoder, blocks, self.freeze, mode=mode)
         return self
 
     # ---- images
@@ -203,12 +208,14 @@ class Flamingo(nn.Module):
         *,
         features: Tensor | None = None,
         keep_graph: bool = False,
+        device: torch.device | None = None,
     ) -> EncodedMedia:
         """Ragged images (N, 3, H, W), or their patch tokens (N, V, D), to latents.
 
         With `keep_graph` a batch without any image runs a blank one times 0, so that every rank
         of a distributed run goes through the same modules and parameters; where other ranks have
-        features, it is given (0, V, D) of them.
+        features, it is given (0, V, D) of them. `device` is where it is computed: parameters may
+        lie elsewhere.
         """
         given = images if features is None else features
         num_images = 0 if given is None else given.shape[0]
@@ -220,7 +227,8 @@ class Flamingo(nn.Module):
                 features = encode_images(self.vision_encoder, images, self.vision_chunk)
             latents = pad_latents(self._resample(features), counts)
         elif keep_graph:
-            tokens = blank_tokens(self.vision_encoder, features, self.perceiver.latents.device)
+            device = device or self.perceiver.latents.device
+            tokens = blank_tokens(self.vision_encoder, features, device)
             blank = self._resample(tokens) * 0.0
             latents = blank.unsqueeze(0).expand(batch, -1, -1, -1)
         else:
@@ -255,7 +263,9 @@ class Flamingo(nn.Module):
             images, images_per_sample = unpad_openflamingo(vision_x, cast(list[int], tags))
         if media is None:
             counts = [0] * input_ids.shape[0] if images_per_sample is None else images_per_sample
-            media = self.encode(images, counts, features=features, keep_graph=keep_graph)
+            media = self.encode(
+                images, counts, features=features, keep_graph=keep_graph, device=input_ids.device
+            )
         if len(media.images_per_sample) != input_ids.shape[0]:
             raise UserError(
                 f"media: expected {input_ids.shape[0]} samples, as in input_ids, "
@@ -380,11 +390,6 @@ def _num_cached(cache: Any) -> int | None:
         return None if cache is None else int(cache.get_seq_length())
     except ValueError:  # a cache of recurrent layers only
         return None
-
-
-def is_adapter(name: str) -> bool:
-    """Whether a part of the LM is a LoRA adapter: those train, and drop out, as they were made."""
-    return any(part.startswith("lora_") for part in name.split("."))
 
 
 def _one_of(input_ids: Tensor | None, lang_x: Tensor | None) -> Tensor:

@@ -31,8 +31,11 @@ def parameters_on_meta() -> Iterator[None]:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
-def materialise(model: nn.Module, device: torch.device | str) -> None:
-    """Gives the parameters on the meta device memory, sharded or not; all else only moves.
+def materialise(
+    model: nn.Module, device: torch.device | str, buffers: torch.device | str | None = None
+) -> None:
+    """Gives the parameters on the meta device memory, sharded or not; all else only moves, to
+    `buffers` if it is given.
 
     What lies in that memory is undefined until weights are loaded. This is `Module.to_empty`,
     which would empty buffers and loaded towers too.
@@ -41,7 +44,9 @@ def materialise(model: nn.Module, device: torch.device | str) -> None:
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             places.setdefault(id(parameter), []).append((module, name))
-    model._apply(lambda t: torch.empty_like(t, device=device) if t.is_meta else t.to(device))
+    model._apply(
+        lambda t: torch.empty_like(t, device=device) if t.is_meta else t.to(buffers or device)
+    )
     for (first, first_name), *others in places.values():  # tied ones came out as several
         for module, name in others:
             setattr(module, name, getattr(first, first_name))

@@ -12,7 +12,8 @@ Dimensions: N images, V vision tokens of an image, K latents, D vision width, H 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+
+from flamingo.model.recompute import Recompute, run_block
 
 
 def feed_forward(width: int, expansion: int = 4) -> nn.Sequential:
@@ -88,15 +89,11 @@ class PerceiverResampler(nn.Module):
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width)
-        self.activation_checkpointing = False
+        self.recompute: Recompute | None = None
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Vision tokens (N, V, D) -> latents (N, K, D)."""
         latents = self.latents.expand(tokens.shape[0], -1, -1)
-        recompute = self.activation_checkpointing and torch.is_grad_enabled()
         for layer in self.layers:
-            if recompute:
-                latents = checkpoint(layer, tokens, latents, use_reentrant=False)
-            else:
-                latents = layer(tokens, latents)
+            latents = run_block(self.recompute, layer, tokens, latents)
         return self.norm(latents)

@@ -93,9 +93,27 @@ def tower_width(tower: nn.Module) -> int:
     return cast(VisionTransformer, tower).conv1.out_channels
 
 
-@torch.no_grad()
+def train_tower(tower: nn.Module) -> None:
+    """Lets the tower train, but for what its patch tokens do not come from.
+
+    That would have no gradient, and ranks wait for the gradient of everything that trains.
+    """
+    if isinstance(tower, AbsentTower):
+        return
+    tower.requires_grad_(requires_grad=True)
+    unused = [cast(VisionTransformer, tower).proj]
+    if cast(VisionTransformer, tower).final_ln_after_pool:
+        unused += cast(VisionTransformer, tower).ln_post.parameters()
+    for parameter in unused:
+        if parameter is not None:
+            parameter.requires_grad_(requires_grad=False)
+
+
 def encode_images(tower: nn.Module, images: Tensor, chunk: int) -> Tensor:
-    """Normalised float images (N, 3, H, W) -> patch tokens (N, V, D), `chunk` images at a time."""
+    """Normalised float images (N, 3, H, W) -> patch tokens (N, V, D), `chunk` images at a time.
+
+    A gradient goes into them only where the tower trains.
+    """
     if isinstance(tower, AbsentTower):
         tower(images)
     weight = cast(VisionTransformer, tower).conv1.weight
@@ -109,7 +127,8 @@ def encode_images(tower: nn.Module, images: Tensor, chunk: int) -> Tensor:
         raise UserError(
             f"images: expected (N, {', '.join(map(str, expected))}), got {tuple(images.shape)}"
         )
-    parts = [tower(part.to(weight.dtype))[1] for part in images.split(chunk)]
+    with torch.set_grad_enabled(torch.is_grad_enabled() and weight.requires_grad):
+        parts = [tower(part.to(weight.dtype))[1] for part in images.split(chunk)]
     # Spread over ranks, it was gathered for the first chunk and kept for all of them: how many
     # there are differs by rank, and ranks have to gather together.
     release = getattr(tower, "reshard", None)
@@ -124,8 +143,8 @@ def blank_tokens(
     """(1, V, D) patch tokens of a blank image, for a rank that has none.
 
     They come from the tower, as other ranks run it at the same time; where those have features,
-    `features` (0, V, D) says so and the tower is left alone. Where none is loaded, they are zeros
-    on `device`.
+    `features` (0, V, D) says so and the tower is left alone. Where none is loaded, they are zeros.
+    All is on `device`, or where the tower is.
     """
     if features is not None:
         return features.new_zeros(1, *features.shape[1:])
@@ -134,7 +153,7 @@ def blank_tokens(
     weight = cast(VisionTransformer, tower).conv1.weight
     size = cast(VisionTransformer, tower).image_size
     # Not `weight.new_zeros`: that of a weight spread over ranks is spread as well.
-    image = torch.zeros(1, 3, *size, dtype=weight.dtype, device=weight.device)
+    image = torch.zeros(1, 3, *size, dtype=weight.dtype, device=device or weight.device)
     return encode_images(tower, image, 1)
 
 

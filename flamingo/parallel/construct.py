@@ -39,6 +39,7 @@ def create_sharded_model(
     *arguments: Any,
     world: World,
     mp_policy: MixedPrecisionPolicy | None = None,
+    in_host_memory: bool = False,
     **options: Any,
 ) -> tuple[Flamingo, Callable[..., Tensor], Any]:
     """`create_model_and_transforms` over the mesh of a world; every rank has to call it.
@@ -47,17 +48,20 @@ def create_sharded_model(
         (model, image_processor, tokenizer). The model is on the world's device, its parameters are
         DTensors, and `shard_model` has been called.
     """
-    weights = _OwnRows(world, mp_policy)
+    weights = _OwnRows(world, mp_policy, in_host_memory=in_host_memory)
     return create_model_and_transforms(*arguments, weights=weights, **options)
 
 
 class _OwnRows(WholeWeights):
     """Parts are built empty; once they are spread, a rank fills its rows."""
 
-    def __init__(self, world: World, mp_policy: MixedPrecisionPolicy | None) -> None:
+    def __init__(
+        self, world: World, mp_policy: MixedPrecisionPolicy | None, *, in_host_memory: bool
+    ) -> None:
         if world.mesh is None:
             raise ValueError(f"world: expected one with a mesh, got --parallel {world.parallel}")
         self._mesh, self._device, self._mp_policy = world.mesh, world.device, mp_policy
+        self._in_host_memory = in_host_memory
         self._tower: Mapping[str, Tensor] = {}
         self._lm: Mapping[str, Tensor] = {}
 
@@ -95,8 +99,11 @@ class _OwnRows(WholeWeights):
         old_rows = embedding_and_head(lang_encoder)[0].weight.shape[0]
         with parameters_on_meta():
             model = assemble(tower, lang_encoder, tokenizer, seed=seed, **options)
-        shard_model(model, self._mesh, mp_policy=self._mp_policy)
-        materialise(model, self._device)
+        shard_model(
+            model, self._mesh, mp_policy=self._mp_policy, in_host_memory=self._in_host_memory
+        )
+        place = torch.device("cpu") if self._in_host_memory else self._device
+        materialise(model, place, buffers=self._device)
         fill_tower(model, self._tower)
         fill_language_model(model, self._lm)
         fill_grown_rows(lang_encoder, old_rows)

@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
     MixedPrecisionPolicy,
     fully_shard,
     register_fsdp_forward_method,
@@ -32,7 +33,7 @@ class Unit:
 
     Attributes:
         modules: whose parameters these are, but for those of units before.
-        stays: whole from its first use in a pass until it is let go by hand.
+        stays: whole from its first use in a pass until it is let go by name.
         in_backward: gathered in the backward pass too.
     """
 
@@ -46,7 +47,7 @@ def shard_units(model: Flamingo) -> Iterator[Unit]:
 
     Before and after sharding the same.
     """
-    yield Unit((model.vision_encoder,), stays=True, in_backward=False)
+    yield Unit((model.vision_encoder,), stays=True)
     yield Unit((model.perceiver,))
     for layer in model.decoder_blocks:
         if layer.gated_cross_attn_layer is not None:
@@ -57,25 +58,32 @@ def shard_units(model: Flamingo) -> Iterator[Unit]:
         yield Unit((embedding, head))
     else:
         # A frozen lookup has no backward pass; its output has one, for the media-token rows.
-        yield Unit((embedding,), in_backward=False)
+        yield Unit((embedding,), in_backward=embedding.weight.requires_grad)
         yield Unit((head,))
     yield Unit((model,))
 
 
 def shard_model(
-    model: Flamingo, mesh: DeviceMesh, *, mp_policy: MixedPrecisionPolicy | None = None
+    model: Flamingo,
+    mesh: DeviceMesh,
+    *,
+    mp_policy: MixedPrecisionPolicy | None = None,
+    in_host_memory: bool = False,
 ) -> None:
     """Make every parameter a DTensor over the mesh: one-dimensional, or (copies, shards).
 
     Parameters may still be on the meta device. `mp_policy` says in which types groups are gathered
-    and reduced; none: in those that they are stored in.
+    and reduced; none: in those that they are stored in. With `in_host_memory` parameters, gradients
+    and what an optimizer makes of them are there, and groups are brought to the device to compute.
     """
     options: dict[str, Any] = {"mesh": mesh, "mp_policy": mp_policy or MixedPrecisionPolicy()}
+    if in_host_memory:
+        options["offload_policy"] = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")
     for unit in shard_units(model):
         more = {"reshard_after_forward": False} if unit.stays else {}
         modules: Any = list(unit.modules) if len(unit.modules) > 1 else unit.modules[0]
         group: Any = fully_shard(modules, **(options | more))
-        if not unit.in_backward and not unit.stays:
+        if not unit.in_backward:
             group.set_unshard_in_backward(False)
     # Both run the LM without `forward`: the last group would not be gathered.
     for method in ("generate", "allow_packing"):

@@ -16,11 +16,13 @@ from flamingo.model.flamingo import Flamingo
 from flamingo.parallel.construct import create_sharded_model
 from flamingo.parallel.spread import Spread, spread_model
 from flamingo.parallel.world import World
+from flamingo.train.compile import compile_blocks
 from flamingo.train.config import Train
 from flamingo.train.device import pixels_of
 from flamingo.train.features import expect_features
 from flamingo.train.initial import table_of_load
 from flamingo.train.loop import Pixels
+from flamingo.train.precision import part_types
 from flamingo.train.streams import training_streams, validation_streams
 
 
@@ -60,13 +62,16 @@ def build_model(
     with world.together():
         without_tower = expect_features(streams, tower, options)
         model, image_processor, tokenizer = _load(
-            options, tower, weights, _create(world), without_tower=without_tower
+            options, tower, weights, _create(options, world), without_tower=without_tower
         )
         if options.pack:
             model.allow_packing()
         pixels = pixels_of(image_processor)
-    model.to(world.device)
+    if options.cpu_offload != "params":  # else buffers are there already, and parameters are not
+        model.to(world.device)
     model.train()
+    if options.compile:
+        compile_blocks(model)
     return Built(spread_model(model, world), pixels, tokenizer)
 
 
@@ -83,9 +88,10 @@ def build_empty(options: Train, tower: str) -> tuple[Flamingo, Any]:
     return model.train(), image_processor
 
 
-def _create(world: World) -> Callable[..., tuple[Flamingo, Any, Any]]:
+def _create(options: Train, world: World) -> Callable[..., tuple[Flamingo, Any, Any]]:
     if world.is_sharded:
-        return partial(create_sharded_model, world=world)
+        in_host_memory = options.cpu_offload == "params"
+        return partial(create_sharded_model, world=world, in_host_memory=in_host_memory)
     return create_model_and_transforms
 
 
@@ -113,6 +119,9 @@ def _load(
         offline=options.offline,
         trust_remote_code=options.trust_remote_code,
         gradient_checkpointing=options.gradient_checkpointing,
+        checkpoint_policy=options.checkpoint_policy or "full",
+        freeze=options.freeze.split(","),
+        **part_types(options),
         on_load=table_of_load(options, weights),
         without_tower=without_tower,
     )

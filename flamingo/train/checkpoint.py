@@ -73,6 +73,7 @@ class RunState:
         step: optimizer steps taken.
         positions: of each stream, as its own JSON.
         skipped_steps: steps that were not finite, in all.
+        loss_scale: of fp16-mixed; empty in other precisions.
         options: of the run, as JSON.
         sequence: what decides which samples come in which order, by name.
         validation: loss of each validation stream, where it was measured at this step.
@@ -84,6 +85,7 @@ class RunState:
     step: int = 0
     positions: dict[str, Any] = field(default_factory=dict)
     skipped_steps: int = 0
+    loss_scale: dict[str, float] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     sequence: dict[str, Any] = field(default_factory=dict)
     validation: dict[str, float] = field(default_factory=dict)

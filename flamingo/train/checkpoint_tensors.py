@@ -20,6 +20,7 @@ from flamingo.model.checkpoint_keys import kept_state_dict
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.sharded_files import WEIGHTS_PREFIX, fill_tensors, tensors_in
 from flamingo.parallel.world import World
+from flamingo.train.optim import plain_state, settle
 from mmdata.errors import UserError
 
 OPTIMIZER_PREFIX = "optimizer."
@@ -34,7 +35,7 @@ def tensors_of(
     for name, parameter in trained_parameters(model, optimizer).items():
         for slot, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
-                found[f"{OPTIMIZER_PREFIX}{name}.{slot}"] = value
+                found[f"{OPTIMIZER_PREFIX}{name}.{slot}"] = plain_state(value)
             elif value is not None:  # SGD without momentum has None
                 kind = type(value).__name__
                 raise TypeError(f"optimizer state {slot} of {name}: a tensor was expected: {kind}")
@@ -89,6 +90,7 @@ def restore_tensors(
             )
     fill_tensors(folder, wanted)
     _fill_optimizer(optimizer, parameters, slots)
+    settle(optimizer)
     if (name := f"{RANDOM_PREFIX}{world.rank}.cpu") in random:
         torch.set_rng_state(random[name])
     if (name := f"{RANDOM_PREFIX}{world.rank}.cuda") in random:
@@ -136,7 +138,8 @@ def _fill_optimizer(
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
-    optimizer.state.clear()
+    for parameter in parameters.values():
+        optimizer.state[parameter].clear()
     for name, value in slots.items():
         owner, _, slot = name.removeprefix(OPTIMIZER_PREFIX).rpartition(".")
         parameter = parameters[owner]

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from flamingo.telemetry.names import SERVICES
+from flamingo.train.combinations import check_combinations
 from flamingo.train.streams import check_streams
 from mmdata.errors import UserError
 
 Rule = Literal["auto", "interleaved", "caption"]
 Schedule = Literal["constant", "linear", "cosine"]
+Precision = Literal["fp32", "bf16-mixed", "bf16", "fp16-mixed", "amp_bf16", "amp_bfloat16"]
 
 #: OpenFlamingo's flags (and values) that are not taken -> what to do instead.
 REFUSED: dict[str, str] = {
@@ -104,21 +106,36 @@ class Train:
     max_steps: int | None = None
     """Optimizer steps of the run; overrides the epochs."""
     learning_rate: float = 1e-4
-    """Of AdamW, after the warm-up."""
+    """After the warm-up; sgd wants one about a hundred times as large as adamw."""
     lr_scheduler: Schedule = "constant"
     """After the warm-up; counts optimizer steps."""
     warmup_steps: int = 0
     """Optimizer steps from 0 to the full learning rate; shorter than the run."""
     weight_decay: float = 0.1
-    """Of the gated cross-attention; nothing else decays."""
+    """Of the gated cross-attention, and of matrices that --freeze leaves free; of nothing else."""
     clip_norm: float = 1.0
     """Global gradient norm is cut to this, once an optimizer step; 0: never."""
     max_skipped_steps: int = 10
     """Stop after so many steps in a row with a loss or gradient that is not finite."""
-    precision: Literal["fp32", "amp_bf16", "amp_bfloat16", "bf16-mixed"] = "fp32"
-    """fp32, or bf16 compute with fp32 weights (three names for it)."""
+    precision: Precision = "fp32"
+    """bf16-mixed (OpenFlamingo's amp_bf16): compute and frozen weights in bf16, fp32 what trains.
+    bf16: everything, the optimizer's state too. fp16-mixed: like bf16-mixed, with a loss scale."""
     gradient_checkpointing: bool = False
     """Recompute blocks in the backward pass instead of keeping their activations."""
+    checkpoint_policy: Literal["selective", "full"] | None = None
+    """With --gradient-checkpointing: recompute whole blocks (full), or all in them but matrix
+    products and attention (selective: little time, less memory saved). Default: full."""
+    optimizer: Literal["adamw", "adamw8bit", "sgd"] = "adamw"
+    """adamw8bit keeps its state in 8 bits (torchao); sgd keeps none, or one with --momentum."""
+    momentum: float = 0.0
+    """Of --optimizer sgd."""
+    cpu_offload: Literal["optimizer", "params"] | None = None
+    """Keep the optimizer's state in host memory and step there; or parameters, gradients and
+    state (params, with fsdp and hsdp only)."""
+    freeze: Literal["vision,lm", "vision", "lm", "none"] = "vision,lm"
+    """Parts that do not train; none: full fine-tuning."""
+    compile: bool = False
+    """Compile each block (torch.compile), for ragged batches; the first step takes minutes."""
     mmc4_textsim_threshold: float = 0.24
     """Images whose similarity to their sentence is below are left out (0 to 1)."""
     mmc4_max_num_images: int = 6
@@ -245,6 +262,7 @@ class Train:
         check_streams(self)
         _check_services(self.services)
         self._check_keeping()
+        check_combinations(self)
         self._check_memory()
 
     def _check_keeping(self) -> None:
@@ -274,11 +292,6 @@ class Train:
         if self.report_to_wandb and "wandb" not in named:
             named.append("wandb")
         return tuple(named)
-
-    @property
-    def bf16(self) -> bool:
-        """Whether compute is in bf16."""
-        return self.precision != "fp32"
 
 
 _AT_LEAST_ONE = (
@@ -322,6 +335,7 @@ _AT_LEAST_ZERO = (
     "cache_gb",
     "telemetry_seconds",
     "max_restarts",
+    "momentum",
 )
 
 

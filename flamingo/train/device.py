@@ -1,5 +1,6 @@
 """Where to compute, and what the vision encoder is told by its path."""
 
+import logging
 import os
 from typing import Any
 
@@ -11,7 +12,9 @@ from mmdata.errors import UserError
 
 
 def quiet_loading() -> None:
-    """No bars of transformers' own between the lines of ours."""
+    """No bars of transformers' own between the lines of ours, nor torch's advice to torchao, which
+    transformers loads where it is installed."""
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()
 
 

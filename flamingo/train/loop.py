@@ -13,7 +13,6 @@ skipped comes out the same on every rank, by the one read from the device that a
 
 import math
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -31,6 +30,7 @@ from flamingo.parallel.world import World
 from flamingo.telemetry.steps import StepReport
 from flamingo.train.config import Train
 from flamingo.train.optim import clip_gradients, set_learning_rate
+from flamingo.train.precision import LossScale, autocast
 from flamingo.train.schedule import learning_rate_factor
 from flamingo.train.stopwatch import Stopwatch
 from flamingo.train.tally import Tally, blank_batch
@@ -98,6 +98,7 @@ class Trainer:
     world: World = field(default_factory=World)
     done: int = 0
     skipped_steps: int = 0
+    loss_scale: LossScale = field(default_factory=LossScale)
     watch: Callable[[Phase], None] = unwatched
     _skipped_in_a_row: int = field(default=0)
 
@@ -126,7 +127,8 @@ class Trainer:
             sums = [self.backward(feed, drawn[feed.name], tally) for feed in self.feeds]
             trained = (p for group in self.optimizer.param_groups for p in group["params"])
             self.watch("after backward")
-            norm = clip_gradients(trained, self.options.clip_norm).to(sums[0])
+            norm = clip_gradients(trained, self.options.clip_norm, self.loss_scale.value)
+            norm = norm.to(sums[0])
             # The one read from the device: everything before it was only queued. The norm is the
             # same on every rank; it is added up so that nobody can decide alone.
             norm_sum, *values = self.world.add_up(torch.stack([norm, *sums])).tolist()
@@ -191,7 +193,7 @@ class Trainer:
             with self.spread.training_pass(is_last=is_last):
                 loss = self.pass_loss(self.spread.runner, batch)
                 self.watch("after forward")
-                (loss * scale).backward()
+                (loss * (scale * self.loss_scale.value)).backward()
             total += loss.detach()
         return total
 
@@ -202,7 +204,7 @@ class Trainer:
     def pass_loss(self, runner: nn.Module, batch: Batch) -> Tensor:
         """The same through what a training pass calls."""
         documents = batch.document_index
-        with self._autocast():
+        with autocast(self.options, self.world.device):
             output = runner(
                 input_ids=self._moved(batch.input_ids),
                 attention_mask=self._moved(batch.attention_mask),
@@ -233,11 +235,6 @@ class Trainer:
     def _moved(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.world.device, non_blocking=True)
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        if not self.options.bf16:
-            return nullcontext()
-        return torch.autocast(self.world.device.type, dtype=torch.bfloat16)
-
     def _finish(self, norm: float, losses: dict[str, float]) -> bool:
         """Step the optimizer if all is finite; else leave the weights and count."""
         finite = math.isfinite(norm) and all(map(math.isfinite, losses.values()))
@@ -248,6 +245,7 @@ class Trainer:
         else:
             self.skipped_steps += 1
             self._skipped_in_a_row += 1
+        self.loss_scale.update(finite=finite)
         self.optimizer.zero_grad(set_to_none=True)
         self.done += 1
         if self._skipped_in_a_row >= self.options.max_skipped_steps:

@@ -1,47 +1,134 @@
-"""The optimizer's groups, clipping, and whether a step may be taken."""
+"""The optimizer, its groups and its state in a checkpoint; clipping.
 
+Fused where there is one: AdamW's kernels do one pass over parameters and state, SGD's know no
+parameters that are spread over ranks. torchao's 8-bit AdamW keeps its moments as codes with a
+scale for each 256 values; parameters under 4096 values keep theirs in full. In a checkpoint they
+are ordinary numbers, so that any number of ranks can read them; codes of numbers that came from
+codes are the same codes, if the blocks are (a rank's rows may be cut elsewhere).
+"""
+
+import importlib.util
 from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from flamingo.model.checkpoint_keys import is_ours
+from flamingo.model.freezing import is_adapter
 from flamingo.train.config import Train
+from flamingo.train.offload import OffloadedOptimizer
+from mmdata.errors import UserError
 
 #: Parameters with this in their name decay, as in OpenFlamingo; resampler and token rows do not.
 DECAYING = "gated_cross_attn"
+#: Of the LM and the tower, where they train, matrices decay, but for those that are looked up.
+_LOOKED_UP = ("embed", "wte", "wpe")
 
 
-def make_optimizer(model: nn.Module, options: Train) -> torch.optim.AdamW:
-    """AdamW over what trains: cross-attention decays, resampler and media-token rows do not."""
+def expect_optimizer(options: Train) -> None:
+    """Before anything loads. Raises UserError where the optimizer is not installed."""
+    if options.optimizer == "adamw8bit" and importlib.util.find_spec("torchao") is None:
+        raise UserError("--optimizer adamw8bit: needs torchao: pip install 'mmdata[torchao]'")
+
+
+def make_optimizer(model: nn.Module, options: Train) -> torch.optim.Optimizer:
+    """Over what trains: cross-attention decays, resampler and media-token rows do not."""
     decaying: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (decaying if DECAYING in name else plain).append(parameter)
-    groups = [
+            (decaying if _decays(name, parameter) else plain).append(parameter)
+    groups: list[dict[str, Any]] = [
         {"params": decaying, "weight_decay": options.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=options.learning_rate)
+    if options.cpu_offload == "optimizer":
+        return OffloadedOptimizer(groups, lambda inner: _optimizer(inner, options))
+    return _optimizer(groups, options)
+
+
+def _decays(name: str, parameter: nn.Parameter) -> bool:
+    if DECAYING in name:
+        return True
+    if is_ours(name) or is_adapter(name) or parameter.dim() < 2:
+        return False
+    return not any(word in name for word in _LOOKED_UP)
+
+
+def _optimizer(groups: list[dict[str, Any]], options: Train) -> torch.optim.Optimizer:
+    rate = options.learning_rate
+    parameters = [one for group in groups for one in group["params"]]
+    on_gpu = all(one.is_cuda for one in parameters)
+    if options.optimizer == "adamw8bit":
+        from torchao.optim import AdamW8bit
+
+        return cast(torch.optim.Optimizer, AdamW8bit(groups, lr=rate))
+    if options.optimizer == "sgd":
+        fused = on_gpu and not any(isinstance(one, DTensor) for one in parameters)
+        return torch.optim.SGD(groups, lr=rate, momentum=options.momentum, fused=fused or None)
+    offloaded = options.cpu_offload is not None
+    return torch.optim.AdamW(groups, lr=rate, fused=(on_gpu or offloaded) or None)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """The same rate for all groups."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):  # a compiled step reads it from there
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], clip_norm: float) -> Tensor:
+def clip_gradients(
+    parameters: Iterable[nn.Parameter], clip_norm: float, loss_scale: float = 1.0
+) -> Tensor:
     """Cut the global gradient norm to `clip_norm` (0: leave it); returns the norm before, 0-d.
 
     Of sharded parameters as well: the norm is that of the whole gradient, the same on every rank.
+    Gradients of a loss that was multiplied with `loss_scale` are divided by it first.
     """
     with_gradients = [p for p in parameters if p.grad is not None]
-    norm = get_total_norm([p.grad for p in with_gradients if p.grad is not None])
+    gradients = [p.grad for p in with_gradients if p.grad is not None]
+    if loss_scale != 1.0 and gradients:
+        torch._foreach_mul_(gradients, 1.0 / loss_scale)
+    norm = get_total_norm(gradients)
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
     if clip_norm > 0:
         clip_grads_with_norm_(with_gradients, clip_norm, norm)
     return norm
+
+
+def plain_state(value: Tensor) -> Tensor:
+    """A state of the optimizer as ordinary numbers; codes are computed back."""
+    local = value.to_local() if isinstance(value, DTensor) else value
+    dequantise = getattr(local, "dequantize", None)
+    if type(local) in (Tensor, nn.Parameter, nn.Buffer) or dequantise is None:
+        return value
+    numbers = dequantise()
+    if not isinstance(value, DTensor):
+        return numbers.to("cpu")  # four times the codes: not on the device
+    return DTensor.from_local(
+        numbers,
+        value.device_mesh,
+        value.placements,
+        run_check=False,
+        shape=value.shape,
+        stride=value.stride(),
+    )
+
+
+def settle(optimizer: torch.optim.Optimizer) -> None:
+    """After its state was loaded: where it has a form or a place of its own, bring it there."""
+    if isinstance(optimizer, OffloadedOptimizer):
+        optimizer.settle()
+    new_buffer = getattr(optimizer, "_new_buffer", None)  # torchao's, which has no public name
+    if new_buffer is None:
+        return
+    for parameter, state in optimizer.state.items():
+        for name, is_signed in (("exp_avg", True), ("exp_avg_sq", False)):
+            if name in state:
+                state[name] = new_buffer(parameter, is_signed).copy_(state[name])

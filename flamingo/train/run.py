@@ -30,7 +30,8 @@ from flamingo.train.device import choose_device, configured_image_size, quiet_lo
 from flamingo.train.feeds import make_streams, make_validation, open_cache
 from flamingo.train.initial import first_weights
 from flamingo.train.loop import StreamFeed, Trainer
-from flamingo.train.optim import make_optimizer
+from flamingo.train.optim import expect_optimizer, make_optimizer
+from flamingo.train.precision import LossScale
 from flamingo.train.retention import SaveRule
 from flamingo.train.schedule import epoch_steps, run_steps
 from flamingo.train.sequence import (
@@ -152,6 +153,7 @@ def train(options: Train, *, mark: Mark = unmarked) -> TrainResult:
 
 def _set_up(options: Train, world: World, stack: ExitStack) -> _Setup:
     """All that can be found wrong in seconds."""
+    expect_optimizer(options)
     tokenizer = load_tokenizer(
         options.tokenizer_path or options.lm_path,
         local_files_only=options.offline,
@@ -214,6 +216,7 @@ def _train(options: Train, setup: _Setup, world: World) -> TrainResult:
     if resumed is not None:
         restore(resumed, trainer.model, trainer.optimizer, world)
         trainer.skipped_steps = before.skipped_steps
+        trainer.loss_scale.resume(before.loss_scale)
     validation = Validation(
         options.run_name, setup.validation, every=options.val_every, done=before.step, world=world
     )
@@ -260,6 +263,7 @@ def _trainer(options: Train, built: Built, setup: _Setup, world: World) -> Train
         total_steps=setup.total_steps,
         world=world,
         done=setup.resume.state.step,
+        loss_scale=LossScale.of(options),
     )
 
 
@@ -299,6 +303,7 @@ def _run(
                         step=trainer.done,
                         positions=_positions(trainer),
                         skipped_steps=trainer.skipped_steps,
+                        loss_scale=trainer.loss_scale.record(),
                         options=record,
                         sequence=sequence,
                         validation=losses,

@@ -181,4 +181,6 @@ def _peak(device: torch.device, options: Train) -> float | None:
     """FLOP/s of this rank's GPU; None for a CPU or a GPU that is not known."""
     if device.type != "cuda":
         return None
-    return peak_flops(torch.cuda.get_device_name(device), "half" if options.bf16 else "fp32")
+    return peak_flops(
+        torch.cuda.get_device_name(device), "fp32" if options.precision == "fp32" else "half"
+    )

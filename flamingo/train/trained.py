@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flamingo.model.checkpoint_files import TOKENIZER_FOLDER, WEIGHTS_FILE, read_header
+from flamingo.model.checkpoint_keys import frozen_parts
 from flamingo.model.factory import create_model_and_transforms
 from flamingo.model.flamingo import Flamingo
 from flamingo.train.checkpoint import FOLDER, find_checkpoint, read_state
@@ -116,6 +117,7 @@ def build(trained: Trained, *, offline: bool) -> tuple[Flamingo, Any, Any]:
         cross_attn_every_n_layers=trained.cross_attn_every_n_layers,
         vision_tokens=trained.vision_tokens,
         init_from=trained.weights,
+        freeze=frozen_parts(read_header(trained.weights).shapes),
         offline=offline,
         trust_remote_code=trained.trust_remote_code,
     )

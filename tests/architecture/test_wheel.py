@@ -49,7 +49,7 @@ def test_metadata_says_what_the_project_promises(wheel: zipfile.ZipFile) -> None
     assert metadata["License-Expression"] == "Apache-2.0"
     extras = {
         *("all", "clip", "dev", "download", "forecast", "gs", "hf", "lora", "nvml", "s3"),
-        *("tensorboard", "train", "wandb"),
+        *("tensorboard", "torchao", "train", "wandb"),
     }
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     base = {

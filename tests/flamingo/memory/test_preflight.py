@@ -82,7 +82,7 @@ def test_its_batch_is_the_largest_there_can_be(run_options: Callable[..., Train]
 
 def test_a_run_that_went_on_is_refused(run_options: Callable[..., Train]) -> None:
     trainer = make_trainer(run_options())
-    trainer.optimizer.state[nn.Parameter(torch.zeros(1))] = {}
+    trainer.optimizer.state[nn.Parameter(torch.zeros(1))] = {"step": 1}
     with pytest.raises(ValueError, match="without state"):
         preflight(trainer, [])
 

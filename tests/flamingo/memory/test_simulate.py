@@ -25,6 +25,8 @@ CASES: dict[str, dict[str, Any]] = {
     "small chunks": {"vision_chunk": 2, "cross_attn_every_n_layers": 2},
     "packed": {"pack": True, "pack_tokens": 128},
     "features": {"mmc4_features": "features"},
+    "all bf16": {"precision": "bf16"},
+    "all trains": {"freeze": "none"},
 }
 CHECKPOINTED = {"gradient_checkpointing": True}
 
@@ -72,7 +74,11 @@ def test_what_is_kept_is_within_a_tenth_of_what_autograd_saves(
     assert sum(found.kept.values()) == pytest.approx(saved_bytes(trainer, batch), rel=0.1)
 
 
-@pytest.mark.parametrize("changes", [{}, CHECKPOINTED], ids=["kept", "checkpointed"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, CHECKPOINTED, CHECKPOINTED | {"checkpoint_policy": "selective"}],
+    ids=["kept", "checkpointed", "selective"],
+)
 def test_a_real_pass_takes_what_one_without_values_takes(
     run_options: Callable[..., Train], changes: dict[str, Any]
 ) -> None:

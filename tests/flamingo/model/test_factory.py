@@ -127,5 +127,5 @@ def test_what_is_not_there_is_one_line(paths, tmp_path):
 
 def test_gradient_checkpointing_reaches_every_block(paths):
     model, _, _ = create_model_and_transforms(**paths, gradient_checkpointing=True)
-    assert all(layer.activation_checkpointing for layer in model.decoder_blocks)
-    assert model.perceiver.activation_checkpointing
+    assert all(layer.recompute == "full" for layer in model.decoder_blocks)
+    assert model.perceiver.recompute == "full"

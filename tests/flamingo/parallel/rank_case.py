@@ -25,6 +25,7 @@ from flamingo.train import build, run
 from flamingo.train.config import Train
 from flamingo.train.feeds import make_streams
 from flamingo.train.loop import StreamFeed, Trainer
+from flamingo.train.precision import LossScale
 from flamingo.train.validate import Validation
 from mmdata.errors import MMDataError
 from tests.flamingo.model.tiny_lms import open_gates
@@ -126,7 +127,7 @@ def train_case(case: Case, world: World) -> dict[str, Any]:
         "losses": [report.losses for report in reports],
         "norms": [report.gradient_norm for report in reports],
         "skipped": [report.skipped for report in reports],
-        "counts": [(report.samples, report.tokens, report.images) for report in reports],
+        "counts": [dataclasses.asdict(report.total) for report in reports],
         "weights": weights[-1],
         "positions": run._positions(trainer),
         "validation": measured,
@@ -169,6 +170,7 @@ def make_trainer(case: Case, world: World) -> tuple[Trainer, dict[str, list[list
             _noted(stream.steps(), keys[stream.config.name], case, world, tokenizer.image_id),
             1.0 if stream.config.name == "mmc4" else 0.5,
             run.own_part(stream, run.Position()),
+            stream.damage,
         )
         for stream in streams
     ]
@@ -180,6 +182,7 @@ def make_trainer(case: Case, world: World) -> tuple[Trainer, dict[str, list[list
         pixels=built.pixels,
         total_steps=case.steps,
         world=world,
+        loss_scale=LossScale.of(options),
     )
     if case.twist == "nan" and world.rank == world.size - 1:
         _break_second_step(trainer)

@@ -223,7 +223,7 @@ def _gradients(rank: int, mesh: DeviceMesh, copies: DeviceMesh) -> dict[str, dic
     for family in FAMILIES:
         for kind in KINDS:
             model = make_flamingo(family, vision_chunk=2).train()  # two chunks on rank 0
-            model.set_activation_checkpointing(enabled=kind == "fsdp")
+            model.set_activation_checkpointing("full" if kind == "fsdp" else None)
             runner: nn.Module = model
             if kind == "ddp":
                 runner = DistributedDataParallel(model)

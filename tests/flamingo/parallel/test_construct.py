@@ -12,6 +12,7 @@ from tests.flamingo.parallel.rank_process import VARIANTS, arguments, generated,
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_values_are_those_of_the_model_built_whole(two_ranks, variant):
     folder, found = two_ranks
@@ -24,6 +25,7 @@ def test_values_are_those_of_the_model_built_whole(two_ranks, variant):
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("family", CONFIGS)
 def test_logits_are_those_of_the_model_built_whole(two_ranks, family):
     folder, found = two_ranks
@@ -34,6 +36,7 @@ def test_logits_are_those_of_the_model_built_whole(two_ranks, family):
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 def test_no_rank_holds_more_than_one_whole_tensor_beyond_its_shards(two_ranks):
     memory = two_ranks[1]["memory"]
     assert memory["above_shards"] <= memory["largest"]

@@ -92,6 +92,7 @@ def test_nodes_are_a_number_or_a_range() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 def test_a_killed_rank_ends_the_others_a_restart_goes_on_and_an_error_ends_the_run(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_killed_rank_ends_the_others_a_restart_goes_on_and_an_error_ends_the_r
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 def test_a_rank_that_hangs_is_named_after_the_timeout_and_ended(tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(RanksFailedError) as failed:
@@ -163,6 +165,7 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen, seconds:
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 def test_ranks_join_under_srun_and_under_torchrun(tmp_path: Path) -> None:
     slurm = {
         "SLURM_JOB_ID": str(os.getpid()),

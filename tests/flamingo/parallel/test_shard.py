@@ -8,6 +8,7 @@ from tests.flamingo.parallel.rank_process import FAMILIES, KINDS, batch_of, grad
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_ranks_give_the_gradients_of_one_process(two_ranks, family, kind):

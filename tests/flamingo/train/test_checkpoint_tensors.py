@@ -59,6 +59,7 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 class TestOtherRanks:
     """4 -> 2 -> 1 processes, ddp -> fsdp and hsdp -> ddp and fsdp -> none."""
 
