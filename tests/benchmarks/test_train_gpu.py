@@ -12,15 +12,14 @@ from benchmarks import train_gpu
 from benchmarks.train_gpu_batches import IMAGES_PER_DOCUMENT, Size, feeds, make_steps
 from benchmarks.train_gpu_peer import PlainLoop
 from benchmarks.train_gpu_shapes import SHAPES, build
-from flamingo.train import compile as compile_module
+from tests.flamingo.train.eager import without_compiler
 
 CPU = torch.device("cpu")
 SIZE = Size(documents=3, pairs=4, document_tokens=24, pair_tokens=12)
 
 
 @pytest.fixture(autouse=True)
-def torch_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(compile_module, "BACKEND", compile_module.BACKEND)
+def torch_as_before() -> Iterator[None]:
     precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -74,7 +73,8 @@ def test_the_plain_loop_trains_as_ours_does(bench: train_gpu.Bench, *, padded: b
 
 @pytest.mark.slow
 def test_all_parts_run_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train_gpu.bench(tmp_path, tiny=True, steps=1) == []
+    with without_compiler():
+        assert train_gpu.bench(tmp_path, tiny=True, steps=1) == []
     report = json.loads((tmp_path / "train_gpu.json").read_text(encoding="utf-8"))
     measured = {one["name"]: one for one in report["measured"]}
     assert set(measured) == {train_gpu.PADDED, train_gpu.RAGGED, *train_gpu.VARIANTS}
