@@ -123,7 +123,7 @@ def build(
     torch.manual_seed(SEED)
     with torch.device(device):
         tower = _tower(shape, with_tower=with_tower).to(types["tower_dtype"])
-        lm = _language_model(shape, attention, types["lm_dtype"])
+        lm = language_model(shape, attention, types["lm_dtype"])
         model = Flamingo(
             tower,
             lm,
@@ -161,9 +161,10 @@ def _tower(shape: Shape, *, with_tower: bool) -> nn.Module:
     return tower
 
 
-def _language_model(shape: Shape, attention: str, dtype: torch.dtype) -> nn.Module:
+def language_model(shape: Shape, attention: str, dtype: torch.dtype) -> nn.Module:
+    """Random, on the device of the context; `attention` where it has that kind, else eager."""
     config = AutoConfig.for_model(**shape.lm)
     try:
         return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
     except ValueError:  # MPT's attention is eager only
-        return AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")

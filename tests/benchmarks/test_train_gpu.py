@@ -11,7 +11,7 @@ import torch
 from benchmarks import train_gpu
 from benchmarks.train_gpu_batches import IMAGES_PER_DOCUMENT, Size, feeds, make_steps
 from benchmarks.train_gpu_peer import PlainLoop
-from benchmarks.train_gpu_shapes import SHAPES, build
+from benchmarks.train_gpu_shapes import SHAPES, build, language_model
 from tests.flamingo.train.eager import without_compiler
 
 CPU = torch.device("cpu")
@@ -118,3 +118,13 @@ def test_the_rungs_are_climbed_until_one_fits(
     assert train_gpu.fit(bench, 80) == "+ --gradient-checkpointing"
     assert asked == [{}, {"gradient_checkpointing": True}]
     assert "bf16-mixed                   does not fit 80 GB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "billions"), [("3b", 1.4), ("9b", 6.6)])
+def test_the_large_shapes_are_of_the_size_that_they_are_named_for(
+    name: str, billions: float
+) -> None:
+    """Without memory; attention falls back to eager where the LM has no other (MPT)."""
+    with torch.device("meta"):
+        lm = language_model(SHAPES[name], "sdpa", torch.bfloat16)
+    assert sum(one.numel() for one in lm.parameters()) / 1e9 == pytest.approx(billions, abs=0.1)
