@@ -36,6 +36,7 @@ from flamingo.train.config import Train
 from flamingo.train.device import pixels_of
 from flamingo.train.loop import Pixels, StreamFeed, Trainer
 from flamingo.train.optim import clip_gradients, make_optimizer
+from flamingo.train.precision import part_types
 from flamingo.train.tally import Tally
 
 MAX_ERROR = 0.1
@@ -94,13 +95,13 @@ def tiny_kind() -> Kind:
 
 def make_model(kind: Kind, options: Train) -> tuple[Flamingo, Pixels]:
     """On the meta device."""
-    rows = kind.lm.vocab_size
+    rows, types = kind.lm.vocab_size, part_types(options)
     with parameters_on_meta():
-        lm = AutoModelForCausalLM.from_config(kind.lm)
+        lm = AutoModelForCausalLM.from_config(kind.lm, dtype=types["lm_dtype"])
         resize_vocabulary(lm, rows)
         tower, image_processor = empty_tower(kind.tower)
         model = Flamingo(
-            tower,
+            tower.to(types["tower_dtype"]),
             lm,
             eoc_token_id=rows - 3,
             media_token_id=rows - 2,

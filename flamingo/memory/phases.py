@@ -35,7 +35,7 @@ class Moment:
     Attributes:
         step: optimizer steps before this one.
         phase: of the step.
-        categories: by `CATEGORIES`.
+        categories: by `CATEGORIES`; without activations where nothing tells them.
         allocated: in tensors on the GPU, or resident of the process.
         peak: the most of that, since the step began or (on a CPU) the process.
         reserved: by the allocator; the same as `allocated` on a CPU.
@@ -130,7 +130,7 @@ class MemoryLog:
         device = self.trainer.world.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        else:
+        elif not self.trainer.options.compile:  # seen operation by operation, none is compiled
             self._live = LiveMemory()
         try:
             with self._live or nullcontext():
@@ -177,14 +177,15 @@ class MemoryLog:
             reserved = torch.cuda.memory_reserved(device)
         else:
             keys = {key for kind in kinds.values() for key in kind}
-            found["activations"] = 0 if self._live is None else self._live.beside(keys)
+            if self._live is not None:
+                found["activations"] = self._live.beside(keys)
             allocated = reserved = process_bytes()
             peak = max(process_peak(), allocated)
             found["other"] = max(0, allocated - sum(found.values()))
         return Moment(
             step=trainer.done,
             phase=phase,
-            categories={name: found[name] for name in CATEGORIES},
+            categories={name: found[name] for name in CATEGORIES if name in found},
             allocated=allocated,
             peak=peak,
             reserved=reserved,
@@ -207,7 +208,7 @@ class MemoryLog:
         lines = [f"memory of this rank in GB, step {moments[0].step + 1}"]
         lines.append(f"  {'':<14}" + "".join(f"{one.phase:>18}" for one in moments))
         for name in CATEGORIES:
-            numbers = [one.categories[name] for one in moments]
+            numbers = [one.categories.get(name, 0) for one in moments]
             if any(numbers):
                 lines.append(_row(name, numbers))
         what = "" if moments[0].of == "gpu" else " (process)"

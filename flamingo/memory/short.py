@@ -83,7 +83,8 @@ def told_when_short(
 
 def _told(memory: MemoryLog, during: str, hint: str) -> str:
     trainer, before, after = memory.trainer, memory.before, memory.measure("after forward")
-    growth = {name: after.categories[name] - before.categories[name] for name in _GROWING}
+    now = after.categories
+    growth = {name: now.get(name, 0) - before.categories.get(name, 0) for name in _GROWING}
     # Short in the optimizer's step, gradients are there in full: it is the state that does not fit.
     is_optimizer = memory.phase == "after backward"
     name = "optimizer" if is_optimizer else max(growth, key=lambda one: growth[one])
@@ -91,6 +92,6 @@ def _told(memory: MemoryLog, during: str, hint: str) -> str:
     changes += advice(trainer.options, name, ranks=trainer.world.size)
     return (
         f"out of memory on {trainer.world.device} {during}: {name} grew by "
-        f"{growth[name] / GB:.2f} GB to {after.categories[name] / GB:.2f} of "
+        f"{growth[name] / GB:.2f} GB to {now.get(name, 0) / GB:.2f} of "
         f"{after.allocated / GB:.2f} GB; cheapest changes: {'; '.join(changes)}"
     )

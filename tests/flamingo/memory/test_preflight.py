@@ -13,13 +13,15 @@ from flamingo.memory.phases import MemoryLog
 from flamingo.memory.plan import Layout
 from flamingo.memory.preflight import is_wanted, preflight
 from flamingo.memory.short import MemoryShortError, watched_preflight, watched_step
-from flamingo.memory.worst import shapes_of
+from flamingo.memory.worst import shapes_of, worst_batch
 from flamingo.model.checkpoint_files import read_weights
 from flamingo.train import loop
 from flamingo.train.config import Train
 from flamingo.train.loop import Trainer
 from flamingo.train.run import train
+from flamingo.train.tally import Tally
 from tests.flamingo.memory.trainers import make_trainer
+from tests.flamingo.train.eager import without_compiler
 
 RULES = {"mmc4": "interleaved"}
 
@@ -65,6 +67,42 @@ def test_takes_a_whole_step_and_leaves_nothing(run_options: Callable[..., Train]
     assert torch.equal(torch.get_rng_state(), random)
     for name, one in trainer.model.state_dict().items():
         assert torch.equal(one, values[name]), name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cpu_offload": "optimizer"},
+        {"optimizer": "sgd", "momentum": 0.9},
+        {"optimizer": "adamw8bit"},
+        {"freeze": "vision", "precision": "bf16-mixed"},
+    ],
+    ids=["offload", "sgd", "adamw8bit", "lm"],
+)
+def test_the_step_after_it_is_the_one_without_it(
+    run_options: Callable[..., Train], changes: dict[str, Any]
+) -> None:
+    options = run_options(batch_size_mmc4=2, mmc4_max_num_images=2, **changes)
+    shapes = shapes_of(options, Layout())
+    stepped = []
+    for is_tried in (False, True):
+        trainer = make_trainer(options)
+        if is_tried:
+            with without_compiler():
+                preflight(trainer, shapes)
+        batches = [worst_batch(shapes[0], trainer.model)]
+        tally = Tally.of({"mmc4": batches}, 0.0)
+        for _ in range(2):
+            trainer.backward(trainer.feeds[0], batches, tally)
+            with without_compiler():
+                trainer.optimizer.step()
+            trainer.optimizer.zero_grad()
+        stepped.append(trainer.model.state_dict())
+    plain, tried = stepped
+    fresh = make_trainer(options).model.state_dict()
+    assert not all(torch.equal(fresh[name], plain[name]) for name in plain)
+    for name, one in plain.items():
+        assert torch.equal(one, tried[name]), name
 
 
 def test_its_batch_is_the_largest_there_can_be(run_options: Callable[..., Train]) -> None:
