@@ -62,6 +62,17 @@ def test_a_row_tells_where_memory_goes(world: World) -> None:
     assert parts["activations"] > 0
 
 
+def test_a_language_model_in_four_bits_is_estimated_as_one(world: World) -> None:
+    mixed = [*changes(world), "precision=bf16-mixed"]
+    whole = columns(estimate_recipe("lora", read_changed, mixed))
+    quantised = columns(estimate_recipe("qlora", read_changed, changes(world)))
+    # Four layers of 12 x 128 x 128 weights, of 16 bits each or of 4 and a scale for each 64.
+    weights = 4 * 12 * 128 * 128
+    saved = whole["parameters"] - quantised["parameters"]
+    assert saved == pytest.approx(weights * (2 - 0.5 - 1 / 64), rel=0.02)
+    assert quantised["gradients"] == whole["gradients"]
+
+
 def test_the_list_says_what_fits_and_where_sizes_are_from(world: World) -> None:
     lines = list(list_recipes(["baseline", "offload"], read_changed, changes(world), 80.0))
     head, baseline, offload = (line.split() for line in lines[1:4])
