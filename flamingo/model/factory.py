@@ -40,9 +40,10 @@ from flamingo.model.flamingo import Flamingo
 from flamingo.model.hub import Hub
 from flamingo.model.load_report import LoadReport
 from flamingo.model.media_tokens import embedding_and_head, resize_vocabulary
+from flamingo.model.meta import parameters_on_meta
 from flamingo.model.quantised import quantise_linears
 from flamingo.model.recompute import Recompute
-from flamingo.model.vision import configured_width, hub_offline, load_tower
+from flamingo.model.vision import configured_width, empty_tower, hub_offline, load_tower
 from mmdata.usage.tokenizer import num_rows, token_ids
 
 
@@ -82,6 +83,37 @@ class WholeWeights:
         return assemble(
             tower, lang_encoder, tokenizer, seed=seed, new_token_init=new_token_init, **options
         )
+
+
+class NoWeights(WholeWeights):
+    """Parameters stay on the meta device, unfilled; configs are all that has to be there."""
+
+    def tower(
+        self,
+        name: str,
+        pretrained: str | None,
+        cache_dir: str | None,
+        offline: bool,  # noqa: FBT001
+    ) -> tuple[nn.Module, Any]:
+        return empty_tower(name, offline=offline)
+
+    def language_model(
+        self, hub: Hub, dtype: torch.dtype, attn_implementation: str | None
+    ) -> nn.Module:
+        with parameters_on_meta():
+            return hub.empty_language_model(dtype, attn_implementation)
+
+    def assemble(
+        self,
+        tower: nn.Module,
+        lang_encoder: nn.Module,
+        tokenizer: Any,
+        seed: int,
+        new_token_init: str,
+        **options: Any,
+    ) -> Flamingo:
+        with parameters_on_meta():
+            return assemble(tower, lang_encoder, tokenizer, seed=seed, **options)
 
 
 _WHOLE = WholeWeights()  # has no state

@@ -228,6 +228,28 @@ def map_tower(
     return tower, image_processor, weights
 
 
+def empty_tower(
+    name: str, *, vision_tokens: VisionTokens = "pre_norm", offline: bool = False
+) -> tuple[nn.Module, Callable[..., Tensor]]:
+    """As `load_tower` with parameters on the meta device that nothing will fill.
+
+    Its config is enough, weights need not be there.
+    """
+    with (
+        parameters_on_meta(),
+        _open_clip_with(_set_model_device_and_precision=lambda *_, **__: None),
+        hub_offline(offline=offline),
+        _without_warnings(),
+    ):
+        try:
+            model, _, image_processor = open_clip.create_model_and_transforms(
+                name, pretrained=None, load_weights=False
+            )
+        except (RuntimeError, OSError, ValueError) as error:
+            raise UserError(f"vision tower {name}: {error}") from error
+    return prepare_tower(model.visual, vision_tokens, name), image_processor
+
+
 @contextmanager
 def _open_clip_with(**functions: Callable[..., Any]) -> Iterator[None]:
     """Other functions in open_clip's factory for a while."""
@@ -239,6 +261,21 @@ def _open_clip_with(**functions: Callable[..., Any]) -> Iterator[None]:
     finally:
         for name, function in before.items():
             setattr(open_clip.factory, name, function)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keeps open_clip, which logs as root, from missing weights where none are wanted."""
+
+    def is_error(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
+    root = logging.getLogger()
+    root.addFilter(is_error)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_error)
 
 
 @contextmanager

@@ -12,12 +12,14 @@ how many chunks of images they encode, so the tower is gathered once for all chu
 Matrices in NF4 are spread and gathered in their 4 bits; each has to be cut into equal parts.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
-    FSDPModule,
     MixedPrecisionPolicy,
     fully_shard,
     register_fsdp_forward_method,
@@ -26,6 +28,42 @@ from torch.distributed.fsdp import (
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.media_tokens import embedding_and_head
 from flamingo.model.quantised import is_quantised
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What is gathered together.
+
+    Attributes:
+        modules: whose parameters these are, but for those of units before.
+        stays: whole from its first use in a pass until it is let go by name.
+        in_backward: gathered in the backward pass too.
+    """
+
+    modules: tuple[nn.Module, ...]
+    stays: bool = False
+    in_backward: bool = True
+
+
+def shard_units(model: Flamingo) -> Iterator[Unit]:
+    """The units of a model, those inside others first; the last one is the model with what is left.
+
+    Before and after sharding the same.
+    """
+    yield Unit((model.vision_encoder,), stays=True)
+    yield Unit((model.perceiver,))
+    for layer in model.decoder_blocks:
+        if layer.gated_cross_attn_layer is not None:
+            yield Unit((layer.gated_cross_attn_layer,))
+        yield Unit((layer,))
+    embedding, head = embedding_and_head(model.lang_encoder)
+    if model.media_tokens.tied:
+        yield Unit((embedding, head))
+    else:
+        # A frozen lookup has no backward pass; its output has one, for the media-token rows.
+        yield Unit((embedding,), in_backward=embedding.weight.requires_grad)
+        yield Unit((head,))
+    yield Unit((model,))
 
 
 def shard_model(
@@ -47,21 +85,12 @@ def shard_model(
     if mesh.size(mesh.ndim - 1) == 1:
         # A group of one gathers nothing, and torch asks a tensor of several parts for its one.
         options["ignored_params"] = {one for one in model.parameters() if is_quantised(one)}
-    fully_shard(model.vision_encoder, reshard_after_forward=False, **options)
-    fully_shard(model.perceiver, **options)
-    for layer in model.decoder_blocks:
-        if layer.gated_cross_attn_layer is not None:
-            fully_shard(layer.gated_cross_attn_layer, **options)
-        fully_shard(layer, **options)
-    embedding, head = embedding_and_head(model.lang_encoder)
-    if model.media_tokens.tied:
-        fully_shard([embedding, head], **options)
-    else:
-        # A frozen lookup has no backward pass; its output has one, for the media-token rows.
-        group: FSDPModule = fully_shard(embedding, **options)
-        group.set_unshard_in_backward(embedding.weight.requires_grad)
-        fully_shard(head, **options)
-    fully_shard(model, **options)
+    for unit in shard_units(model):
+        more = {"reshard_after_forward": False} if unit.stays else {}
+        modules: Any = list(unit.modules) if len(unit.modules) > 1 else unit.modules[0]
+        group: Any = fully_shard(modules, **(options | more))
+        if not unit.in_backward:
+            group.set_unshard_in_backward(False)
     # Both run the LM without `forward`: the last group would not be gathered.
     for method in ("generate", "allow_packing"):
         register_fsdp_forward_method(model, method)

@@ -14,7 +14,7 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 from flamingo.data.stream import Stream
-from flamingo.model.factory import create_model_and_transforms
+from flamingo.model.factory import NoWeights, create_model_and_transforms
 from flamingo.model.flamingo import Flamingo
 from flamingo.parallel.construct import create_sharded_model
 from flamingo.parallel.spread import Spread, spread_model
@@ -27,6 +27,7 @@ from flamingo.train.features import expect_features
 from flamingo.train.initial import table_of_load
 from flamingo.train.loop import Pixels
 from flamingo.train.precision import part_types
+from flamingo.train.streams import training_streams, validation_streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def build_model(
     with world.together():
         without_tower = expect_features(streams, tower, options)
         model, image_processor, tokenizer = _load(
-            options, tower, weights, world, without_tower=without_tower
+            options, tower, weights, _create(options, world), without_tower=without_tower
         )
         if options.pack:
             model.allow_packing()
@@ -84,13 +85,34 @@ def build_model(
     return Built(spread_model(model, world), pixels, tokenizer)
 
 
-def _load(
-    options: Train, tower: str, weights: str | None, world: World, *, without_tower: bool
-) -> tuple[Flamingo, Any, Any]:
-    create: Callable[..., tuple[Flamingo, Any, Any]] = create_model_and_transforms
+def build_empty(options: Train, tower: str) -> tuple[Flamingo, Any]:
+    """The same model without memory for parameters, from configs alone, and its image processor.
+
+    Raises:
+        UserError: the parts do not fit each other.
+    """
+    streams = [*training_streams(options), *validation_streams(options)]
+    without_tower = all(one.config.features is not None for one in streams)
+    create = partial(create_model_and_transforms, weights=NoWeights())
+    model, image_processor, _ = _load(options, tower, None, create, without_tower=without_tower)
+    return model.train(), image_processor
+
+
+def _create(options: Train, world: World) -> Callable[..., tuple[Flamingo, Any, Any]]:
     if world.is_sharded:
         in_host_memory = options.cpu_offload == "params"
-        create = partial(create_sharded_model, world=world, in_host_memory=in_host_memory)
+        return partial(create_sharded_model, world=world, in_host_memory=in_host_memory)
+    return create_model_and_transforms
+
+
+def _load(
+    options: Train,
+    tower: str,
+    weights: str | None,
+    create: Callable[..., tuple[Flamingo, Any, Any]],
+    *,
+    without_tower: bool,
+) -> tuple[Flamingo, Any, Any]:
     return create(
         tower,
         None if tower.startswith("local-dir:") else options.vision_encoder_pretrained,

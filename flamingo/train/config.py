@@ -225,6 +225,20 @@ class Train(AdapterOptions):
     """Run code that comes with a model from the hub."""
     dry_run: bool = False
     """Write the first batches as an HTML page to the run's folder, and stop."""
+    estimate: bool = False
+    """Print what memory a rank takes, by category, and stop. Needs configs only: no weights, no
+    shards, no GPU."""
+    estimate_ranks: int | None = None
+    """With --estimate: ranks that the run would have. Default: of --nproc-per-node, or one."""
+    preflight: Literal["auto", "on", "off"] = "auto"
+    """Before the data, one step of the largest batch there can be, of which nothing stays, so that
+    memory runs out now or never. auto: on a GPU."""
+    auto_batch_size: bool = False
+    """Take the largest micro-batch that fits, and accumulate so that the batch of a step stays."""
+    memory_budget: float | None = None
+    """GB (1e9 bytes) that a rank may take. Default: what the GPU has."""
+    memory_every: int | None = None
+    """Optimizer steps between measurements of memory, beside the first two steps."""
 
     def __post_init__(self) -> None:
         for name in _AT_LEAST_ONE:
@@ -251,6 +265,7 @@ class Train(AdapterOptions):
         _check_services(self.services)
         self._check_keeping()
         check_combinations(self)
+        self._check_memory()
 
     def _check_keeping(self) -> None:
         if self.delete_previous_checkpoint and self.keep_last not in (None, 1):
@@ -263,6 +278,14 @@ class Train(AdapterOptions):
         if self.keep_best is not None and self.keep_best not in measured:
             told = ", ".join(measured) or "none is given"
             raise UserError(f"--keep-best {self.keep_best}: expected a --val-stream: {told}")
+
+    def _check_memory(self) -> None:
+        if self.estimate_ranks is not None and not self.estimate:
+            raise UserError("--estimate-ranks goes with --estimate; use --nproc-per-node to train")
+        if self.memory_budget is not None and self.memory_budget <= 0:
+            raise UserError(f"--memory-budget {self.memory_budget:g}: expected GB above 0")
+        if self.auto_batch_size and self.preflight == "off":
+            raise UserError("--auto-batch-size tries what it takes by a preflight; leave out off")
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -292,6 +315,8 @@ _AT_LEAST_ONE = (
     "pack_tokens",
     "shuffle_shards",
     "shard_ranks",
+    "estimate_ranks",
+    "memory_every",
     "dist_timeout",
     "logging_steps",
     "save_steps",

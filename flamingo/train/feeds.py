@@ -90,6 +90,18 @@ def open_cache(options: Train) -> ShardCache | None:
     return ShardCache(options.cache_dir, int(options.cache_gb * 1e9))
 
 
+def micro_batches(
+    options: Train, wanted: list[TrainStream], world: World
+) -> dict[str, tuple[int, int]]:
+    """Of each stream (samples of a micro-batch, micro-batches of a step on a rank), unread."""
+    plan = _mixed if options.mix is not None else _each
+    parts = plan(options, wanted, world, {})
+    return {
+        name: (micro, -(-len(share.lanes) * share.samples_per_lane // micro))
+        for name, (micro, share) in parts.items()
+    }
+
+
 def _each(
     options: Train, wanted: list[TrainStream], world: World, kept: Mapping[str, int]
 ) -> dict[str, tuple[int, Share]]:

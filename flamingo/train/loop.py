@@ -14,6 +14,7 @@ skipped comes out the same on every rank, by the one read from the device that a
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,14 @@ from flamingo.train.schedule import learning_rate_factor
 from flamingo.train.stopwatch import Stopwatch
 from flamingo.train.tally import Tally, blank_batch
 from mmdata.errors import MMDataError
+
+#: Moments of a step, as `Trainer.watch` is told of them; the second one in each micro-batch.
+Phase = Literal["before forward", "after forward", "after backward", "after optimizer"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+
+
+def unwatched(phase: Phase) -> None:
+    """Nobody measures."""
 
 
 class NotFiniteError(MMDataError):
@@ -90,6 +99,7 @@ class Trainer:
     done: int = 0
     skipped_steps: int = 0
     loss_scale: LossScale = field(default_factory=LossScale)
+    watch: Callable[[Phase], None] = unwatched
     _skipped_in_a_row: int = field(default=0)
 
     @property
@@ -113,8 +123,10 @@ class Trainer:
             self.world.mark(self.done + 1, "computes")
             rate = self._learning_rate()
             set_learning_rate(self.optimizer, rate)
-            sums = [self._backward(feed, drawn[feed.name], tally) for feed in self.feeds]
+            self.watch("before forward")
+            sums = [self.backward(feed, drawn[feed.name], tally) for feed in self.feeds]
             trained = (p for group in self.optimizer.param_groups for p in group["params"])
+            self.watch("after backward")
             norm = clip_gradients(trained, self.options.clip_norm, self.loss_scale.value)
             norm = norm.to(sums[0])
             # The one read from the device: everything before it was only queued. The norm is the
@@ -166,7 +178,7 @@ class Trainer:
         )
         return self.options.learning_rate * factor
 
-    def _backward(self, feed: StreamFeed, micro: list[Batch], tally: Tally) -> Tensor:
+    def backward(self, feed: StreamFeed, micro: list[Batch], tally: Tally) -> Tensor:
         """Backward through a stream's micro-batches; returns the sum of its loss here, 0-d."""
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
         num_targets = tally.targets[feed.name]
@@ -179,16 +191,18 @@ class Trainer:
         for number, batch in enumerate(batches):
             is_last = (feed.name, number) == tally.last_pass
             with self.spread.training_pass(is_last=is_last):
-                loss = self._sum_loss(self.spread.runner, batch)
+                loss = self.pass_loss(self.spread.runner, batch)
+                self.watch("after forward")
                 (loss * (scale * self.loss_scale.value)).backward()
             total += loss.detach()
         return total
 
     def sum_loss(self, batch: Batch) -> Tensor:
         """Cross-entropy summed over the micro-batch's target tokens, 0-d; to measure by."""
-        return self._sum_loss(self.model, batch)
+        return self.pass_loss(self.model, batch)
 
-    def _sum_loss(self, runner: nn.Module, batch: Batch) -> Tensor:
+    def pass_loss(self, runner: nn.Module, batch: Batch) -> Tensor:
+        """The same through what a training pass calls."""
         documents = batch.document_index
         with autocast(self.options, self.world.device):
             output = runner(
@@ -226,6 +240,7 @@ class Trainer:
         finite = math.isfinite(norm) and all(map(math.isfinite, losses.values()))
         if finite:
             self.optimizer.step()
+            self.watch("after optimizer")
             self._skipped_in_a_row = 0
         else:
             self.skipped_steps += 1

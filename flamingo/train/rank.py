@@ -42,6 +42,11 @@ def run_train(options: Train) -> int:
     Raises:
         MMDataError: alone or as the launcher; a rank tells of its errors itself.
     """
+    if options.estimate:
+        from flamingo.memory.estimate import tell_estimate
+
+        sys.stdout.write(tell_estimate(options))
+        return EXIT_DONE
     launched = is_rank(os.environ)
     if options.nproc_per_node is not None and not options.dry_run:
         if launched:

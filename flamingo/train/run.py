@@ -15,6 +15,9 @@ from typing import Any
 from flamingo.data.order import Position
 from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
+from flamingo.memory.batch_size import with_largest_batch
+from flamingo.memory.phases import MemoryLog
+from flamingo.memory.short import watched_preflight, watched_step
 from flamingo.parallel.world import Mark, World, join, unmarked
 from flamingo.telemetry.names import OPTIONS_NAME
 from flamingo.telemetry.plot import plot_losses
@@ -69,6 +72,7 @@ class TrainResult:
         validation: the last loss measured on each validation stream.
         resumed_from: step that the run went on from; 0 for a fresh one.
         is_told: whether this rank is the one that tells it.
+        memory: where it went in the last step that was measured, for a person.
         exit_code: 0, or what a signal asked for that stopped the run after a save.
     """
 
@@ -84,6 +88,7 @@ class TrainResult:
     validation: dict[str, float] = field(default_factory=dict)
     resumed_from: int = 0
     is_told: bool = True
+    memory: str = ""
     exit_code: int = 0
 
 
@@ -135,6 +140,8 @@ def train(options: Train, *, mark: Mark = unmarked) -> TrainResult:
         mark=mark,
     )
     with joined as world, ExitStack() as stack:
+        if options.auto_batch_size:
+            options = with_largest_batch(options, world)
         with world.together():
             setup = _set_up(options, world, stack)
             os.makedirs(options.run_name, exist_ok=True)
@@ -202,6 +209,10 @@ def _train(options: Train, setup: _Setup, world: World) -> TrainResult:
     weights = resumed or first_weights(options.init_from)
     built = build_model(options, setup.tower, weights, [*setup.streams, *setup.validation], world)
     trainer = _trainer(options, built, setup, world)
+    memory = MemoryLog(
+        options.run_name if world.is_first else None, trainer, every=options.memory_every
+    )
+    watched_preflight(trainer, memory, {one.config.name: one.rule for one in setup.streams})
     if resumed is not None:
         restore(resumed, trainer.model, trainer.optimizer, world)
         trainer.skipped_steps = before.skipped_steps
@@ -216,7 +227,7 @@ def _train(options: Train, setup: _Setup, world: World) -> TrainResult:
         world=world,
         asynchronous=options.async_checkpoint,
     )
-    _run(options, trainer, saver, setup.sequence, validation, result)
+    _run(options, trainer, saver, setup.sequence, validation, result, memory)
     return result
 
 
@@ -263,6 +274,7 @@ def _run(
     sequence: dict[str, Any],
     validation: Validation,
     result: TrainResult,
+    memory: MemoryLog,
 ) -> None:
     """All steps that are left, with log and checkpoints."""
     folder, world = options.run_name, trainer.world
@@ -279,7 +291,7 @@ def _run(
         with StopRequest() as stop:
             _measure(validation, trainer, telemetry, result)
             while trainer.done < trainer.total_steps and not result.exit_code:
-                report = trainer.step()
+                report = watched_step(trainer, memory)
                 telemetry.report(report)
                 reports.append(report)
                 losses = _measure(validation, trainer, telemetry, result)
@@ -307,6 +319,7 @@ def _run(
     result.steps, result.skipped_steps = trainer.done, trainer.skipped_steps
     result.drops = dict(sorted(telemetry.drops.items()))
     result.first, result.last = _mean_losses(reports[:5]), _mean_losses(reports[-5:])
+    result.memory = memory.table()
     result.plot = plot_losses(folder) if world.is_first else None
 
 
@@ -371,4 +384,4 @@ def summary(result: TrainResult) -> str:
     if result.skipped_steps:
         lines.append(f"{result.skipped_steps} steps were not finite and were skipped")
     lines += [f"checkpoint: {result.checkpoint}", f"plot:       {result.plot}"]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + result.memory

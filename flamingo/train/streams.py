@@ -63,6 +63,8 @@ def training_streams(options: "Train", *, image_size: int = 224) -> list[TrainSt
         for name in ("mmc4", "laion")
         if getattr(options, f"{name}_shards") is not None
     }
+    if options.estimate and not flagged and not specs:  # shards may be still to come
+        flagged = {"mmc4": ("",), "laion": ("",)}
     return _streams(options, flagged | specs, image_size)
 
 

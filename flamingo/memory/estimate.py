@@ -1,0 +1,215 @@
+"""`mmdata train --estimate`: what a rank's memory goes to, before anything is there to run.
+
+Parameters, gradients, optimizer state and communication are counted from the model's parameters and
+the ranks (`plan`); activations by a training pass without values (`simulate`). Configs and a
+tokenizer are all that is read. What is meant is what torch allocates: CUDA's own context, NCCL's
+buffers and what the allocator loses to rounding come on top, some 5 to 10%.
+
+GB are 1e9 bytes here and everywhere.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from flamingo.memory.levers import advice
+from flamingo.memory.live import GRADIENTS
+from flamingo.memory.plan import Fixed, Layout, fixed_memory
+from flamingo.memory.simulate import Pass, Simulation
+from flamingo.memory.worst import shapes_of
+from flamingo.model.flamingo import Flamingo
+from flamingo.train.build import build_empty
+from flamingo.train.config import Train
+from flamingo.train.device import pixels_of, quiet_loading, tower_name
+from flamingo.train.loop import Pixels
+from mmdata.errors import UserError
+
+GB = 1e9
+_ACTIVATIONS = "activations: "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Memory of the rank that holds most, in bytes.
+
+    Attributes:
+        layout: of the ranks.
+        fixed: what no batch changes.
+        passes: of each stream's largest micro-batch.
+        has_gradients: whether a pass may begin with gradients that are there already.
+    """
+
+    layout: Layout
+    fixed: Fixed
+    passes: tuple[Pass, ...]
+    has_gradients: bool
+
+    def of_pass(self, one: Pass) -> dict[str, int]:
+        """Bytes by category at the largest moment of a pass."""
+        fixed = self.fixed
+        peak = one.peak_without if self.has_gradients else one.peak
+        parts = {
+            "parameters": fixed.parameters,
+            "buffers": fixed.buffers,
+            GRADIENTS: fixed.gradients if self.has_gradients else peak.get(GRADIENTS, 0),
+            "optimizer": fixed.optimizer,
+            "communication": fixed.communication,
+        }
+        rest = {name: number for name, number in peak.items() if name != GRADIENTS}
+        return parts | {f"{_ACTIVATIONS}{name}": number for name, number in sorted(rest.items())}
+
+    def moments(self) -> dict[str, dict[str, int]]:
+        """Bytes by category at the largest moments of a step, by name of the moment."""
+        fixed = self.fixed
+        steady = {
+            "parameters": fixed.parameters,
+            "buffers": fixed.buffers,
+            "optimizer": fixed.optimizer,
+        }
+        gradients = {GRADIENTS: fixed.gradients}
+        found = {
+            f"{one.shape.name}: {one.shape.text()}": self.of_pass(one) for one in self.passes
+        } | {
+            "optimizer step": steady | gradients | {"optimizer's working": fixed.optimizer_working}
+        }
+        if fixed.tower_communication:
+            gathered = {"communication": fixed.tower_communication}
+            found["vision tower gathered"] = steady | gradients | gathered
+        return found
+
+    @property
+    def largest(self) -> tuple[str, dict[str, int]]:
+        """The moment that takes most."""
+        return max(self.moments().items(), key=lambda one: sum(one[1].values()))
+
+    @property
+    def total(self) -> int:
+        """Bytes at that moment."""
+        return sum(self.largest[1].values())
+
+    def text(self, options: Train, budget: float | None) -> str:
+        """The table that a person reads; with a budget in bytes, whether it fits."""
+        name, parts = self.largest
+        ranks = f"{self.layout.ranks} rank{'s' if self.layout.ranks > 1 else ''}"
+        kind = "" if self.layout.parallel == "none" else f", {self.layout.parallel}"
+        lines = [f"memory of a rank ({ranks}{kind}), in GB, at its largest moment ({name})"]
+        lines += [_row(part, number) for part, number in parts.items() if number]
+        lines.append(_row("total", self.total))
+        if self.fixed.optimizer_cpu:
+            lines.append(_row("optimizer, in the host's memory", self.fixed.optimizer_cpu))
+        lines += ["at other moments"]
+        for moment, others in self.moments().items():
+            if moment != name:
+                lines.append(_row(moment, sum(others.values())))
+        lines.append("CUDA's context, NCCL and the allocator's rounding take some 5 to 10% more")
+        if budget is not None:
+            lines.append(self._verdict(options, budget, parts))
+        return "\n".join(lines) + "\n"
+
+    def _verdict(self, options: Train, budget: float, parts: Mapping[str, int]) -> str:
+        if self.total <= budget:
+            return f"fits {budget / GB:g} GB"
+        told = advice(options, family_of(parts), ranks=self.layout.ranks)
+        return f"does not fit {budget / GB:g} GB; cheapest first: {'; '.join(told)}"
+
+
+def family_of(parts: Mapping[str, int]) -> str:
+    """The largest kind of memory: parameters, gradients, optimizer, communication, activations."""
+    families: dict[str, int] = {}
+    for name, number in parts.items():
+        family = name.partition(":")[0].removesuffix("'s working")
+        families[family] = families.get(family, 0) + number
+    return max(families, key=lambda name: families[name])
+
+
+def _row(name: str, num_bytes: int) -> str:
+    return f"  {name:<52}{num_bytes / GB:>9.3f}"
+
+
+class Estimator:
+    """A model without weights, of which estimates are made."""
+
+    def __init__(
+        self,
+        options: Train,
+        *,
+        layout: Layout | None = None,
+        device: torch.device | None = None,
+        model: tuple[Flamingo, Pixels] | None = None,
+    ) -> None:
+        """Args:
+        options: of the run; micro-batches may be others later.
+        layout: of the ranks; None: as the options say.
+        device: whose kernels are meant; None: as the options say, the CPU's where there is no GPU.
+        model: on the meta device, instead of the one that the options name.
+        """
+        quiet_loading()
+        self.layout = layout or layout_of(options)
+        if model is None:
+            empty, image_processor = build_empty(options, tower_name(options.vision_encoder_path))
+            model = empty, pixels_of(image_processor)
+        self.fixed = fixed_memory(model[0], options, self.layout)
+        self._simulation = Simulation(*model, options, device or kernels_of(options))
+
+    def estimate(self, options: Train, rules: Mapping[str, str] | None = None) -> Estimate:
+        """Of the options that this was made of, or the same with other batch sizes.
+
+        Args:
+            options: of the run.
+            rules: of its streams, where known.
+        """
+        shapes = shapes_of(options, self.layout, rules)
+        repeats = len(shapes) > 1 or any(one.passes > 1 for one in shapes)
+        return Estimate(
+            layout=self.layout,
+            fixed=self.fixed,
+            passes=tuple(map(self._simulation.run, shapes)),
+            # DDP's buckets outlive the step; of several ranks shards are small beside the rest.
+            has_gradients=repeats or self.layout.parallel != "none",
+        )
+
+
+def estimate(options: Train, **how: object) -> Estimate:
+    """Of a run; see `Estimator` for `how`."""
+    return Estimator(options, **how).estimate(options)  # type: ignore[arg-type]
+
+
+def kernels_of(options: Train) -> torch.device:
+    """The device that a run would take, or the CPU in place of a GPU that is not here."""
+    is_cpu = options.device == "cpu" or not torch.cuda.is_available()
+    return torch.device("cpu" if is_cpu else "cuda")
+
+
+def layout_of(options: Train) -> Layout:
+    """Of the ranks that the options ask for, there or not.
+
+    Raises:
+        UserError: how many is not said by a number.
+    """
+    ranks, local = options.estimate_ranks, options.nproc_per_node
+    if ranks is None:
+        told = [local or "1", options.nnodes.partition(":")[0]]
+        if not all(one.isdigit() for one in told):
+            raise UserError(
+                f"--nproc-per-node {local}: how many that is depends on the machine; say it with "
+                "--estimate-ranks"
+            )
+        ranks = int(told[0]) * int(told[1])
+    of_host = int(local) if local is not None and local.isdigit() else None
+    return Layout.of(options.parallel, ranks, options.shard_ranks or of_host)
+
+
+def budget_of(options: Train) -> float | None:
+    """Bytes that a rank may take: as told, or the GPU's; None where neither is known."""
+    if options.memory_budget is not None:
+        return options.memory_budget * GB
+    device = kernels_of(options)
+    if device.type != "cuda":
+        return None
+    return float(torch.cuda.get_device_properties(device).total_memory)
+
+
+def tell_estimate(options: Train) -> str:
+    """What `mmdata train --estimate` prints."""
+    return estimate(options).text(options, budget_of(options))

@@ -1,0 +1,125 @@
+"""A training pass of the real model on tensors without values, to see what memory it would take.
+
+The model's own code runs forward and backward under torch's fake tensors: every block, every hook,
+checkpointing and autocast as in a run, in about a second for nine billion parameters and without
+memory for any. So nothing has to be said here about what a block keeps for its backward pass.
+
+The kernels chosen are those of the device. Where an estimate for a GPU is made without one, they
+are the CPU's: its attention keeps what a GPU's does, but autocast there computes norms in fp32.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from flamingo.memory.live import LiveMemory, labelled
+from flamingo.memory.worst import Shape, worst_batch
+from flamingo.model.flamingo import Flamingo
+from flamingo.model.meta import materialise
+from flamingo.model.packed import Packing
+from flamingo.parallel.spread import Spread
+from flamingo.parallel.world import World
+from flamingo.train.config import Train
+from flamingo.train.loop import Pixels, Trainer
+
+BATCH = "batch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """Memory of one micro-batch beyond parameters, optimizer and communication.
+
+    Attributes:
+        shape: of the batch.
+        kept: bytes that the forward pass leaves for the backward pass, by part of the model.
+        peak: bytes at the largest, by part; gradients as far as they are there by then.
+        peak_without: bytes at the largest, gradients left out: for ranks that hold these all along.
+    """
+
+    shape: Shape
+    kept: dict[str, int]
+    peak: dict[str, int]
+    peak_without: dict[str, int]
+
+
+def _trainer(model: Flamingo, options: Train, pixels: Pixels, device: torch.device) -> Trainer:
+    unused = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=1.0)
+    return Trainer(
+        spread=Spread(model, model),
+        optimizer=unused,
+        feeds=[],
+        options=options,
+        pixels=pixels,
+        total_steps=1,
+        world=World(device=device),
+    )
+
+
+class Simulation:
+    """A model that runs without values.
+
+    Its parameters are on the meta device when it comes, and fake tensors of the device afterwards.
+    """
+
+    def __init__(
+        self, model: Flamingo, pixels: Pixels, options: Train, device: torch.device
+    ) -> None:
+        """Args:
+        model: to run.
+        pixels: how they become the tower's input.
+        options: of the run.
+        device: whose kernels are meant.
+        """
+        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        with self._fake:
+            materialise(model, device)
+        if options.pack:  # which way this LM takes is found by trying: here, the larger of the two
+            model._packing = Packing("mask", next(model.lang_encoder.parameters()).dtype)
+        self._trainer = _trainer(model, options, pixels, device)
+
+    def run(self, shape: Shape) -> Pass:
+        """A pass that begins without gradients."""
+        model = self._trainer.model
+        live = LiveMemory()
+        with labelled(live, model):
+            live.ignore([*model.parameters(), *model.buffers()])
+            runner = _FakeRunner(model, self._fake, live)
+            loss = self._trainer.pass_loss(runner, worst_batch(shape, model))
+            kept = _shown(live.now)
+            with self._fake, live:
+                loss.backward()
+        model.zero_grad(set_to_none=True)
+        return Pass(
+            shape=shape, kept=kept, peak=_shown(live.peak), peak_without=_shown(live.peak_without)
+        )
+
+
+def _shown(counts: Counter[str]) -> dict[str, int]:
+    return {label: number for label, number in counts.items() if number}
+
+
+class _FakeRunner(nn.Module):
+    """A model that is called with real arguments and runs without values."""
+
+    def __init__(self, model: Flamingo, fake: FakeTensorMode, live: LiveMemory) -> None:
+        super().__init__()
+        self._inside = (model, fake, live)  # a tuple, so as not to be a part of this one
+
+    def forward(self, *, images_per_sample: Tensor, **arguments: Any) -> Any:
+        model, fake, live = self._inside
+        counts = images_per_sample.tolist()
+        with fake, live:
+            given = {name: self._fake(one) for name, one in arguments.items()}
+            return model(images_per_sample=counts, **given)
+
+    def _fake(self, argument: Any) -> Any:
+        _, fake, live = self._inside
+        if not isinstance(argument, Tensor):
+            return argument
+        found = fake.from_tensor(argument)
+        live.see(found, BATCH)
+        return found
