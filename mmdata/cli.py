@@ -15,10 +15,11 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from flamingo.export_options import Export
+from flamingo.recipes.options import Recipes
 from flamingo.report.options import TrainReport
 from flamingo.train.config import REFUSED, Generate, Train
 from mmdata import __version__
-from mmdata.config_file import read_config, take_config
+from mmdata.config_file import read_changed, read_config, take_config
 from mmdata.errors import (
     EXIT_CANNOT_START,
     EXIT_INTERRUPTED,
@@ -191,6 +192,16 @@ def _run_train_report(options: TrainReport) -> int:
     return result.exit_code
 
 
+def _run_recipes(options: Recipes) -> int:
+    _need("train", "recipes")
+    from flamingo.recipes.command import run_recipes
+
+    for text in run_recipes(options, read_changed):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    return 0
+
+
 def _run_generate(options: Generate) -> int:
     _need("train", "generate")
     from flamingo.generate import generate
@@ -242,6 +253,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "show": (Show, _run_show),
     "train": (Train, _run_train),
     "train-report": (TrainReport, _run_train_report),
+    "recipes": (Recipes, _run_recipes),
     "generate": (Generate, _run_generate),
     "export": (Export, _run_export),
 }

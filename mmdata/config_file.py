@@ -1,6 +1,6 @@
 """`--config run.yaml`: options of a command from a file, checked against their types."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, get_type_hints
 
 from flamingo.train.config import Train
@@ -60,4 +60,30 @@ def read_config(path: str | None, options: type) -> dict[str, Any]:
         except msgspec.ValidationError as error:
             text = str(error).replace("`", "")
             raise UserError(f"--config {path}: {name}: {text}") from error
+    return found
+
+
+def read_changed(path: str, changes: Sequence[str]) -> dict[str, Any]:
+    """The options of `mmdata train` that a YAML file gives, some of them changed.
+
+    Args:
+        path: of the file.
+        changes: `option=value`, with values as on the command line.
+
+    Raises:
+        UserError: as `read_config`, or a changed option is unknown or of another type.
+    """
+    import msgspec
+
+    found = read_config(path, Train)
+    hints = get_type_hints(Train)
+    for change in changes:
+        name, _, text = change.partition("=")
+        key = name.replace("-", "_")
+        if key not in hints:
+            raise UserError(f"--set {change}: no option {name}{_meant(key, hints)}")
+        try:
+            found[key] = msgspec.convert(text, hints[key], strict=False)
+        except msgspec.ValidationError as error:
+            raise UserError(f"--set {change}: {str(error).replace('`', '')}") from error
     return found

@@ -13,6 +13,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from flamingo.model.flamingo import Flamingo
+from flamingo.model.quantised import is_quantised, stored_bytes
 from flamingo.parallel.shard import shard_units
 from flamingo.parallel.world import Parallel
 from flamingo.train.config import Train
@@ -61,6 +62,8 @@ class Layout:
 
     def bytes(self, parameter: Tensor) -> int:
         """The same in bytes."""
+        if is_quantised(parameter):  # its element size is that of the numbers it stands for
+            return stored_bytes(parameter) * self.elements(parameter) // parameter.numel()
         return self.elements(parameter) * parameter.element_size()
 
 
@@ -155,7 +158,7 @@ def _gathered(model: Flamingo, layout: Layout) -> tuple[int, int]:
     for number, unit in enumerate(shard_units(model)):
         own = [one for module in unit.modules for one in module.parameters() if one not in taken]
         taken.update(own)
-        last = sum(one.numel() * one.element_size() for one in set(own))
+        last = sum(map(stored_bytes, set(own)))
         trained = (one for one in set(own) if one.requires_grad)
         if number == 0:
             tower = last

@@ -21,6 +21,7 @@ from flamingo.memory.worst import Shape, worst_batch
 from flamingo.model.flamingo import Flamingo
 from flamingo.model.meta import materialise
 from flamingo.model.packed import Packing
+from flamingo.model.quantised import is_quantised
 from flamingo.parallel.spread import Spread
 from flamingo.parallel.world import World
 from flamingo.train.config import Train
@@ -77,6 +78,7 @@ class Simulation:
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         with self._fake:
             materialise(model, device)
+            _complete_quantised(model, device)
         if options.pack:  # which way this LM takes is found by trying: here, the larger of the two
             model._packing = Packing("mask", next(model.lang_encoder.parameters()).dtype)
         self._trainer = _trainer(model, options, pixels, device)
@@ -96,6 +98,21 @@ class Simulation:
         return Pass(
             shape=shape, kept=kept, peak=_shown(live.peak), peak_without=_shown(live.peak_without)
         )
+
+
+def _complete_quantised(model: nn.Module, device: torch.device) -> None:
+    """Matrices in NF4 are of several parts, of which some (what is not cut) are still on meta."""
+    for module in model.modules():
+        for name, value in list(module.named_parameters(recurse=False)):
+            if not is_quantised(value):
+                continue
+            matrix: Any = value
+            names, context = matrix.__tensor_flatten__()
+            parts = {one: torch.empty_like(getattr(matrix, one), device=device) for one in names}
+            whole = type(matrix.data).__tensor_unflatten__(
+                parts, context, matrix.shape, matrix.stride()
+            )
+            module._parameters[name] = nn.Parameter(whole, requires_grad=False)
 
 
 def _shown(counts: Counter[str]) -> dict[str, int]:

@@ -34,7 +34,7 @@ def test_every_source_file_is_in_it(wheel: zipfile.ZipFile) -> None:
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
-        if path.suffix in (".py", ".json", ".typed", ".css", ".js")
+        if path.suffix in (".py", ".json", ".typed", ".css", ".js", ".yaml")
     }
     inside = {name for name in wheel.namelist() if name.partition("/")[0] in PACKAGES}
     assert inside == sources
