@@ -1,6 +1,7 @@
 """LoRA adapters: beside the layers that are meant, changing nothing at first; and merged into them:
 the same logits from an ordinary LM."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from flamingo.model.freezing import is_adapter
 from flamingo.model.media_tokens import embedding_and_head
 from flamingo.model.meta import materialise, parameters_on_meta
 from flamingo.model.quantised import dequantise_linears, quantise_linears, quantised_names
-from mmdata.errors import UserError
+from mmdata.errors import MissingExtraError, UserError
 from tests.flamingo.model.parity_case import make_tower
 from tests.flamingo.model.tiny_lms import CONFIGS, make_lm, open_gates, prompts, wrap
 
@@ -155,6 +156,13 @@ def test_a_target_that_names_no_layer_is_refused(target: str) -> None:
         "self_attn.q_proj, self_attn.k_proj, self_attn.v_proj, self_attn.o_proj, mlp.gate_proj, "
         "mlp.up_proj, mlp.down_proj"
     )
+
+
+def test_without_peft_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    lm = make_lm("gpt2")
+    with pytest.raises(MissingExtraError, match=r"--lm-adapter lora needs peft.*'mmdata\[lora\]'"):
+        inject_adapters(lm, settings_for(lm))
 
 
 def test_values_follow_from_the_seed_alone(tower: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """The LM's matrices in 4 bits: which, how near they are to the whole ones, and what is left."""
 
 import gc
+import sys
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,7 +23,7 @@ from flamingo.model.quantised import (
     quantised_names,
     stored_bytes,
 )
-from mmdata.errors import UserError
+from mmdata.errors import MissingExtraError, UserError
 from tests.flamingo.model.tiny_lms import CONFIGS, make_lm
 
 
@@ -183,3 +184,12 @@ def test_an_lm_without_linear_layers_is_refused() -> None:
 def test_files_that_do_not_fit_are_named(stored: dict[str, Tensor], message: str) -> None:
     with pytest.raises(UserError, match=message):
         quantise_linears(make_lm("llama"), stored=stored)
+
+
+def test_without_torchao_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchao.quantization.quantize_.workflows.nf4", None)
+    monkeypatch.delitem(
+        sys.modules, "torchao.quantization.quantize_.workflows.nf4.nf4_tensor", raising=False
+    )
+    with pytest.raises(MissingExtraError, match=r"qlora needs torchao .*'mmdata\[lora\]'"):
+        quantise_linears(make_lm("llama"))
