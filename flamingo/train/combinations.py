@@ -91,12 +91,6 @@ REFUSALS: tuple[Refusal, ...] = (
         lambda o: o.cpu_offload == "params" and o.lm_adapter == "qlora",
     ),
     Refusal(
-        "--estimate or --auto-batch-size with --lm-adapter qlora",
-        "the estimate knows no matrices of 4 bits yet",
-        "--lm-adapter lora, whose estimate is above, or leave it out",
-        lambda o: o.lm_adapter == "qlora" and (o.estimate or o.auto_batch_size),
-    ),
-    Refusal(
         "--freeze lm or none with precomputed features",
         "a vision tower that trains gives other features after every step",
         "--freeze vision or vision,lm, or streams of pictures",

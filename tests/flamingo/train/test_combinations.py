@@ -24,8 +24,6 @@ REFUSED: list[tuple[dict[str, object], str]] = [
         {"lm_adapter": "qlora", "cpu_offload": "params", "parallel": "fsdp"},
         "--cpu-offload params with --lm-adapter qlora",
     ),
-    ({"lm_adapter": "qlora", "estimate": True}, "--estimate or --auto-batch-size with"),
-    ({"lm_adapter": "qlora", "auto_batch_size": True}, "--estimate or --auto-batch-size with"),
     ({"freeze": "lm", "mmc4_features": "f"}, "--freeze lm or none with precomputed features"),
     ({"freeze": "none", "stream_opt": ("mmc4.features=f",)}, "--freeze lm or none with"),
 ]
