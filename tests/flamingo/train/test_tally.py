@@ -2,14 +2,22 @@
 
 from collections import Counter
 
+from flamingo.telemetry.steps import StreamCounts
 from flamingo.train.tally import Tally, blank_batch
 
 
 def test_counts_add_up_and_the_rank_with_most_passes_decides() -> None:
-    first = Tally({"a": 3, "b": 0}, {"a": 2, "b": 1}, 4, 50, 6, Counter({"x": 1}), 0.5)
-    second = Tally({"a": 2, "b": 0}, {"a": 2, "b": 0}, 3, 40, 5, Counter({"x": 1, "y": 2}), 0.25)
+    targets, passes = {"a": 3, "b": 0}, {"a": 2, "b": 1}
+    counts = {"a": StreamCounts(4, 50, 6, 3, 6), "b": StreamCounts()}
+    first = Tally(targets, passes, counts, Counter({"x": 1}), 0.5)
+    counts = {"a": StreamCounts(3, 40, 5, 2, 0), "b": StreamCounts()}
+    second = Tally({"a": 2, "b": 0}, {"a": 2, "b": 0}, counts, Counter({"x": 1, "y": 2}), 0.25)
     assert Tally.together([first, second]) == Tally(
-        {"a": 5, "b": 0}, {"a": 2, "b": 1}, 7, 90, 11, Counter({"x": 2, "y": 2}), 0.5
+        {"a": 5, "b": 0},
+        {"a": 2, "b": 1},
+        {"a": StreamCounts(7, 90, 11, 5, 6), "b": StreamCounts()},
+        Counter({"x": 2, "y": 2}),
+        0.5,
     )
 
 
@@ -19,9 +27,12 @@ def test_the_last_pass_is_of_the_last_stream_that_has_targets() -> None:
     assert Tally({"a": 0}, {"a": 2}).last_pass is None
 
 
-def test_a_blank_batch_counts_nothing() -> None:
+def test_a_blank_batch_counts_nothing_that_is_learnt_from() -> None:
     tally = Tally.of({"a": [blank_batch()]}, 0.0)
-    assert tally == Tally({"a": 0}, {"a": 1}, samples=0, tokens=tally.tokens)
+    assert tally.targets == {"a": 0}
+    assert tally.passes == {"a": 1}
+    counts = tally.streams["a"]
+    assert (counts.samples, counts.images, counts.encoded) == (0, 0, 0)
 
 
 def test_a_blank_batch_beside_features_leaves_the_tower_alone() -> None:
