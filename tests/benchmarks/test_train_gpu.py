@@ -72,6 +72,7 @@ def test_the_plain_loop_trains_as_ours_does(bench: train_gpu.Bench, *, padded: b
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 def test_all_parts_run_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with without_compiler():
         assert train_gpu.bench(tmp_path, tiny=True, steps=1) == []

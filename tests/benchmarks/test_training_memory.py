@@ -9,6 +9,7 @@ MEASURED = ("fp32", "bf16-mixed, checkpointing")
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 def test_the_peak_of_whole_steps_is_within_a_tenth_of_the_estimate(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,7 @@ def test_two_recipes_are_trained_and_shown_side_by_side(
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 def test_a_run_that_fails_ends_the_comparison(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,6 +33,7 @@ def changes(world: World) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_is_built_on_the_meta_device_at_its_published_size(name: str) -> None:
     published = read_changed(str(recipe_path(name)), [])["lm_path"]
