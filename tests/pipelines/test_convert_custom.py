@@ -65,6 +65,7 @@ def only_document(output: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.ray
 def test_workers_make_no_difference(tmp_path: Path) -> None:
     source = make_conversations(tmp_path)

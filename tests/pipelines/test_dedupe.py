@@ -124,6 +124,7 @@ def test_a_second_run_has_nothing_to_do(corpus: Corpus, reference: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.ray
 def test_workers_make_no_difference(
     corpus: Corpus, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

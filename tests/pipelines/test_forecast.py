@@ -280,6 +280,7 @@ class TestRefusals:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.matrix
 def test_workers_count_the_same(sample_shards: Path) -> None:
     here = ask(sample_shards, exact=True)
     spec = Validate(shards=(str(sample_shards),), forecast=True, exact=True, workers=2)

@@ -96,7 +96,10 @@ def test_the_fixture_would_be_found_out(source: Conversations, tmp_path: Path) -
     assert any(name.endswith(".rejects.jsonl") for name in told)
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=(pytest.mark.slow, pytest.mark.ray))])
+RAY = (pytest.mark.slow, pytest.mark.matrix, pytest.mark.ray)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=RAY)])
 def test_nothing_that_is_written_or_printed_tells(
     workers: int, source: Conversations, key: str, tmp_path: Path
 ) -> None:

@@ -183,6 +183,7 @@ class TestRun:
 
     @pytest.mark.ray
     @pytest.mark.slow
+    @pytest.mark.matrix
     def test_workers_write_the_same(self, tmp_path: Path) -> None:
         run(openflamingos(tmp_path / "here"), energon=True)
         run(openflamingos(tmp_path / "there"), energon=True, workers=2)

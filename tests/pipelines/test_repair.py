@@ -524,6 +524,7 @@ class TestRun:
 
     @pytest.mark.ray
     @pytest.mark.slow
+    @pytest.mark.matrix
     def test_workers_make_the_same_bytes(self, tmp_path: Path) -> None:
         dataset: Dataset = make_dataset(tmp_path / "in", shards=3)
         flip(dataset.path(1), 100)

@@ -159,6 +159,7 @@ def test_given_documents_are_forecast_as_such(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.matrix
 def test_over_ray_it_is_the_same_page(tmp_path: Path) -> None:
     make_dataset(tmp_path / "shards", shards=3)
     for name, workers in (("here.html", 0), ("ray.html", 2)):

@@ -97,6 +97,7 @@ def test_two_ranks_make_one_run_that_one_process_goes_on_with(
     assert [line["samples"] for line in read_log(str(folder / "metrics.jsonl"))] == [4] * 5
 
 
+@pytest.mark.matrix
 def test_what_is_wrong_is_said_once(run_options: Options, tmp_path: Path) -> None:
     first, second = run_ranks(run_options("wrong", mmc4_shards=str(tmp_path / "none")), 2)
     assert (first[0], second[0]) == (2, 2)
