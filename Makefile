@@ -1,7 +1,7 @@
 # Every target makes what it needs: `make demo` and `make test` work as the first command.
 #   make demo    the sample in examples/ from raw documents to a trained tiny model
 #   make test    the test suite, quick tests first
-#   make test-matrix   what holds for many ranks, workers, LM families and combinations of options
+#   make test-matrix   what holds for many ranks, workers, nodes, LM families, combinations of options
 #   make lint    format, lint, types, import direction (changes nothing)
 #   make bench   speed and memory against their goals, pass or fail (20 minutes; needs openssl)
 #   make format  rewrite the sources as `make lint` wants them

@@ -44,6 +44,7 @@ from tests.processes import (
 from .counting_encoder import CountingEncoder
 
 pytestmark = [
+    pytest.mark.matrix,
     pytest.mark.slow,
     pytest.mark.ray,
     pytest.mark.skipif(sys.platform != "linux", reason="a cluster on one machine needs Linux"),

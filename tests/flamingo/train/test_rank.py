@@ -103,6 +103,7 @@ def command_of(run: Train, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 def test_a_rank_is_killed_and_the_run_is_asked_to_stop_and_goes_on_to_its_end(
     run_options: Options,
 ) -> None:
