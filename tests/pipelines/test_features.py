@@ -30,6 +30,7 @@ def shards(tmp_path: Path) -> Path:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.matrix
 def test_what_an_actor_cannot_do_or_hangs_at_is_told_by_shard(shards: Path, tmp_path: Path) -> None:
     """One that hangs is started again, and the shard begun anew, once; others are not held up."""
     options = Features(

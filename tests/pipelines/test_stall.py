@@ -66,6 +66,7 @@ def events(log: Path, kind: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.ray
 def test_a_unit_that_hangs_is_named_and_done_at_the_second_attempt(
     corpus: Corpus, reference: dict[str, str], tmp_path: Path
@@ -85,6 +86,7 @@ def test_a_unit_that_hangs_is_named_and_done_at_the_second_attempt(
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.ray
 def test_a_unit_that_always_hangs_fails_by_name_while_the_others_complete(
     corpus: Corpus, reference: dict[str, str], tmp_path: Path
@@ -107,6 +109,7 @@ def test_a_unit_that_always_hangs_fails_by_name_while_the_others_complete(
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.ray
 def test_an_interruption_in_the_middle_of_long_units_is_heeded_soon(
     corpus: Corpus, reference: dict[str, str], start: Start, tmp_path: Path

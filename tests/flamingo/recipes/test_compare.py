@@ -22,6 +22,7 @@ def changes(world: World) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 def test_two_recipes_are_trained_and_shown_side_by_side(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
