@@ -19,6 +19,7 @@ from mmdata.sources.laion import (
 )
 from mmdata.sources.laion_columns import ColumnNames
 from mmdata.sources.laion_rows import Row, RowFilters
+from mmdata.sources.laion_text import Quoting
 from mmdata.sources.records import Segment
 from pipelines.clip import describe_clip
 from pipelines.convert import ConversionResult, run_conversion
@@ -71,6 +72,7 @@ def convert_laion(options: ConvertLaion, *, quiet: bool = False) -> ConversionRe
         fetch=fetch_policy(options),
         retry_failed=options.retry_failed,
         clip=clip,
+        quoting=options.quoting,
     )
     return run_conversion(
         options,
@@ -121,6 +123,8 @@ def _policy(options: ConvertLaion) -> AssemblyPolicy:
 
 def _byte_options(options: ConvertLaion) -> dict[str, Any]:
     values = {name: getattr(options, name) for name in _BYTE_OPTIONS}
+    if options.quoting != "auto":
+        values["quoting"] = options.quoting
     return values | {"nsfw": list(options.nsfw)}
 
 
@@ -139,6 +143,7 @@ class LaionRecipe:
     fetch: FetchPolicy
     retry_failed: bool
     clip: ClipSpec | None = None
+    quoting: Quoting = "auto"
 
     def scan(self, segment: Segment) -> SegmentScan:
         """Count rows, and look at the first ones; nothing is fetched.
@@ -146,12 +151,12 @@ class LaionRecipe:
         Raises:
             BadInputError: damaged, or it lacks a column that is needed.
         """
-        columns = columns_of(segment, self.names, self.max_record_bytes)
+        columns = columns_of(segment, self.names, self.max_record_bytes, self.quoting)
         if columns is not None and (problem := self.filters.missing(columns)):
             raise BadInputError(f"{segment.path}: {problem}")
-        records, crc32 = count_rows(segment, self.max_record_bytes)
+        records, crc32 = count_rows(segment, self.names, self.max_record_bytes, self.quoting)
         scan = SegmentScan(records=records, crc32=crc32, record_bytes=500 * records)
-        rows = read_rows(segment, self.names, self.max_record_bytes)
+        rows = read_rows(segment, self.names, self.max_record_bytes, self.quoting)
         for row in islice(rows, _PROBED_ROWS):
             scan.probed_records += 1
             if isinstance(row, Row):

@@ -9,6 +9,7 @@ from pipelines.options import Conversion, at_least, check_choices, check_paths
 
 FetcherName = Literal["native", "img2dataset", "none"]
 Layout = Literal["interleaved", "pairs"]
+Quoting = Literal["auto", "double", "none"]
 _DOCS_PER_SHARD: dict[Layout, int] = {"interleaved": 1000, "pairs": 10_000}
 
 
@@ -28,6 +29,8 @@ class ConvertLaion(Conversion):
     """Column of captions. Default: TEXT, text, caption, …, the first that is there."""
     similarity_col: str | None = None
     """Column of similarities of picture and text. Default: similarity."""
+    quoting: Quoting = "auto"
+    """Of .csv and .tsv: fields may stand in double quotes, or quotes are text. auto: CSV may."""
     min_caption_similarity: float | None = None
     """Pass only rows whose similarity is at least this; before anything is fetched."""
     max_punsafe: float | None = None

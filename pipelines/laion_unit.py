@@ -21,6 +21,7 @@ from mmdata.similarity import ClipSpec
 from mmdata.sources.laion import AnyRow, read_rows
 from mmdata.sources.laion_columns import ColumnNames
 from mmdata.sources.laion_rows import PairSource, RowFilters
+from mmdata.sources.laion_text import Quoting
 from mmdata.sources.records import Overlong
 from mmdata.storage.lease import holds
 from pipelines.clip import Scored, front_end, open_backend
@@ -60,6 +61,8 @@ class LaionJob(Protocol):
     @property
     def names(self) -> ColumnNames: ...
     @property
+    def quoting(self) -> Quoting: ...
+    @property
     def filters(self) -> RowFilters: ...
     @property
     def policy(self) -> AssemblyPolicy: ...
@@ -91,7 +94,7 @@ def laion_unit(task: UnitTask[LaionJob]) -> Iterator[Tick | Scored | Alive]:
     """
     check_versions(task, conversion_versions(task.clip))
     unit, job = task.unit, task.recipe
-    rows = read_rows(unit.segment, job.names, job.max_record_bytes)
+    rows = read_rows(unit.segment, job.names, job.max_record_bytes, job.quoting)
     position = 0
     with ExitStack() as stack:
         downloads: Downloads | None = None

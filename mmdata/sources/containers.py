@@ -11,6 +11,7 @@ from mmdata.sources.records import (
     Segment,
     list_segments,
     open_segment,
+    refuse_other_unicode,
     size_and_head,
 )
 from mmdata.storage.files import open_file
@@ -23,7 +24,6 @@ SUFFIXES = (
     ".parquet",
 )
 _LOOK_BYTES = 1 << 16
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -61,10 +61,7 @@ def look(segment: Segment) -> Literal["lines", "array"]:
     """
     with open_segment(segment) as file:
         head = file.read(_LOOK_BYTES)
-    if head.startswith(_UTF16):
-        raise BadInputError(
-            f"{segment.label}: is UTF-16; make it UTF-8 (iconv -f UTF-16 -t UTF-8 does)"
-        )
+    refuse_other_unicode(head, segment.label)
     head = head.removeprefix(_BOM).lstrip()
     if head.startswith(b"["):
         return "array"

@@ -22,6 +22,8 @@ from mmdata.sources.laion_rows import Row
 from mmdata.sources.laion_tars import tar_rows, tar_segments
 from mmdata.sources.laion_text import (
     TABLE_SUFFIXES,
+    Quoting,
+    count_table,
     json_columns,
     json_rows,
     table_columns,
@@ -89,7 +91,9 @@ def list_segments(path: str) -> list[Segment]:
     return listers[_kind(path)](path)
 
 
-def columns_of(segment: Segment, names: ColumnNames, max_record_bytes: int) -> Columns | None:
+def columns_of(
+    segment: Segment, names: ColumnNames, max_record_bytes: int, quoting: Quoting = "auto"
+) -> Columns | None:
     """The columns of a segment; None where each sample has its own.
 
     Raises:
@@ -99,11 +103,13 @@ def columns_of(segment: Segment, names: ColumnNames, max_record_bytes: int) -> C
     if kind == "parquet":
         return parquet_columns(segment.path, names)
     if kind == "table":
-        return table_columns(segment.path, names)
+        return table_columns(segment, names, quoting, max_record_bytes)
     return json_columns(segment, names, max_record_bytes) if kind == "json" else None
 
 
-def read_rows(segment: Segment, names: ColumnNames, max_record_bytes: int) -> Iterator[AnyRow]:
+def read_rows(
+    segment: Segment, names: ColumnNames, max_record_bytes: int, quoting: Quoting = "auto"
+) -> Iterator[AnyRow]:
     """The rows of a segment, in order; what is no row comes as the reason why.
 
     Raises:
@@ -113,15 +119,16 @@ def read_rows(segment: Segment, names: ColumnNames, max_record_bytes: int) -> It
     if kind == "parquet":
         yield from parquet_rows(segment, parquet_columns(segment.path, names))
     elif kind == "table":
-        columns = table_columns(segment.path, names)
-        yield from table_rows(segment, columns, max_record_bytes)
+        yield from table_rows(segment, names, quoting, max_record_bytes)
     elif kind == "json":
         yield from json_rows(segment, names, max_record_bytes)
     else:
         yield from tar_rows(segment, names)
 
 
-def count_rows(segment: Segment, max_record_bytes: int) -> tuple[int, int]:
+def count_rows(
+    segment: Segment, names: ColumnNames, max_record_bytes: int, quoting: Quoting = "auto"
+) -> tuple[int, int]:
     """(rows of a segment, CRC-32 of what it was read from); the segment is read to its end.
 
     Of a file of several segments, the first one's CRC is that of the whole file.
@@ -139,13 +146,9 @@ def count_rows(segment: Segment, max_record_bytes: int) -> tuple[int, int]:
     crc = _file_crc(segment.path) if segment.start == 0 else 0
     if kind == "parquet":
         return count_parquet(segment), crc
-    names = ColumnNames()
-    rows_read = (
-        table_rows(segment, Columns(), max_record_bytes)
-        if kind == "table"
-        else tar_rows(segment, names)
-    )
-    return sum(1 for _ in rows_read), crc
+    if kind == "table":
+        return count_table(segment, names, quoting, max_record_bytes), crc
+    return sum(1 for _ in tar_rows(segment, ColumnNames())), crc
 
 
 def _file_crc(path: str) -> int:

@@ -2,8 +2,7 @@
 
 Rows stream in small batches, a column chunk's pages at a time, so that memory grows neither with
 the file nor with a row group. A segment is a range of rows: whole row groups together until they
-are worth a task, or a part of a row group that is very long. Columns of text are read as bytes and
-decoded here: one value that is not UTF-8 would otherwise make its whole batch unreadable.
+are worth a task, or a part of a row group that is very long.
 
 `{key}.parquet` beside a folder `{key}/` is what img2dataset leaves with `output_format=files`: the
 images are then in that folder.
@@ -15,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from mmdata.errors import BadInputError
+from mmdata.sources.arrow_columns import holds_images, image_bytes, values_of
 from mmdata.sources.laion_columns import IMAGE_NAMES, ColumnNames, Columns, find_columns
 from mmdata.sources.laion_rows import Row
 from mmdata.sources.records import Segment
@@ -82,22 +82,11 @@ def parquet_columns(path: str, names: ColumnNames) -> Columns:
         there = list(schema.names)
         if len(set(there)) < len(there):
             raise BadInputError(f"{path}: two columns have one name")
-        image = next((name for name in IMAGE_NAMES if _holds_images(schema, name)), None)
+        found = (name for name in IMAGE_NAMES if name in there)
+        image = next((name for name in found if holds_images(schema.field(name).type)), None)
     if image is None and _images_beside(path, there):
         image = ""
     return find_columns(there, names, path, image)
-
-
-def _holds_images(schema: Any, name: str) -> bool:
-    """A column of bytes, or datasets' Image feature: {bytes, path}."""
-    import pyarrow.types as kinds
-
-    if name not in schema.names:
-        return False
-    kind = schema.field(name).type
-    if kinds.is_struct(kind):
-        kind = next((field.type for field in kind if field.name == "bytes"), kind)
-    return bool(kinds.is_binary(kind) or kinds.is_large_binary(kind))
 
 
 def _folder_of(path: str) -> str:
@@ -166,32 +155,9 @@ def _groups(file: Any, segment: Segment) -> tuple[list[int], int]:
 
 def _values(batch: Any) -> Iterator[dict[str, Any]]:
     names = batch.schema.names
-    columns = [_column(batch.column(place)) for place in range(len(names))]
+    columns = [values_of(batch.column(place)) for place in range(len(names))]
     for values in zip(*columns, strict=True):
         yield dict(zip(names, values, strict=True))
-
-
-def _column(column: Any) -> list[Any]:
-    """A column's values; text that is not UTF-8 stays bytes."""
-    try:
-        values: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:
-        import pyarrow as pa
-
-        try:
-            return [_decoded(value) for value in column.view(pa.binary()).to_pylist()]
-        except (pa.ArrowException, TypeError):  # text inside lists or structs
-            return [None] * len(column)
-    except (ValueError, OverflowError):  # times that Python cannot hold
-        return [str(value) for value in column]
-    return values
-
-
-def _decoded(value: bytes | None) -> str | bytes | None:
-    try:
-        return value.decode("utf-8") if value is not None else None
-    except UnicodeDecodeError:
-        return value
 
 
 def _row(
@@ -201,10 +167,8 @@ def _row(
         return Row(values, columns, beside.read(values.get("key")), has_image=True)
     if not has_image:
         return Row(values, columns)
-    image = values.pop(columns.image, None)
-    if isinstance(image, dict):
-        image = image.get("bytes")
-    return Row(values, columns, image if isinstance(image, bytes) else None, has_image=True)
+    image = image_bytes(values.pop(columns.image, None))
+    return Row(values, columns, image, has_image=True)
 
 
 class _Beside:

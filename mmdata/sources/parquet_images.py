@@ -11,6 +11,7 @@ from typing import Any
 
 from mmdata.errors import BadInputError
 from mmdata.images import ImageRejected
+from mmdata.sources.arrow_columns import holds_images, image_bytes, is_text, plain_type, values_of
 from mmdata.sources.image_folder import check_name
 from mmdata.sources.name_index import NameIndex
 from mmdata.storage.files import open_file
@@ -86,7 +87,8 @@ class ParquetImages:
                 for group in range(file.num_row_groups):
                     _check_size(file.metadata.row_group(group), column, path)
                     table = file.read_row_group(group, columns=names)
-                    self._add_rows(table.to_pydict(), number, group)
+                    columns = {name: values_of(table.column(name)) for name in names}
+                    self._add_rows(columns, number, group)
         except (OSError, pa.ArrowException) as error:
             raise BadInputError(f"{path}: damaged parquet: {error}; fetch it again") from error
         return column
@@ -117,10 +119,7 @@ class ParquetImages:
             except (OSError, pa.ArrowException) as error:
                 raise BadInputError(f"{path}: damaged parquet: {error}; fetch it again") from error
             self._kept = (number, group), table.column(0)
-        value = self._kept[1][place].as_py()
-        if isinstance(value, dict):  # datasets' Image feature: {bytes, path}
-            value = value.get("bytes")
-        return value if isinstance(value, bytes) else None
+        return image_bytes(self._kept[1][place].as_py())
 
 
 def columns_of(file: Any, path: str) -> tuple[list[str], str]:
@@ -129,16 +128,29 @@ def columns_of(file: Any, path: str) -> tuple[list[str], str]:
     Raises:
         BadInputError: it has none of them.
     """
-    there = file.schema_arrow.names
-    names = [name for name in NAME_COLUMNS if name in there][:1]
-    names += ["url"] if "url" in there else []
-    data = [name for name in BYTES_COLUMNS if name in there][:1]
+    schema = file.schema_arrow
+    there = schema.names
+    texts = [
+        name
+        for name in (*NAME_COLUMNS, "url")
+        if name in there and is_text(schema.field(name).type)
+    ]
+    names = [name for name in texts if name != "url"][:1]
+    names += ["url"] if "url" in texts else []
+    data = [
+        name for name in BYTES_COLUMNS if name in there and holds_images(schema.field(name).type)
+    ][:1]
     if not names or not data:
         raise BadInputError(
-            f"{path}: expected a column {', '.join(NAME_COLUMNS)} or url and one of "
-            f"{', '.join(BYTES_COLUMNS)}, got {', '.join(there)}"
+            f"{path}: expected a column of text named {', '.join(NAME_COLUMNS)} or url and one of "
+            f"encoded images named {', '.join(BYTES_COLUMNS)}, got {', '.join(map(_told, schema))}"
         )
     return names, data[0]
+
+
+def _told(field: Any) -> str:
+    """A column by its name and, in brackets, what it holds."""
+    return f"{field.name} ({' '.join(str(plain_type(field.type)).split())[:60]})"
 
 
 def _check_size(group: Any, column: str, path: str) -> None:

@@ -5,6 +5,7 @@ it came from; binary values (images) become base64 on the way, which costs about
 A row group is read in small batches: memory is that of a batch and of one page a column.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from mmdata.errors import BadInputError
+from mmdata.sources.arrow_columns import values_of
 
 _BATCH_ROWS = 32
 MAGIC = b"PAR1"
@@ -21,15 +23,19 @@ def count_row_groups(file: BinaryIO, label: str) -> int:
     """How many row groups a file has.
 
     Raises:
-        BadInputError: it is damaged.
+        BadInputError: it is damaged, or two of its columns have one name.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return int(pq.ParquetFile(file).num_row_groups)
+        table = pq.ParquetFile(file)
+        names = table.schema_arrow.names
     except (OSError, pa.ArrowException) as error:
         raise BadInputError(f"{label}: damaged parquet file: {error}; fetch it again") from error
+    if len(set(names)) < len(names):
+        raise BadInputError(f"{label}: two columns have one name")
+    return int(table.num_row_groups)
 
 
 def read_rows(
@@ -52,12 +58,23 @@ def read_rows(
         with opened as file:
             table = pq.ParquetFile(file)
             for batch in table.iter_batches(batch_size=_BATCH_ROWS, row_groups=[row_group]):
-                for row in batch.to_pylist():
-                    yield msgspec.json.encode(row, enc_hook=_as_text)
+                names = batch.schema.names
+                columns = [values_of(column) for column in batch.columns]
+                for values in zip(*columns, strict=True):
+                    yield _as_json(dict(zip(names, values, strict=True)))
     except (OSError, pa.ArrowException) as error:
         raise BadInputError(f"{label}: damaged parquet file: {error}; fetch it again") from error
 
 
-def _as_text(value: Any) -> str:
-    """What JSON has no form for, as its text."""
-    return str(value)
+def _as_json(row: dict[str, Any]) -> bytes:
+    """A row as the bytes of an object; text that is not UTF-8 stays so, and is told when parsed."""
+    try:
+        return msgspec.json.encode(row, enc_hook=str)
+    except UnicodeEncodeError:
+        text = json.dumps(row, ensure_ascii=False, default=_plain)
+        return text.encode("utf-8", "surrogateescape")
+
+
+def _plain(value: Any) -> Any:
+    """What Python's json does not know, as msgspec would write it."""
+    return msgspec.to_builtins(value, enc_hook=str)

@@ -26,6 +26,19 @@ SUFFIXES = (".jsonl", ".jsonl.zip", ".jsonl.gz", ".jsonl.zst")
 RANGE_BYTES = 64 * 2**20
 _CHUNK_BYTES = 1 << 20
 _BOM = b"\xef\xbb\xbf"
+#: Byte order marks of what is not UTF-8; the longer one first.
+_OTHER_MARKS = (
+    (b"\xff\xfe\0\0", "UTF-32"),
+    (b"\0\0\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
+#: Methods of compression in zips, by the names that tools show them with.
+_ZIP_METHODS = {
+    **{1: "shrink", 6: "implode", 9: "deflate64", 93: "zstd", 95: "xz", 96: "jpeg", 97: "wavpack"},
+    **{98: "ppmd", 99: "AES"},
+}
+_ZIP_READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _MAGIC = {".zip": b"PK", ".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
 
 
@@ -75,6 +88,22 @@ def size_and_head(path: str) -> tuple[int, bytes]:
         raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+def refuse_other_unicode(head: bytes, label: str) -> None:
+    """Raise BadInputError where the first bytes of a text are not those of UTF-8.
+
+    Without a byte order mark, UTF-16 is told by the zero bytes beside its first two characters.
+    """
+    name = next((name for mark, name in _OTHER_MARKS if head.startswith(mark)), "")
+    zeros = [byte == 0 for byte in head[:4]]
+    if not name and zeros in ([False, True] * 2, [True, False] * 2):
+        name = "UTF-16BE" if zeros[0] else "UTF-16LE"
+    if name:
+        raise BadInputError(
+            f"{label}: is {name}; make it UTF-8 (iconv -f {name} -t UTF-8 does)",
+            short=f"is {name}, not UTF-8",
+        )
+
+
 def list_segments(path: str, members: tuple[str, ...] = (".jsonl",)) -> list[Segment]:
     """The segments of an input of JSON lines, by its ending and first bytes.
 
@@ -98,6 +127,7 @@ def list_segments(path: str, members: tuple[str, ...] = (".jsonl",)) -> list[Seg
         return _zip_segments(path, members)
     if suffix in (".gz", ".zst"):
         return [Segment(path)]
+    refuse_other_unicode(head, path)
     if any(head.startswith(known) for known in _MAGIC.values()):
         raise BadInputError(f"{path}: is compressed: name it .jsonl.zip, .jsonl.gz or .jsonl.zst")
     if is_web(path):
@@ -123,6 +153,14 @@ def _zip_segments(path: str, endings: tuple[str, ...]) -> list[Segment]:
         )
     if any(info.flag_bits & 1 for info in wanted):
         raise BadInputError(f"{path}: the zip is encrypted")
+    for info in wanted:
+        if info.compress_type not in _ZIP_READABLE:
+            method = _ZIP_METHODS.get(info.compress_type, "unknown")
+            raise BadInputError(
+                f"{path}:{info.filename}: is compressed with {method} (method "
+                f"{info.compress_type}), which is not read here; unpack it, and pack it again with "
+                "deflate or as .jsonl.gz"
+            )
     if len({info.filename for info in wanted}) < len(wanted):
         raise BadInputError(f"{path}: two members of the zip have one name")
     return [Segment(path, info.filename) for info in wanted]
@@ -223,6 +261,8 @@ def _lines(file: BinaryIO, segment: Segment, limit: int) -> Iterator[bytes | Ove
     parts: list[bytes] = []
     length = 0
     while chunk := file.read(_CHUNK_BYTES):
+        if not position and not length:
+            refuse_other_unicode(chunk[:4], segment.label)
         *ended, rest = chunk.split(b"\n")
         for piece in ended:
             length += len(piece)
