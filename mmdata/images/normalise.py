@@ -11,7 +11,8 @@ from PIL import Image
 from mmdata.images.facts import Format, Header, unreadable
 from mmdata.images.icc import to_srgb
 from mmdata.images.policy import DEFAULT_QUALITY, ImagePolicy
-from mmdata.images.resize import MAX_JPEG_SIDE, MAX_WEBP_SIDE, Size, shrink
+from mmdata.images.reduced import Box, Size
+from mmdata.images.resize import MAX_JPEG_SIDE, MAX_WEBP_SIDE, shrink
 from mmdata.images.window import apply_window, choose_window
 from schemas.document import Window
 
@@ -47,11 +48,11 @@ def windowed(
     return Image.fromarray(gray), window
 
 
-def normalise(image: Image.Image, header: Header, size: Size | None = None) -> Image.Image:
+def normalise(image: Image.Image, header: Header, size: Size | None, box: Box) -> Image.Image:
     """`image` as 8-bit RGB or L: alpha on white, profile to sRGB, orientation baked in.
 
-    With `size` (as stored, before the rotation) it is resized behind the alpha, which must not
-    bleed into its surroundings, and before the costly steps.
+    With `size` (as stored, before the rotation) the `box` of it that is picture is resized behind
+    the alpha, which must not bleed into its surroundings, and before the costly steps.
 
     16-bit gray is scaled linearly (v / 257, rounded). Carries no metadata. Raises `ImageRejected`
     (`unreadable`) for samples without a defined range (32-bit integers, floats).
@@ -60,7 +61,7 @@ def normalise(image: Image.Image, header: Header, size: Size | None = None) -> I
     if header.format == "tiff":
         icc = image.info.get("icc_profile")
     image = _eight_bit(image, header)
-    image = shrink(_opaque(image), size)
+    image = shrink(_opaque(image), size, box)
     if icc and image.mode in ("L", "RGB", "CMYK"):
         image = to_srgb(image, icc)
     if image.mode not in ("L", "RGB"):

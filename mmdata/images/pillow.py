@@ -27,6 +27,7 @@ from PIL import (
 )
 
 from mmdata.images.facts import Header, ImageRejected, truncated, unreadable
+from mmdata.images.reduced import HALVINGS, Box, Size, cover, scale_of
 from schemas.reasons import ImageDrop
 
 # Pillow documents OSError, ValueError, SyntaxError and DecompressionBombError. Its plugins parse
@@ -96,11 +97,12 @@ def pillow_errors(header: Header, max_pixels: int) -> Iterator[None]:
 
 
 def load(
-    data: bytes, header: Header, max_pixels: int, at_least: tuple[int, int] | None = None
-) -> Image.Image:
+    data: bytes, header: Header, max_pixels: int, at_least: Size | None = None
+) -> tuple[Image.Image, Box]:
     """Decode the first frame of a file whose `header` was read and found within the limits.
 
-    With `at_least` a JPEG is decoded at the smallest scale that is not smaller.
+    With `at_least` a JPEG is decoded at the smallest scale that is not smaller. The box says how
+    much of the image is picture.
 
     Raises `ImageRejected` (`truncated`, `unreadable`, `too-large`). A TIFF comes back with its
     orientation applied, as Pillow does by itself.
@@ -108,12 +110,19 @@ def load(
     with pillow_errors(header, max_pixels):
         image = Image.open(BytesIO(data), formats=(header.format.upper(),))
         _check_size(image.size, header)
-        if at_least is not None:
-            image.draft(None, at_least)
+        scale = None
+        if at_least is not None and header.format == "jpeg":
+            scale = scale_of(image.size, at_least, HALVINGS)
+            # Rounded down: Pillow halves while the result is not smaller than what it is given.
+            image.draft(None, (int(scale.box[0]), int(scale.box[1])))
         if isinstance(image, WebPImagePlugin.WebPImageFile):
             image._decoder = _FirstFrame(image._decoder)
         image.load()
-        return image
+        if scale is None:
+            return image, image.size
+        _check_reduced(image.size, scale.size)
+        cover(image, scale)
+        return image, scale.box
 
 
 class _FirstFrame:
@@ -130,6 +139,11 @@ class _FirstFrame:
         """(pixels, time in ms) of the first frame; raises OSError where it cannot be decoded."""
         decoder, self._decoder = self._decoder, None
         return decoder.get_next()
+
+
+def _check_reduced(size: Size, expected: Size) -> None:
+    if size != expected:
+        raise RuntimeError(f"decoded at {size[0]} x {size[1]} px for {expected[0]} x {expected[1]}")
 
 
 def _check_size(size: tuple[int, int], header: Header) -> None:

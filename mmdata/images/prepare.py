@@ -64,11 +64,11 @@ def prepare_image(data: bytes, policy: ImagePolicy) -> PreparedImage:
 def _reencode(data: bytes, seen: Inspected, policy: ImagePolicy) -> PreparedImage:
     header = seen.header
     with pillow_errors(header, policy.max_pixels):
-        image = seen.take_image(data, policy)
+        image, box = seen.take_image(data, policy)
         # Of a TIFF, which Pillow has turned upright already; of others, as the header has it.
         stored = image.size if header.format == "tiff" else (header.width, header.height)
         image, window = windowed(image, header, policy)
-        image = normalise(image, header, smaller_size(*stored, policy))
+        image = normalise(image, header, smaller_size(*stored, policy), box)
         encoded, name = encode(image, header, policy)
     if len(encoded) > policy.max_bytes:
         detail = f"{len(encoded)} bytes when re-encoded, more than {policy.max_bytes}"

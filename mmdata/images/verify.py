@@ -15,6 +15,7 @@ from mmdata.images.facts import Header, ImageFacts, ImageRejected
 from mmdata.images.jpeg_decode import require_all_scans, verify_jpeg
 from mmdata.images.pillow import load
 from mmdata.images.policy import ImagePolicy
+from mmdata.images.reduced import Box
 from mmdata.images.resize import as_asked, decode_reduced, headroom, smaller_size
 from mmdata.images.sniff import sniff
 from schemas.reasons import ImageDrop, ImageNote
@@ -32,13 +33,16 @@ class Inspected(msgspec.Struct):
 
     header: Header
     notes: tuple[ImageNote, ...]
-    image: Image.Image | None
+    pixels: tuple[Image.Image, Box] | None
 
-    def take_image(self, data: bytes, policy: ImagePolicy) -> Image.Image:
-        """The pixels, decoded now if need be, and not kept here: one copy can be 128 MB."""
-        image, self.image = self.image, None
-        if image is not None:
-            return image
+    def take_image(self, data: bytes, policy: ImagePolicy) -> tuple[Image.Image, Box]:
+        """The pixels, decoded now if need be, and how much of them is picture.
+
+        They are not kept here: one copy can be 128 MB.
+        """
+        pixels, self.pixels = self.pixels, None
+        if pixels is not None:
+            return pixels
         size = smaller_size(self.header.width, self.header.height, policy)
         return load(data, self.header, policy.max_pixels, headroom(size) if size else None)
 
@@ -77,8 +81,8 @@ def inspect(data: bytes, policy: ImagePolicy) -> Inspected:
     check = policy.verify != "header"
     header = as_asked(_read_header(data, kind, check=check), policy)
     check_limits(header, policy)
-    image = load(data, header, policy.max_pixels) if check else None
-    return Inspected(header, header.notes(), image)
+    pixels = load(data, header, policy.max_pixels) if check else None
+    return Inspected(header, header.notes(), pixels)
 
 
 def _read_header(data: bytes, kind: str, *, check: bool) -> Header:
@@ -93,12 +97,12 @@ def _inspect_jpeg(data: bytes, policy: ImagePolicy) -> Inspected:
     check_limits(header, policy)
     warned = bool(walk.junk)
     size = smaller_size(header.width, header.height, policy)
-    image = None
+    pixels = None
     # Decoding for a smaller size is as strict as the check is, so that it stands for it.
     if size and header.channels != 4 and not warned and policy.verify != "full":
-        image = decode_reduced(data, header, size)
+        pixels = decode_reduced(data, header, size)
     # Pixels that are baked into a new file are checked first, or damage would be baked in too.
-    if image is None and (policy.verify != "header" or header.reencode):
+    if pixels is None and (policy.verify != "header" or header.reencode):
         warned = verify_jpeg(data, walk, full=policy.verify == "full")
     require_all_scans(walk)
     notes = header.notes()
@@ -107,8 +111,8 @@ def _inspect_jpeg(data: bytes, policy: ImagePolicy) -> Inspected:
             raise ImageRejected(ImageDrop.JPEG_WARNING, "JPEG: extraneous bytes before a marker")
         notes = (ImageNote.JPEG_WARNING, *notes)
         if policy.verify != "header":  # junk that libjpeg skips can still keep Pillow from opening
-            image = load(data, header, policy.max_pixels)
-    return Inspected(header, notes, image)
+            pixels = load(data, header, policy.max_pixels)
+    return Inspected(header, notes, pixels)
 
 
 def _check_bytes(num_bytes: int, policy: ImagePolicy) -> None:

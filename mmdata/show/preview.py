@@ -13,8 +13,10 @@ from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
-from mmdata.images import ImagePolicy, prepare_image
+from mmdata.images import ImagePolicy, PreparedImage, prepare_image
 from mmdata.images.facts import unreadable
+from mmdata.images.jpeg_decode import DECODE_ERRORS
+from mmdata.images.reduced import Box, Size, decode_jpeg
 
 _HALF_BLOCK = "▀"
 #: What the rest of mmdata refuses to decode is not decoded for a look either.
@@ -49,12 +51,22 @@ def _style(upper: list[int], lower: list[int]) -> Style:
 def _pixels(data: bytes, width: int, height: int) -> NDArray[np.uint8]:
     """(height, width, 3) pixels within the given size, of an even height."""
     prepared = prepare_image(data, _POLICY)
-    try:
-        with Image.open(BytesIO(prepared.data)) as image:
-            image.draft("RGB", (width, height))
-            small = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        unreadable(str(error))
-    small.thumbnail((width, height), Image.Resampling.BOX)
-    pixels = np.asarray(small)
+    full = prepared.width, prepared.height
+    scale = max(full[0] / width, full[1] / height, 1.0)
+    size = max(1, round(full[0] / scale)), max(1, round(full[1] / scale))
+    image, box = _decoded(prepared, size)
+    pixels = np.asarray(image.resize(size, Image.Resampling.BOX, box=(0, 0, *box)))
     return np.concatenate([pixels, pixels[-1:]]) if pixels.shape[0] % 2 else pixels
+
+
+def _decoded(prepared: PreparedImage, at_least: Size) -> tuple[Image.Image, Box]:
+    """RGB, of a JPEG at a reduced scale, and how much of it is picture."""
+    try:
+        if prepared.format == "jpeg":
+            full = prepared.width, prepared.height
+            pixels, box = decode_jpeg(prepared.data, full, at_least, "RGB", strict=False)
+            return Image.fromarray(pixels), box
+        with Image.open(BytesIO(prepared.data)) as image:
+            return image.convert("RGB"), image.size
+    except (OSError, SyntaxError, *DECODE_ERRORS) as error:
+        unreadable(str(error))

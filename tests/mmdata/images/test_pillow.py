@@ -25,7 +25,7 @@ def webp(**options: object) -> bytes:
 def test_the_first_frame_of_a_webp_comes_back_whole(animated: bool) -> None:
     other = Image.fromarray(PIXELS[::-1].copy())
     data = webp(save_all=True, append_images=[other]) if animated else webp()
-    image = load(data, read_header(data), 10_000)
+    image, _ = load(data, read_header(data), 10_000)
     assert np.array_equal(np.asarray(image), PIXELS)
     assert np.array_equal(np.asarray(image.rotate(180).rotate(180)), PIXELS)  # and stays usable
 
