@@ -58,6 +58,7 @@ class DocumentDrop(StrEnum):
     NO_MATRIX = "no-matrix"
     BAD_MATRIX = "bad-matrix"
     NON_FINITE = "non-finite"
+    BAD_NUMBER = "bad-number"
     NO_IMAGES_LISTED = "no-images-listed"
     NO_IMAGES_LEFT = "no-images-left"
     IMAGE_MISSING = "image-missing"

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from mmdata.sources.strict_json import BadNumberError, check_integer, check_real
 from schemas.document import FORMAT_VERSION, Document, ShardDocument, is_ours
 
 #: (path, expected, got) of one thing that is wrong.
@@ -97,11 +98,10 @@ def cut_payloads(raw: bytes) -> tuple[bytes, list[memoryview]]:
 
 def check_json(raw: bytes) -> Iterator[tuple[str, Problem]]:
     """The rules that any JSON member must keep, beyond being decodable: (code, problem)."""
-    rules = (("JSON003", duplicate_key), ("JSON004", lone_surrogate))
-    for code, rule in rules:
+    for rule in (_not_told_apart, lone_surrogate):
         problem = rule(raw)
         if problem:
-            yield code, problem
+            yield problem
 
 
 def _parse(raw: bytes, payloads: list[memoryview]) -> Parsed | None:
@@ -183,7 +183,7 @@ def _malformed(raw: bytes, message: str) -> tuple[str, Problem]:
         return "JSON002", ("$", "JSON", f"{error}; member of {len(raw)} bytes")
     surrogate = lone_surrogate(raw)
     if surrogate:
-        return "JSON004", surrogate
+        return surrogate
     for constant in (b"NaN", b"Infinity"):
         if constant in raw:
             return "JSON002", ("$", "JSON", f"{constant.decode()}, which JSON does not have")
@@ -200,7 +200,7 @@ def invalid_utf8(raw: bytes) -> Problem | None:
     return None
 
 
-def lone_surrogate(raw: bytes) -> Problem | None:
+def lone_surrogate(raw: bytes) -> tuple[str, Problem] | None:
     """JSON004: an escape like \\ud83d without its other half, anywhere."""
     if b"\\u" not in raw:
         return None
@@ -209,7 +209,7 @@ def lone_surrogate(raw: bytes) -> Problem | None:
         text.encode()
     except UnicodeEncodeError as error:
         half = f"\\u{ord(text[error.start]):04x} alone"
-        return "$", "surrogates in pairs", half
+        return "JSON004", ("$", "surrogates in pairs", half)
     return None
 
 
@@ -217,19 +217,25 @@ class _DuplicateKey(ValueError):
     pass
 
 
-def duplicate_key(raw: bytes) -> Problem | None:
-    """JSON003: a key that an object has twice; readers keep the last and say nothing."""
+def _not_told_apart(raw: bytes) -> tuple[str, Problem] | None:
+    """JSON003: a key that an object has twice; readers keep the last and say nothing.
+
+    JSON007: a number that readers refuse, or take for infinity. One pass for both.
+    """
+    numbers = {"parse_int": check_integer, "parse_float": check_real}
     try:
-        _loads(raw, object_pairs_hook=_refuse_duplicates)
+        _loads(raw, object_pairs_hook=_refuse_duplicates, **numbers)
     except _DuplicateKey as error:
-        return "$", "each key once", f"{error.args[0]!r} twice"
+        return "JSON003", ("$", "each key once", f"{error.args[0]!r} twice")
+    except BadNumberError as error:
+        return "JSON007", ("$", "a number that readers can hold", str(error))
     return None
 
 
 def _loads(raw: bytes, **options: Any) -> object:
     """Python's json, for which integers of any length are no matter."""
     try:
-        return json.loads(raw, parse_int=str, **options)
+        return json.loads(raw, **{"parse_int": str, **options})
     except RecursionError:
         raise Unreadable("JSON005", _TOO_DEEP) from None
 

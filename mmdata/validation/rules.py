@@ -94,6 +94,7 @@ RULES: tuple[Rule, ...] = (
     Rule("JSON004", _E, _C, "a string has half of a surrogate pair", _SOURCE),
     Rule("JSON005", _E, _C, "a JSON member is nested too deeply to be read", _SOURCE),
     Rule("JSON006", _E, _C, "a JSON member is not an object", _SOURCE),
+    Rule("JSON007", _E, _C, "a number that readers refuse or take for infinity", _SOURCE),
     Rule("DOC001", _E, _C, "a field is missing or of the wrong type", _CONVERT_AGAIN),
     Rule("DOC002", _E, _C, "a document has no sentences", _SOURCE),
     Rule("DOC003", _E, _C, "the format version of a document is not known here", "update mmdata"),

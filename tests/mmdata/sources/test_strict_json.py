@@ -1,6 +1,7 @@
 """A record is taken only where every reader would read the same in it."""
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -39,6 +40,22 @@ def dropped(record: bytes) -> tuple[str, str]:
         (b'{"a": "\xed\xa0\x80"}', "not-utf8", "expected UTF-8, got byte 0xed at 7"),
         (b'{"a": NaN}', "non-finite", "expected a finite number, got NaN"),
         (b'{"a": [-Infinity]}', "non-finite", "expected a finite number, got -Infinity"),
+        (
+            b'{"a": [{"b": -' + b"7" * 4301 + b"}]}",
+            "bad-number",
+            "expected a number that readers can hold, got an integer of 4,301 digits",
+        ),
+        (
+            b'{"a": 1e999}',
+            "bad-number",
+            "expected a number that readers can hold, got 1e999, which is beyond a double",
+        ),
+        (
+            b'{"a": -' + b"1" * 310 + b".5}",
+            "bad-number",
+            f"expected a number that readers can hold, got -{'1' * 39}..., "
+            "which is beyond a double",
+        ),
         (b'{"a": 1, "a": 2}', "duplicate-keys", "key 'a' occurs twice in one object"),
         (
             b'{"x": [{"a": 1, "\\u0061": 2}]}',
@@ -58,6 +75,18 @@ def test_what_is_wrong_is_said_and_counted(record: bytes, reason: str, detail: s
     assert dropped(record) == (reason, detail)
 
 
+@given(st.text("0123456789", min_size=1, max_size=400), st.integers(-400, 400), st.booleans())
+def test_a_real_number_is_refused_where_it_would_become_infinity(
+    digits: str, exponent: int, signed: bool
+) -> None:
+    number = f"{'-' if signed else ''}1{digits}.{digits}e{exponent}"
+    record = f'{{"a": {number}}}'.encode()
+    if math.isinf(float(number)):
+        assert dropped(record)[0] == "bad-number"
+    else:
+        assert bytes(decode_object(record)["a"]) == number.encode()
+
+
 @pytest.mark.parametrize("number", [b"1", b"-0.5", b"1e9", b"9" * 5000])
 def test_a_lone_number_is_no_object(number: bytes) -> None:
     reason, detail = dropped(number)
@@ -67,13 +96,14 @@ def test_a_lone_number_is_no_object(number: bytes) -> None:
 
 def test_values_are_kept_as_they_are_written() -> None:
     record = (
-        b'{ "huge": '
-        + b"9" * 6000
+        b'{ "huge": -'
+        + b"9" * 4300
         + b' , "f":0.10000000000000000001,"s":"\\u00e9\\/", "o": {"a" :1}}'
     )
     fields = {name: bytes(raw) for name, raw in decode_object(record).items()}
     assert fields == {
-        "huge": b"9" * 6000, "f": b"0.10000000000000000001", "s": b'"\\u00e9\\/"', "o": b'{"a" :1}',
+        "huge": b"-" + b"9" * 4300,
+        "f": b"0.10000000000000000001", "s": b'"\\u00e9\\/"', "o": b'{"a" :1}',
     }  # fmt: skip
 
 

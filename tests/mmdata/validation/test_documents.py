@@ -118,8 +118,21 @@ def test_a_duplicate_key_beside_a_payload() -> None:
     assert failure(raw)[0] == "JSON003"
 
 
-def test_numbers_of_any_length_and_pairs_of_surrogates_are_json() -> None:
-    number = "1" * 5000
+@pytest.mark.parametrize(
+    ("number", "got"),
+    [
+        ("1" * 4301, "an integer of 4,301 digits"),
+        ("-" + "1" * 5000, "an integer of 5,000 digits"),
+        ("-1e999", "-1e999, which is beyond a double"),
+    ],
+)
+def test_a_number_that_readers_cannot_hold(number: str, got: str) -> None:
+    raw = f'{{"text_list":["a"],"image_info":[{{"x":[{number}]}}]}}'.encode()
+    assert failure(raw) == ("JSON007", ("$", "a number that readers can hold", got))
+
+
+def test_long_numbers_and_pairs_of_surrogates_are_json() -> None:
+    number = "1" * 4300
     raw = f'{{"text_list":["\\ud83d\\ude00"],"image_info":[],"x":{number}}}'.encode()
     assert parse_document(raw).document.text_list == ["😀"]
 
