@@ -19,8 +19,9 @@ from mmdata.alignment import Similarity, align
 from mmdata.images import ImagePolicy, ImageRejected, prepare_image
 from mmdata.member import Picture as Picture
 from mmdata.member import encode_member, samples_row
-from mmdata.sources.base import RecordDropped, SourceDocument
+from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
 from mmdata.sources.embedded import decode_embedded
+from mmdata.sources.names import StoredImage, shown
 from mmdata.sources.split import SplitRule
 from schemas.reasons import DocumentDrop, ImageDrop, ImageNote
 
@@ -119,18 +120,18 @@ class Scores:
     source: str
 
 
+#: What an image's name stands for; raises ImageRejected.
+ReadImage = Callable[[str], StoredImage]
 #: An encoded image as a scorer wants it; raises ImageRejected.
 ToPixels = Callable[[bytes], NDArray[np.uint8]]
 
 
-def assemble(
-    document: SourceDocument, read_image: Callable[[str], bytes], policy: AssemblyPolicy
-) -> Outcome:
+def assemble(document: SourceDocument, read_image: ReadImage, policy: AssemblyPolicy) -> Outcome:
     """Turn a document into a sample.
 
     Args:
         document: with references to images.
-        read_image: the bytes of a named image; raises ImageRejected.
+        read_image: what an image's name stands for; raises ImageRejected.
         policy: what is kept.
 
     Raises:
@@ -141,7 +142,7 @@ def assemble(
 
 def check(
     document: SourceDocument,
-    read_image: Callable[[str], bytes],
+    read_image: ReadImage,
     policy: AssemblyPolicy,
     to_pixels: ToPixels | None = None,
 ) -> Draft:
@@ -214,7 +215,7 @@ def _why_none_left(outcome: Outcome) -> str:
     return f"all {len(outcome.dropped_images)} images were dropped: {', '.join(reasons)}"
 
 
-def _pictures(draft: Draft, read_image: Callable[[str], bytes], to_pixels: ToPixels | None) -> None:
+def _pictures(draft: Draft, read_image: ReadImage, to_pixels: ToPixels | None) -> None:
     """Read and check every image of a document."""
     outcome, policy = draft.outcome, draft.policy
     seen: set[str] = set()
@@ -223,14 +224,14 @@ def _pictures(draft: Draft, read_image: Callable[[str], bytes], to_pixels: ToPix
         try:
             if image.problem:
                 raise ImageRejected(ImageDrop.MISSING, image.problem)
-            data = decode_embedded(image.embedded) if image.embedded else read_image(image.name)
-            picture, notes = _picture(index, image.name, data, policy.images)
+            stored = _stored(image, read_image)
+            picture, notes = _picture(index, image.name, stored.data, policy.images)
             pixels = [to_pixels(pybase64.b64decode(picture.base64))] if to_pixels else []
         except ImageRejected as rejected:
             _refuse(outcome, index, image.name, rejected, policy)
             continue
         if policy.drop_duplicate_images and picture.sha256 in seen:
-            detail = f"{image.name}: equal to an image before it"
+            detail = f"{shown(image.name)}: equal to an image before it"
             outcome.dropped_images[index] = (ImageDrop.DUPLICATE_IN_DOCUMENT, detail)
             continue
         seen.add(picture.sha256)
@@ -242,7 +243,21 @@ def _pictures(draft: Draft, read_image: Callable[[str], bytes], to_pixels: ToPix
             )
         draft.pictures.append(picture)
         draft.pixels += pixels
-        outcome.notes += [(index, note, image.name) for note in notes]
+        outcome.notes += [(index, str(note), shown(image.name)) for note in image.notes]
+        if stored.note is not None:
+            outcome.notes.append((index, str(stored.note), _found_as(image.name, stored.name)))
+        outcome.notes += [(index, note, shown(image.name)) for note in notes]
+
+
+def _stored(image: SourceImage, read_image: ReadImage) -> StoredImage:
+    """An image's file: in the record, or where its name leads."""
+    if image.embedded:
+        return StoredImage(decode_embedded(image.embedded), image.name)
+    return read_image(image.name)
+
+
+def _found_as(name: str, found: str) -> str:
+    return shown(name) if name == found else f"{shown(name)} is {shown(found)}"
 
 
 def _picture(index: int, name: str, data: bytes, policy: ImagePolicy) -> tuple[Picture, list[str]]:
@@ -260,9 +275,10 @@ def _refuse(
     outcome: Outcome, index: int, name: str, rejected: ImageRejected, policy: AssemblyPolicy
 ) -> None:
     """An image that did not pass, by the policy."""
-    detail = rejected.detail if name in rejected.detail else f"{name}: {rejected.detail}"
+    told = shown(name)
+    detail = rejected.detail if told in rejected.detail else f"{told}: {rejected.detail}"
     if policy.on_missing == "error":
-        raise MissingImageError(f"image {index} ({name}): {rejected.reason}: {detail}")
+        raise MissingImageError(f"image {index} ({told}): {rejected.reason}: {detail}")
     outcome.dropped_images[index] = (rejected.reason, detail)
     if policy.on_missing == "drop-document":
         missing = rejected.reason == ImageDrop.MISSING

@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 
 from mmdata.assemble import AssemblyPolicy, Draft, Outcome, assemble, check
 from mmdata.errors import BadInputError, UserError
-from mmdata.images import ImageRejected
 from mmdata.similarity import ClipSpec
 from mmdata.sources.base import RecordDropped, RecordError, SourceDocument, SourceImage
 from mmdata.sources.containers import SUFFIXES, find_segments
 from mmdata.sources.conversations.formats import Reading, parse_record
 from mmdata.sources.image_objects import FetchesAhead
-from mmdata.sources.image_store import ImageSource, ImageStore, find_in_folders, open_images
+from mmdata.sources.image_store import ImageSource, find_in_folders, open_images
+from mmdata.sources.names import NamedImages, Near, decoded_path
 from mmdata.sources.pseudonyms import Pseudonyms
 from mmdata.sources.records import Overlong, Segment, read_records
+from mmdata.storage.files import real_path
 from pipelines.clip import describe_clip, front_end
 from pipelines.config import ConvertCustom
 from pipelines.convert import ConversionResult, run_conversion
@@ -24,7 +25,7 @@ from pipelines.plan import SegmentScan
 from pipelines.policy import assembly_policy, byte_options
 from pipelines.units import overlong_drop
 from schemas.manifest import ExcludedInput, Kind
-from schemas.reasons import DocumentDrop, ImageDrop
+from schemas.reasons import DocumentDrop, ImageNote
 
 KEY_VARIABLE = "MMDATA_PSEUDONYM_KEY"
 _LEAST_KEY_BYTES = 16
@@ -124,16 +125,20 @@ def _pseudonyms(options: ConvertCustom) -> Pseudonyms | None:
     return Pseudonyms(key, fields, options.keep_field)
 
 
-class _NoImages:
+class _NoImages(NamedImages):
     """In place of an image root: records are to hold their images."""
 
-    by_url = False
-
-    def read(self, name: str, url: str = "") -> bytes:
-        raise ImageRejected(ImageDrop.MISSING, f"{name}: there is no --image-root to look in")
-
-    def size(self, name: str, url: str = "") -> int | None:
+    def take(self, name: str) -> None:
         return None
+
+    def length(self, name: str) -> None:
+        return None
+
+    def near(self, name: str) -> list[Near]:
+        return []
+
+    def nowhere(self) -> str:
+        return "there is no --image-root to look in"
 
     def where(self) -> str:
         return "the records themselves: --image-root says where else"
@@ -152,7 +157,7 @@ class CustomRecipe:
     names: Pseudonyms | None = None
     clip: ClipSpec | None = None
 
-    def store(self) -> ImageStore:
+    def store(self) -> NamedImages:
         """Where images lie that are not in the records."""
         if self.images is None:
             return _NoImages()
@@ -178,11 +183,8 @@ class CustomRecipe:
         if self.images is None or not self.images.root:
             return document
         for index, image in enumerate(document.images):
-            if image.name.startswith("/") or "://" in image.name:
-                for root in {self.images.root, os.path.realpath(self.images.root)}:
-                    if image.name.startswith(root + "/"):
-                        relative = replace(image, name=image.name[len(root) + 1 :])
-                        document.images[index] = relative
+            if image.name.startswith("/") or ":" in image.name:
+                document.images[index] = _relative(image, self.images.root)
         return document
 
     def scan(self, segment: Segment) -> SegmentScan:
@@ -219,7 +221,7 @@ class CustomRecipe:
             )
         return scan
 
-    def _probe(self, record: bytes, store: ImageStore, scan: SegmentScan) -> str:
+    def _probe(self, record: bytes, store: NamedImages, scan: SegmentScan) -> str:
         """Look for one record's images; returns what is wrong where its format is not known."""
         try:
             document = self.parse(record)
@@ -241,7 +243,7 @@ class CustomRecipe:
 class CustomConverter:
     """Makes a sample of a record; a draft where CLIP is to score it."""
 
-    def __init__(self, recipe: CustomRecipe, store: ImageStore) -> None:
+    def __init__(self, recipe: CustomRecipe, store: NamedImages) -> None:
         self._recipe = recipe
         self._store = store
         self._pixels = front_end(recipe.clip).pixels if recipe.clip else None
@@ -290,6 +292,18 @@ class FarCustomConverter(CustomConverter):
                     self._store.fetch_ahead(image.name)
 
 
+def _relative(image: SourceImage, root: str) -> SourceImage:
+    """An image with its name relative to the image folder, where it is a whole path into that."""
+    path = decoded_path(image.name)
+    for folder in dict.fromkeys((root, real_path(root))):
+        if path is not None and path.startswith(folder + "/"):
+            name = path[len(folder) + 1 :]
+            return replace(image, name=name, notes=(*image.notes, ImageNote.FOUND_BY_FILE_URL))
+        if image.name.startswith(folder + "/"):
+            return replace(image, name=image.name[len(folder) + 1 :])
+    return image
+
+
 def _wants_more(scan: SegmentScan) -> bool:
     """Whether the next record's images are to be looked for."""
     if not scan.probed_images:
@@ -297,7 +311,7 @@ def _wants_more(scan: SegmentScan) -> bool:
     return scan.probed_found == 0 or scan.probed_images < _PROBED_IMAGES
 
 
-def _size(image: SourceImage, store: ImageStore, url: str) -> int | None:
+def _size(image: SourceImage, store: NamedImages, url: str) -> int | None:
     if image.embedded:
         return len(image.embedded) * 3 // 4
     return store.size(image.name, url) if image.name else None

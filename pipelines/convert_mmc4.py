@@ -19,12 +19,14 @@ from mmdata.sources.base import RecordDropped, SourceDocument
 from mmdata.sources.image_objects import FetchesAhead
 from mmdata.sources.image_store import (
     ImageSource,
-    ImageStore,
+    ShardImages,
     check_images,
     find_images,
     find_in_folders,
+    forget_images,
     open_images,
 )
+from mmdata.sources.names import NamedImages, StoredImage
 from mmdata.sources.records import SUFFIXES, Overlong, Segment, list_segments, read_records
 from pipelines.clip import describe_clip, front_end
 from pipelines.config import ConvertMmc4
@@ -103,6 +105,7 @@ def usable_images(
         BadInputError: with every file of it that is damaged.
     """
     links = tuple(map(os.path.abspath, options.allow_symlinks_to))
+    forget_images()
     source = find_images(images, links, flag)
     if source.kind == "folder":
         return source, []
@@ -148,11 +151,13 @@ class Mmc4Recipe:
     policy: AssemblyPolicy
     clip: ClipSpec | None = None
 
-    def store(self, segment: Segment) -> ImageStore:
+    def store(self, segment: Segment) -> NamedImages:
         """Where a segment's images lie."""
-        if self.images.kind != "folder":
-            return open_images(self.images, self.policy.images.max_bytes)
         name = shard_name(segment)
+        if self.images.kind != "folder":
+            images = open_images(self.images, self.policy.images.max_bytes)
+            of_keys = self.images.kind == "img2dataset-files"  # whose folders number other shards
+            return images if of_keys else ShardImages(images, name.number, name.stem)
         return find_in_folders(
             self.images,
             name.number,
@@ -203,7 +208,7 @@ class Mmc4Recipe:
 class Mmc4Converter:
     """Makes a sample of a record; a draft where CLIP is to score it."""
 
-    def __init__(self, recipe: Mmc4Recipe, store: ImageStore) -> None:
+    def __init__(self, recipe: Mmc4Recipe, store: NamedImages) -> None:
         self._recipe = recipe
         self._store = store
         self._front = front_end(recipe.clip) if recipe.clip else None
@@ -235,7 +240,7 @@ class FarMmc4Converter(Mmc4Converter):
                     self._store.fetch_ahead(image.name)
 
 
-def reader(store: ImageStore, document: SourceDocument) -> Callable[[str], bytes]:
+def reader(store: NamedImages, document: SourceDocument) -> Callable[[str], StoredImage]:
     """Reads a document's images by name, and by URL where the store knows URLs."""
     if not store.by_url:
         return store.read
@@ -255,7 +260,7 @@ def image_urls(document: SourceDocument) -> dict[str, str]:
     return urls
 
 
-def _probe(record: bytes, store: ImageStore, scan: SegmentScan, *, matrix_wanted: bool) -> None:
+def _probe(record: bytes, store: NamedImages, scan: SegmentScan, *, matrix_wanted: bool) -> None:
     """Look for one record's images."""
     try:
         document = mmc4.parse_record(record, matrix_wanted=matrix_wanted)

@@ -29,7 +29,8 @@ from mmdata.shards.naming import OUTCOMES
 from mmdata.shards.writer import LeaseLostError
 from mmdata.sources import mmc4
 from mmdata.sources.base import RecordDropped, SourceImage
-from mmdata.sources.image_folder import check_name, is_inside
+from mmdata.sources.image_folder import is_inside
+from mmdata.sources.names import check_name
 from mmdata.sources.records import SUFFIXES, Overlong, Segment, list_segments, read_records
 from mmdata.storage.atomic import is_temporary, remove, temporary_path, write_atomically
 from mmdata.storage.files import facts_of

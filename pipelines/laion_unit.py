@@ -22,6 +22,7 @@ from mmdata.sources.laion import AnyRow, read_rows
 from mmdata.sources.laion_columns import ColumnNames
 from mmdata.sources.laion_rows import PairSource, RowFilters
 from mmdata.sources.laion_text import Quoting
+from mmdata.sources.names import StoredImage
 from mmdata.sources.records import Overlong
 from mmdata.storage.lease import holds
 from pipelines.clip import Scored, front_end, open_backend
@@ -308,19 +309,19 @@ def _body_sha256(place: Place, fetched: Fetched) -> str:
     return hashlib.sha256(fetched.data).hexdigest()
 
 
-def _reader(pair: PairSource, fetched: Fetched | None) -> Callable[[str], bytes]:
+def _reader(pair: PairSource, fetched: Fetched | None) -> Callable[[str], StoredImage]:
     """The picture's bytes, or why there are none."""
 
-    def read(name: str) -> bytes:
+    def read(name: str) -> StoredImage:
         if fetched is not None:
             if fetched.status != FetchStatus.OK:
                 raise ImageRejected(
                     image_drop(fetched.status), f"{fetched.status}: {fetched.detail}"
                 )
-            return fetched.data
+            return StoredImage(fetched.data, name)
         if pair.row.image is None:
             raise ImageRejected(ImageDrop.MISSING, "the input has no image for this row")
-        return pair.row.image
+        return StoredImage(pair.row.image, name)
 
     return read
 

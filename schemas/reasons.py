@@ -20,6 +20,7 @@ class ImageDrop(StrEnum):
     NOT_AN_IMAGE = "not-an-image"
     DUPLICATE_IN_DOCUMENT = "duplicate-in-document"
     UNSAFE_PATH = "unsafe-path"
+    AMBIGUOUS_NAME = "ambiguous-name"
     JPEG_WARNING = "jpeg-warning"
     LOW_SIMILARITY = "low-similarity"
     SURPLUS = "surplus"
@@ -41,6 +42,14 @@ class ImageNote(StrEnum):
     WRONG_EXTENSION = "wrong-extension"
     WINDOWED = "windowed"
     REENCODED = "reencoded"
+    FOUND_BY_FILE_URL = "found-by-file-url"
+    FOUND_BY_DOT_PARTS = "found-by-dot-parts"
+    FOUND_BY_BACKSLASH = "found-by-backslash"
+    FOUND_BY_PERCENT_ENCODING = "found-by-percent-encoding"
+    FOUND_BY_UNICODE_FORM = "found-by-unicode-form"
+    FOUND_BY_EXTENSION_CASE = "found-by-extension-case"
+    FOUND_BY_SUFFIX = "found-by-suffix"
+    FOUND_BY_OTHER_EXTENSION = "found-by-other-extension"
 
 
 class DocumentDrop(StrEnum):

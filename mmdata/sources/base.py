@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.reasons import DocumentDrop
+from schemas.reasons import DocumentDrop, ImageNote
 
 
 class RecordDropped(Exception):
@@ -37,12 +37,14 @@ class SourceImage:
         fields: all fields of the source, as raw JSON.
         problem: why the name cannot be used, or empty.
         embedded: the encoded file as base64, where the record holds it; empty otherwise.
+        notes: remarks on how the record names it, counted where it is kept.
     """
 
     name: str
     fields: dict[str, msgspec.Raw]
     problem: str = ""
     embedded: str = ""
+    notes: tuple[ImageNote, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """Where the images of an input lie, and reading them without leaving the image folder.
 
-A name in the data is data: absolute names, `..`, backslashes, NULs, links that lead out and device
-files are refused as `unsafe-path`. The root itself may be a link. The common case costs one open
-with O_NOFOLLOW; only a link is resolved and checked against the folders that are allowed.
+A name in the data is data: `names.py` says what it may mean, and that it leads nowhere out; here
+links that lead out and device files are refused as `unsafe-path`. The root itself may be a link.
+The common case costs one open with O_NOFOLLOW; only a link is resolved and checked against the
+folders that are allowed. A folder is listed when a name is not there, and not before.
 """
 
 import errno
@@ -13,6 +14,8 @@ from typing import NoReturn
 
 from mmdata.errors import ReadFaultError
 from mmdata.images import ImageRejected
+from mmdata.sources.folder_names import MOST_FILES, names_of
+from mmdata.sources.names import NamedImages, Near, StoredImage, shown
 from schemas.reasons import ImageDrop
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -21,11 +24,10 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 #: trouble of a disk, a mount or this machine: the unit fails, since a dying disk must not thin out
 #: the data without a word.
 _OF_THE_FILE = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.EINVAL, errno.EISDIR)
-_NAME_MAX_BYTES = 255
 
 
 @dataclass(frozen=True, slots=True)
-class ImageFolder:
+class ImageFolder(NamedImages):
     """The folders that the images of one input may lie in, in the order they are tried.
 
     Attributes:
@@ -34,6 +36,8 @@ class ImageFolder:
         allowed: real paths that a link may lead into; the root's is the first.
         max_bytes: larger files are refused unread.
         refused: folders that would be tried, were they not links that lead out.
+        flat: of `folders`, one below which other inputs' images lie: a name that is not right in
+            it is not looked for in its folders.
     """
 
     folders: tuple[str, ...]
@@ -41,40 +45,40 @@ class ImageFolder:
     max_bytes: int
     pattern: str = ""
     refused: tuple[str, ...] = ()
+    flat: str = ""
 
-    @property
-    def by_url(self) -> bool:
-        """Whether a URL helps to find an image."""
-        return False
-
-    def read(self, name: str, url: str = "") -> bytes:
-        """The bytes of an image; the URL is of no use here.
+    def read(self, name: str, url: str = "") -> StoredImage:
+        """The image that a record's name stands for; the URL is of no use here.
 
         Raises:
-            ImageRejected: missing, unsafe-path, too-large or unreadable. Its text goes into the
-                rejects file beside the shard: it holds no path, which may be another elsewhere.
+            ImageRejected: missing, ambiguous-name, unsafe-path, too-large or unreadable. Its text
+                goes into the rejects file beside the shard: it holds no path, which may be another
+                elsewhere.
             ReadFaultError: the disk or the machine fails, not the image.
         """
-        check_name(name)
+        try:
+            # By name, since a dataclass with slots is another class than the one it is written in.
+            return NamedImages.read(self, name)
+        except ImageRejected as rejected:
+            if rejected.reason != ImageDrop.MISSING or not self.refused:
+                raise
+            raise ImageRejected(
+                ImageDrop.UNSAFE_PATH,
+                f"{shown(name)}: no such file, but for a folder that is a link and leads out of "
+                "the image folder (--allow-symlinks-to opens a folder)",
+            ) from None
+
+    def take(self, name: str) -> bytes | None:
+        """The file of exactly this name."""
         nested = bool(self.pattern) or "/" in name  # O_NOFOLLOW guards the last part only
         for path in self.candidates(name):
             data = self._read_link(path, name) if nested else self._read_file(path, name)
             if data is not None:
                 return data
-        if self.refused:
-            raise ImageRejected(
-                ImageDrop.UNSAFE_PATH,
-                f"{name}: no such file, but for a folder that is a link and leads out of the image "
-                "folder (--allow-symlinks-to opens a folder)",
-            )
-        raise ImageRejected(ImageDrop.MISSING, f"{name}: no such file")
+        return None
 
-    def size(self, name: str, url: str = "") -> int | None:
-        """Bytes of an image's file without reading it; None when there is none to read."""
-        try:
-            check_name(name)
-        except ImageRejected:
-            return None
+    def length(self, name: str) -> int | None:
+        """Bytes of the file of exactly this name, without reading it."""
         nested = bool(self.pattern) or "/" in name
         for path in self.candidates(name):
             try:
@@ -89,6 +93,30 @@ class ImageFolder:
             if stat.S_ISREG(info.st_mode):
                 return info.st_size
         return None
+
+    def near(self, name: str) -> list[Near]:
+        """The names that one may mean in the first folder that has any."""
+        for folder in self._listed():
+            if found := names_of(folder, self.allowed, deep=folder != self.flat).near(name):
+                return found
+        return []
+
+    def nowhere(self) -> str:
+        """What is said of an image that is not there."""
+        for folder in self._listed():
+            if names_of(folder, self.allowed, deep=folder != self.flat).too_large:
+                return (
+                    f"no such file, nor one like it at its place (of more than {MOST_FILES} files "
+                    "none is looked for deeper down)"
+                )
+        return "no such file"
+
+    def _listed(self) -> tuple[str, ...]:
+        """The folders whose names are looked at where an image is not there."""
+        if not self.pattern:
+            return self.folders
+        folder, slash, rest = self.pattern.partition("/{image_name}")
+        return (folder,) if slash and not rest and os.path.isdir(folder) else ()
 
     def candidates(self, name: str) -> list[str]:
         """The paths that are tried for a (checked) name."""
@@ -106,6 +134,16 @@ class ImageFolder:
 
     def _is_allowed(self, target: str) -> bool:
         return any(is_inside(target, folder) for folder in self.allowed)
+
+    def _leads_out(self, path: str, name: str) -> str:
+        """The part of a name at which its path leaves the folders that are allowed."""
+        parts = name.split("/")
+        for number, part in enumerate(parts, start=1):
+            behind = "/".join(parts[number:])
+            here = path.removesuffix("/" + behind) if behind else path
+            if not self._is_allowed(os.path.realpath(here)):
+                return f'its part "{shown(part)}"' if len(parts) > 1 else "it"
+        return "it"
 
     def _read_file(self, path: str, name: str) -> bytes | None:
         """The file's bytes; None when it is not there."""
@@ -125,8 +163,8 @@ class ImageFolder:
         if not self._is_allowed(target):
             raise ImageRejected(
                 ImageDrop.UNSAFE_PATH,
-                f"{name}: a link that leads out of the image folder "
-                "(--allow-symlinks-to opens a folder)",
+                f"{shown(name)}: {self._leads_out(path, name)} is a link that leads out of the "
+                "image folder (--allow-symlinks-to opens a folder)",
             )
         try:
             descriptor = os.open(target, _OPEN_FLAGS)
@@ -142,11 +180,11 @@ class ImageFolder:
             if stat.S_ISDIR(info.st_mode):
                 return None
             if not stat.S_ISREG(info.st_mode):
-                raise ImageRejected(ImageDrop.UNSAFE_PATH, f"{name}: is not a regular file")
+                raise ImageRejected(ImageDrop.UNSAFE_PATH, f"{shown(name)}: is not a regular file")
             if info.st_size > self.max_bytes:
                 raise ImageRejected(
                     ImageDrop.TOO_LARGE,
-                    f"{name}: {info.st_size} bytes, at most {self.max_bytes} are taken",
+                    f"{shown(name)}: {info.st_size} bytes, at most {self.max_bytes} are taken",
                 )
             return _read_all(descriptor, info.st_size)
         except OSError as error:
@@ -159,7 +197,7 @@ def _refuse(path: str, name: str, error: OSError) -> NoReturn:
     """Drop a file that cannot be read, but let through what is not the file's fault."""
     if error.errno not in _OF_THE_FILE:
         raise ReadFaultError(path, error) from error
-    raise ImageRejected(ImageDrop.UNREADABLE, f"{name}: {error.strerror}") from error
+    raise ImageRejected(ImageDrop.UNREADABLE, f"{shown(name)}: {error.strerror}") from error
 
 
 def _read_all(descriptor: int, size: int) -> bytes:
@@ -170,23 +208,6 @@ def _read_all(descriptor: int, size: int) -> bytes:
     while more := os.read(descriptor, 1 << 20):
         parts.append(more)
     return b"".join(parts)
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that could lead anywhere but down into the image folder.
-
-    Raises:
-        ImageRejected: unsafe-path, or missing for an empty name.
-    """
-    if not name:
-        raise ImageRejected(ImageDrop.MISSING, "expected an image name, got nothing")
-    unsafe = name.startswith("/") or "\0" in name or "\\" in name
-    if unsafe or any(part in ("..", ".") for part in name.split("/")):
-        raise ImageRejected(
-            ImageDrop.UNSAFE_PATH, f"{name[:100]!r}: expected a name inside the image folder"
-        )
-    if any(len(part.encode("utf-8", "replace")) > _NAME_MAX_BYTES for part in name.split("/")):
-        raise ImageRejected(ImageDrop.MISSING, f"{name[:40]!r}…: too long to name a file")
 
 
 def is_inside(path: str, folder: str) -> bool:
@@ -236,4 +257,6 @@ def find_folders(
     unique = list(dict.fromkeys(os.path.normpath(folder) for folder in folders))
     safe = [f for f in unique if any(is_inside(os.path.realpath(f), a) for a in allowed)]
     refused = tuple(folder for folder in unique if folder not in safe)
-    return ImageFolder(tuple(safe), allowed, max_bytes, refused=refused)
+    # In the folders of a root that many inputs share lie other inputs' images, of the same names.
+    flat = os.path.normpath(root) if shard_number or stem else ""
+    return ImageFolder(tuple(safe), allowed, max_bytes, refused=refused, flat=flat)

@@ -4,6 +4,10 @@ A read there takes 20 to 100 ms, whatever the image's size, so the images of the
 fetched ahead by 16 threads; decoding stays in the caller's. What is fetched ahead and never asked
 for is let go of. Trouble of the store is not the image's: only "not found" makes it missing, all
 else fails the unit.
+
+A name that is not there costs one more request, for the keys that begin with its stem: nothing is
+listed as a whole, so pictures that lie deeper are not found, and of a web server, which lists
+nothing, only the spellings of a name itself.
 """
 
 from collections import OrderedDict
@@ -13,9 +17,17 @@ from urllib.parse import quote
 
 from mmdata.errors import StorageError
 from mmdata.images import ImageRejected
-from mmdata.sources.image_folder import check_name
+from mmdata.sources.names import (
+    NamedImages,
+    Near,
+    StoredImage,
+    canonical,
+    shown,
+    split_ending,
+    unicode_forms,
+)
 from mmdata.storage.files import is_folder, size_of
-from mmdata.storage.urls import filesystem, is_web, store_errors
+from mmdata.storage.urls import WRITABLE, filesystem, is_web, protocol_of, store_errors
 from schemas.reasons import ImageDrop
 
 _THREADS = 16
@@ -31,7 +43,7 @@ class FetchesAhead(Protocol):
         ...
 
 
-class ImageObjects:
+class ImageObjects(NamedImages):
     """Images below URLs.
 
     Attributes:
@@ -44,13 +56,8 @@ class ImageObjects:
         self.folders = folders
         self.pattern = pattern
         self.max_bytes = max_bytes
-        self._ahead: OrderedDict[str, Future[bytes]] = OrderedDict()
+        self._ahead: OrderedDict[str, Future[StoredImage]] = OrderedDict()
         self._pool: ThreadPoolExecutor | None = None
-
-    @property
-    def by_url(self) -> bool:
-        """Whether a URL helps to find an image."""
-        return False
 
     def fetch_ahead(self, name: str) -> None:
         """Begin to read an image that will be asked for soon."""
@@ -58,26 +65,35 @@ class ImageObjects:
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(_THREADS, "images")
-        self._ahead[name] = self._pool.submit(self._fetch, name)
+        self._ahead[name] = self._pool.submit(super().read, name)
         while len(self._ahead) > _MOST_AHEAD:
             self._ahead.popitem(last=False)[1].cancel()
 
-    def read(self, name: str, url: str = "") -> bytes:
-        """The bytes of an image.
+    def read(self, name: str, url: str = "") -> StoredImage:
+        """The image that a record's name stands for.
 
         Raises:
-            ImageRejected: missing, unsafe-path or too-large.
+            ImageRejected: missing, ambiguous-name, unsafe-path or too-large.
             StorageError: the store does not answer.
         """
         begun = self._ahead.pop(name, None)
-        return self._fetch(name) if begun is None else begun.result()
+        return super().read(name) if begun is None else begun.result()
 
-    def size(self, name: str, url: str = "") -> int | None:
-        """Bytes of an image; None when it is not there."""
-        try:
-            check_name(name)
-        except ImageRejected:
-            return None
+    def take(self, name: str) -> bytes | None:
+        """The object of exactly this name."""
+        for place in self._candidates(name):
+            try:
+                data = self._get(place)
+            except FileNotFoundError:
+                continue
+            if len(data) > self.max_bytes:
+                detail = f"{shown(name)}: at most {self.max_bytes} bytes are taken"
+                raise ImageRejected(ImageDrop.TOO_LARGE, detail)
+            return data
+        return None
+
+    def length(self, name: str) -> int | None:
+        """Bytes of the object of exactly this name."""
         for place in self._candidates(name):
             try:
                 return size_of(place)
@@ -85,22 +101,16 @@ class ImageObjects:
                 continue
         return None
 
+    def near(self, name: str) -> list[Near]:
+        """The names at the same place that one may mean."""
+        for folder in self.folders or self._folder_of_pattern():
+            if found := _like(folder, canonical(name)):
+                return found
+        return []
+
     def where(self) -> str:
         """The places that are tried, for a person."""
         return self.pattern or " or ".join(self.folders)
-
-    def _fetch(self, name: str) -> bytes:
-        check_name(name)
-        for place in self._candidates(name):
-            try:
-                data = self._get(place)
-            except FileNotFoundError:
-                continue
-            if len(data) > self.max_bytes:
-                detail = f"{name}: at most {self.max_bytes} bytes are taken"
-                raise ImageRejected(ImageDrop.TOO_LARGE, detail)
-            return data
-        raise ImageRejected(ImageDrop.MISSING, f"{name}: no such file")
 
     def _get(self, url: str) -> bytes:
         """At most one byte more than is taken."""
@@ -112,10 +122,41 @@ class ImageObjects:
                 return b""
             raise
 
+    def _folder_of_pattern(self) -> tuple[str, ...]:
+        folder, slash, rest = self.pattern.partition("/{image_name}")
+        return (folder,) if slash and not rest else ()
+
     def _candidates(self, name: str) -> list[str]:
         if self.pattern:
             return [self.pattern.replace("{image_name}", _quoted(self.pattern, name))]
         return [f"{folder}/{_quoted(folder, name)}" for folder in self.folders]
+
+
+def _like(folder: str, name: str) -> list[Near]:
+    """The objects of a folder that a (canonical) name may mean, relative to the folder."""
+    if protocol_of(folder) not in WRITABLE:
+        return []
+    stem, ending = split_ending(name)
+    found: dict[str, int] = {}
+    for form in unicode_forms(name[: len(name) - len(ending)]):
+        above, slash, last = form.rpartition("/")
+        place = above + slash
+        if not ending:  # what is no picture's ending may be written in other letters
+            last = last.rpartition(".")[0] or last
+        for key in _keys(f"{folder}/{place}".rstrip("/"), last + "."):
+            other_stem, other_ending = split_ending(canonical(place + key))
+            if other_stem == stem:
+                found[place + key] = int(other_ending != ending)
+    return [Near(other, steps) for other, steps in found.items()]
+
+
+def _keys(folder: str, beginning: str) -> list[str]:
+    """Names of the objects right in a folder that begin so."""
+    with store_errors(folder):
+        store = filesystem(folder)
+        inside = str(store._strip_protocol(folder)) + "/"
+        names = [str(key).removeprefix(inside) for key in store.find(folder, prefix=beginning)]
+    return [name for name in names if "/" not in name and name.startswith(beginning)]
 
 
 def _quoted(url: str, name: str) -> str:

@@ -11,16 +11,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from mmdata.errors import BadInputError
-from mmdata.images import ImageRejected
-from mmdata.sources.image_folder import ImageFolder, check_name
-from mmdata.sources.image_objects import ImageObjects
 from mmdata.sources.name_index import NameIndex
+from mmdata.sources.names import NamedImages, Near
 from mmdata.sources.tar_images import IMAGE_SUFFIXES, url_of
 from mmdata.storage.files import exists, list_names, open_file, read_bytes
-from schemas.reasons import ImageDrop
 
 
-class Img2datasetFiles:
+class Img2datasetFiles(NamedImages):
     """Images of img2dataset's folders, by URL or name.
 
     Args:
@@ -32,9 +29,7 @@ class Img2datasetFiles:
         BadInputError: a table of URLs is damaged.
     """
 
-    def __init__(
-        self, root: str, folders: tuple[str, ...], inner: ImageFolder | ImageObjects
-    ) -> None:
+    def __init__(self, root: str, folders: tuple[str, ...], inner: NamedImages) -> None:
         self._root = root
         self._inner = inner
         self._index = NameIndex()
@@ -58,33 +53,40 @@ class Img2datasetFiles:
         """Whether images can be found by URL."""
         return self._index.has_urls
 
-    def read(self, name: str, url: str = "") -> bytes:
-        """The bytes of an image.
+    def take(self, name: str) -> bytes | None:
+        """The file of this name."""
+        return self._inner.take(name) if self._index.exact(name) else None
 
-        Raises:
-            ImageRejected: missing, unsafe-path, too-large or unreadable.
-        """
-        found = self._find(name, url)
-        if found is None:
-            raise ImageRejected(ImageDrop.MISSING, f"{name}: not in img2dataset's folders")
-        return self._inner.read(found)
+    def length(self, name: str) -> int | None:
+        """Bytes of the file of this name."""
+        return self._inner.length(name) if self._index.exact(name) else None
 
-    def size(self, name: str, url: str = "") -> int | None:
-        """Bytes of an image's file; None when it is not there."""
-        try:
-            found = self._find(name, url)
-        except ImageRejected:
-            return None
-        return None if found is None else self._inner.size(found)
+    def take_url(self, url: str) -> bytes | None:
+        """The file that came from a URL."""
+        name = self._name_of(url)
+        return None if name is None else self._inner.take(name)
+
+    def length_url(self, url: str) -> int | None:
+        """Bytes of the file that came from a URL."""
+        name = self._name_of(url)
+        return None if name is None else self._inner.length(name)
+
+    def near(self, name: str) -> list[Near]:
+        """The files that a name may mean."""
+        return self._index.near(name)
+
+    def nowhere(self) -> str:
+        """What is said of an image that is not there."""
+        more = " (of so many only exact names are found)" if self._index.too_large else ""
+        return "not in img2dataset's folders" + more
 
     def where(self) -> str:
         """What is looked in, for a person."""
         by = "name or URL" if self.by_url else "name"
         return f"{self._root} ({len(self._names)} files of img2dataset, by {by})"
 
-    def _find(self, name: str, url: str) -> str | None:
-        check_name(name)
-        row = self._index.find(name, url)
+    def _name_of(self, url: str) -> str | None:
+        row = self._index.of_url(url)
         return None if row is None else os.fsdecode(bytes(self._names[row]))
 
 

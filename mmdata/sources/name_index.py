@@ -1,10 +1,10 @@
 """Millions of image names and URLs to places, in sorted arrays.
 
-A name is found as the member's path, as its last part, or without its extension, in that order of
-preference, so what is sorted is the stem and the others only choose among equals. Names themselves
-are not kept, but 64-bit digests of them: 32 bytes an image (and 24 a URL), 320 MB for 10 million,
-where a dict of strings would take 2 GB; made at about 2.2 us a name, looked up in 8. That a name
-which is nowhere is taken for one of 10 million has odds of 1 in 10^12; URLs compare 128 bits.
+An exact name is found by its hash, and compared: 20 bytes an image and the name itself, where a
+dict would take 200. What a name may mean that is not there (`names.py`) is asked of a second index
+of all ends of all paths, 13 bytes for each, which is made when it is first needed; of more than
+20 million ends it is not made, and only exact names are found. A URL takes 24 bytes, of which 128
+bits are compared.
 """
 
 from array import array
@@ -14,12 +14,12 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-Digests = NDArray[np.uint64]
+from mmdata.sources.names import PICTURE_ENDINGS, Near, canonical, split_ending
 
-
-def _digest(text: str) -> int:
-    data = text.encode("utf-8", "surrogateescape")
-    return int.from_bytes(blake2b(data, digest_size=8).digest(), "little")
+_MOST_ENDS = 20_000_000
+_MOST_NAMED = 3
+_WHOLE = 0x80
+_CODES = {ending: code for code, ending in enumerate(["", *sorted(PICTURE_ENDINGS)])}
 
 
 def _digests(text: str) -> tuple[int, int]:
@@ -28,75 +28,137 @@ def _digests(text: str) -> tuple[int, int]:
     return int.from_bytes(whole[:8], "little"), int.from_bytes(whole[8:], "little")
 
 
-def stem_of(name: str) -> str:
-    """The last part of a name, without its extension."""
-    base = name.rpartition("/")[2]
-    stem, dot, _ = base.rpartition(".")
-    return stem if dot else base
-
-
 class NameIndex:
     """Where images are, by name and by URL; a place is a number that the caller gave."""
 
-    def __init__(self) -> None:
-        self._building: dict[str, array[int]] = {}
-        self._names: dict[str, Digests] = {}
-        for column in ("stem", "base", "path", "place", "url", "check", "target"):
-            self._building[column] = array("Q")
+    def __init__(self, most_ends: int = _MOST_ENDS) -> None:
+        self._most_ends = most_ends
+        self._text = bytearray()
+        self._starts = array("Q", [0])
+        self._places = array("I")
+        self._hashes = array("q")
+        self._urls = {column: array("Q") for column in ("url", "check", "target")}
+        self._sorted: NDArray[np.int64] = np.empty(0, np.int64)
+        self._order: NDArray[np.uint32] = np.empty(0, np.uint32)
+        self._sorted_urls: dict[str, NDArray[np.uint64]] = {}
+        self._ends: _Ends | None = None
+
+    def __len__(self) -> int:
+        return len(self._places)
 
     def add(self, name: str, place: int) -> None:
         """An image's name, as the path that it has in its archive or folder."""
-        building = self._building
-        building["stem"].append(_digest(stem_of(name)))
-        building["base"].append(_digest(name.rpartition("/")[2]))
-        building["path"].append(_digest(name))
-        building["place"].append(place)
+        self._text += name.encode("utf-8", "surrogatepass")
+        self._starts.append(len(self._text))
+        self._places.append(place)
+        self._hashes.append(hash(name))
 
     def add_url(self, url: str, place: int) -> None:
         """The URL that an image came from."""
         first, second = _digests(url)
-        self._building["url"].append(first)
-        self._building["check"].append(second)
-        self._building["target"].append(place)
+        self._urls["url"].append(first)
+        self._urls["check"].append(second)
+        self._urls["target"].append(place)
 
     def finish(self) -> None:
-        """Sort; nothing is added behind this. Of equal names the first added is found."""
-        self._sort("stem", ("stem", "base", "path", "place"))
-        self._sort("url", ("url", "check", "target"))
-
-    def _sort(self, by: str, columns: Iterable[str]) -> None:
-        order = np.argsort(np.frombuffer(self._building[by], np.uint64), kind="stable")
-        for column in columns:
-            values = np.frombuffer(self._building.pop(column), np.uint64)
-            self._names[column] = values[order]
+        """Sort; nothing is added behind this."""
+        hashes = np.array(self._hashes, np.int64)
+        self._hashes = array("q")
+        order = np.argsort(hashes, kind="stable")
+        self._sorted, self._order = hashes[order], order.astype(np.uint32)
+        by_url = np.argsort(np.array(self._urls["url"], np.uint64), kind="stable")
+        for column, values in self._urls.items():
+            self._sorted_urls[column] = np.array(values, np.uint64)[by_url]
+        self._urls = {}
 
     @property
     def has_urls(self) -> bool:
         """Whether images can be found by URL."""
-        return len(self._names["url"]) > 0
+        return len(self._sorted_urls["url"]) > 0
 
-    def find(self, name: str, url: str = "") -> int | None:
-        """The place of an image, by its URL where that is known, else by its name."""
-        if url and self.has_urls:
-            first, second = _digests(url)
-            for row in self._rows("url", first):
-                if int(self._names["check"][row]) == second:
-                    return int(self._names["target"][row])
-        return self._find_name(name) if name else None
+    @property
+    def too_large(self) -> bool:
+        """Whether so many names are in it that only exact ones are found."""
+        return self._ends is not None and self._ends.digests is None
 
-    def _find_name(self, name: str) -> int | None:
-        rows = self._rows("stem", _digest(stem_of(name)))
-        for column, wanted in (("path", name), ("base", name.rpartition("/")[2])):
-            digest = _digest(wanted)
-            for row in rows:
-                if int(self._names[column][row]) == digest:
-                    return int(self._names["place"][row])
-        return int(self._names["place"][rows[0]]) if rows else None
+    def exact(self, name: str) -> list[int]:
+        """The places of an image of exactly this name, in the order in which they were added."""
+        wanted = np.int64(hash(name))
+        first = int(np.searchsorted(self._sorted, wanted, "left"))
+        last = int(np.searchsorted(self._sorted, wanted, "right"))
+        rows = self._order[first:last].tolist()
+        return [self._places[row] for row in rows if self._name(row) == name]
 
-    def _rows(self, column: str, digest: int) -> range:
-        values = self._names[column]
-        wanted = np.uint64(digest)
-        return range(
-            int(np.searchsorted(values, wanted, "left")),
-            int(np.searchsorted(values, wanted, "right")),
-        )
+    def of_url(self, url: str) -> int | None:
+        """The place of the first image that came from a URL."""
+        first, second = _digests(url)
+        urls, wanted = self._sorted_urls["url"], np.uint64(first)
+        left, right = (int(np.searchsorted(urls, wanted, side)) for side in ("left", "right"))
+        for row in range(left, right):
+            if int(self._sorted_urls["check"][row]) == second:
+                return int(self._sorted_urls["target"][row])
+        return None
+
+    def near(self, name: str) -> list[Near]:
+        """The nearest names that one may mean, at most three of them."""
+        if self._ends is None:
+            self._ends = _Ends(map(self._name, range(len(self))), self._most_ends)
+        rows, steps = self._ends.nearest(name)
+        found: dict[str, None] = {}
+        for row in rows:
+            found[self._name(int(row))] = None
+            if len(found) == _MOST_NAMED:
+                break
+        return [Near(one, steps) for one in found]
+
+    def _name(self, row: int) -> str:
+        text = self._text[self._starts[row] : self._starts[row + 1]]
+        return text.decode("utf-8", "surrogatepass")
+
+
+class _Ends:
+    """All ends of all paths without the endings of pictures: `a/b/1.jpg` is `1`, `b/1`, `a/b/1`.
+
+    Attributes:
+        digests: sorted hashes of the ends; None where there are too many of them.
+        rows: the name that each is the end of.
+        kinds: the code of the name's ending, and whether the end is the whole path.
+    """
+
+    def __init__(self, names: Iterable[str], most: int) -> None:
+        digests, rows, kinds = array("q"), array("I"), bytearray()
+        self.digests: NDArray[np.int64] | None = None
+        for row, name in enumerate(names):
+            stem, ending = split_ending(canonical(name))
+            code = _CODES[ending]
+            digests.append(hash(stem))
+            rows.append(row)
+            kinds.append(code | _WHOLE)
+            at = stem.find("/")
+            while at >= 0:
+                digests.append(hash(stem[at + 1 :]))
+                rows.append(row)
+                kinds.append(code)
+                at = stem.find("/", at + 1)
+            if len(rows) > most:
+                return
+        found = np.array(digests, np.int64)
+        order = np.argsort(found, kind="stable")
+        self.digests = found[order]
+        self.rows: NDArray[np.uint32] = np.array(rows, np.uint32)[order]
+        self.kinds: NDArray[np.uint8] = np.frombuffer(bytes(kinds), np.uint8)[order]
+
+    def nearest(self, name: str) -> tuple[NDArray[np.uint32], int]:
+        """Rows of the names that are the fewest steps away, and how many that is."""
+        if self.digests is None:
+            return np.empty(0, np.uint32), 0
+        stem, ending = split_ending(canonical(name))
+        wanted = np.int64(hash(stem))
+        first = int(np.searchsorted(self.digests, wanted, "left"))
+        last = int(np.searchsorted(self.digests, wanted, "right"))
+        if first == last:
+            return np.empty(0, np.uint32), 0
+        kinds = self.kinds[first:last]
+        steps = (kinds < _WHOLE).astype(np.uint8) + ((kinds & ~np.uint8(_WHOLE)) != _CODES[ending])
+        least = int(steps.min())
+        return self.rows[first:last][steps == least], least

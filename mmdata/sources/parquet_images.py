@@ -12,8 +12,8 @@ from typing import Any
 from mmdata.errors import BadInputError
 from mmdata.images import ImageRejected
 from mmdata.sources.arrow_columns import holds_images, image_bytes, is_text, plain_type, values_of
-from mmdata.sources.image_folder import check_name
 from mmdata.sources.name_index import NameIndex
+from mmdata.sources.names import NamedImages, Near, is_junk, one_of, shown
 from mmdata.storage.files import open_file
 from schemas.reasons import ImageDrop
 
@@ -22,7 +22,7 @@ BYTES_COLUMNS = ("bytes", "image", "jpg")
 _MAX_GROUP_BYTES = 256 * 2**20
 
 
-class ParquetImages:
+class ParquetImages(NamedImages):
     """Images of any number of parquet files, by name or URL.
 
     Raises:
@@ -45,29 +45,47 @@ class ParquetImages:
         """Whether images can be found by URL."""
         return self._index.has_urls
 
-    def read(self, name: str, url: str = "") -> bytes:
-        """The bytes of an image.
+    def take(self, name: str) -> bytes | None:
+        """The bytes in the row of this name; of several all must be the same picture.
 
         Raises:
-            ImageRejected: missing, unsafe-path or too-large.
+            ImageRejected: too-large or ambiguous-name.
             BadInputError: the file turns out to be damaged.
         """
-        check_name(name)
-        row = self._index.find(name, url)
+        cells = (self._cell(row) for row in self._index.exact(name))
+        values = [value for value in cells if value is not None]
+        return self._checked(one_of(name, values), name) if values else None
+
+    def length(self, name: str) -> int | None:
+        """Bytes of the image of this name."""
+        value = self.take(name)
+        return None if value is None else len(value)
+
+    def take_url(self, url: str) -> bytes | None:
+        """The bytes in the row of a URL."""
+        row = self._index.of_url(url)
         value = None if row is None else self._cell(row)
-        if value is None:
-            raise ImageRejected(ImageDrop.MISSING, f"{name}: not in the parquet files of images")
+        return None if value is None else self._checked(value, url)
+
+    def length_url(self, url: str) -> int | None:
+        """Bytes of the image of a URL."""
+        value = self.take_url(url)
+        return None if value is None else len(value)
+
+    def near(self, name: str) -> list[Near]:
+        """The names that one may mean."""
+        return self._index.near(name)
+
+    def nowhere(self) -> str:
+        """What is said of an image that is not there."""
+        more = " (of so many only exact names are found)" if self._index.too_large else ""
+        return "not in the parquet files of images" + more
+
+    def _checked(self, value: bytes, name: str) -> bytes:
         if len(value) > self._max_bytes:
-            detail = f"{name}: {len(value)} bytes, at most {self._max_bytes} are taken"
+            detail = f"{shown(name)}: {len(value)} bytes, at most {self._max_bytes} are taken"
             raise ImageRejected(ImageDrop.TOO_LARGE, detail)
         return value
-
-    def size(self, name: str, url: str = "") -> int | None:
-        """Bytes of an image; None when it is not there."""
-        try:
-            return len(self.read(name, url))
-        except ImageRejected:
-            return None
 
     def where(self) -> str:
         """What is looked in, for a person."""
@@ -97,7 +115,7 @@ class ParquetImages:
         urls = columns.pop("url", None)
         (names,) = columns.values() or ([None] * len(urls or ()),)
         for row, name in enumerate(names):
-            if isinstance(name, str) and name:
+            if isinstance(name, str) and name and not is_junk(name):
                 self._index.add(name, len(self._rows))
             if urls and isinstance(urls[row], str):
                 self._index.add_url(urls[row], len(self._rows))
@@ -151,6 +169,21 @@ def columns_of(file: Any, path: str) -> tuple[list[str], str]:
 def _told(field: Any) -> str:
     """A column by its name and, in brackets, what it holds."""
     return f"{field.name} ({' '.join(str(plain_type(field.type)).split())[:60]})"
+
+
+def is_of_images(path: str) -> bool:
+    """Whether a parquet file has the columns that images are read from; a damaged one may have."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open_file(path) as raw, pq.ParquetFile(raw) as file:
+            columns_of(file, path)
+    except BadInputError:
+        return False
+    except (OSError, pa.ArrowException):  # told by name when it is opened
+        return True
+    return True
 
 
 def _check_size(group: Any, column: str, path: str) -> None:

@@ -19,6 +19,7 @@ import msgspec
 
 from mmdata.images import ImageRejected
 from mmdata.sources.base import SourceDocument, SourceImage
+from mmdata.sources.names import StoredImage
 from schemas.reasons import DocumentNote
 
 _HEX_DIGITS = 32
@@ -100,8 +101,8 @@ class Pseudonyms:
         return replace(image, name=name, fields=fields, problem=problem)
 
     def reader(
-        self, document: SourceDocument, read: Callable[[str], bytes]
-    ) -> Callable[[str], bytes]:
+        self, document: SourceDocument, read: Callable[[str], StoredImage]
+    ) -> Callable[[str], StoredImage]:
         """Reads a (public) document's images: by pseudonym, and telling no name when it fails.
 
         Args:
@@ -110,9 +111,9 @@ class Pseudonyms:
         """
         originals = {self.of_image(image.name): image.name for image in document.images}
 
-        def read_by_pseudonym(name: str) -> bytes:
+        def read_by_pseudonym(name: str) -> StoredImage:
             try:
-                return read(originals[name])
+                return read(originals[name])._replace(name=name)
             except ImageRejected as error:
                 raise ImageRejected(error.reason, name) from None
 

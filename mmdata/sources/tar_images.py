@@ -3,12 +3,15 @@
 Every tar's headers are walked once a process (2.5 us a member, no data read) and kept as offsets;
 an image is then one open and one read. A tar with any damage that could hide or garble a member is
 a bad input: which images were lost could not be told. Names of members are only compared with,
-never used as paths.
+never used as paths; a `./` before them is none of the name, and a link inside a tar is the member
+that it leads to.
 """
 
+import io
 import os
+import tarfile
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -16,8 +19,8 @@ import msgspec
 from mmdata.errors import BadInputError, ReadFaultError, StorageError
 from mmdata.images import ImageRejected
 from mmdata.shards.structure import Damage, Fault, Member, walk
-from mmdata.sources.image_folder import check_name
-from mmdata.sources.name_index import NameIndex, stem_of
+from mmdata.sources.name_index import NameIndex
+from mmdata.sources.names import NamedImages, Near, ambiguous, is_junk, one_of, shown
 from mmdata.storage.files import Buffer, open_buffer, read_range
 from schemas.reasons import ImageDrop
 
@@ -33,6 +36,17 @@ IMAGE_SUFFIXES = (
     ".jfif",
     ".jpe",
 )
+#: What archives of images hold beside them.
+_NOT_PICTURES = frozenset(
+    f".{ending}"
+    for ending in (
+        *("json", "jsonl", "txt", "csv", "tsv", "md", "html", "xml", "yaml", "yml", "cls"),
+        *("npy", "npz", "pt", "pth", "pkl", "parquet", "safetensors", "mp3", "wav", "mp4", "webm"),
+        *("zip", "tar", "gz", "py", "pdf"),
+    )
+)
+_LINKS = ("hard link", "symbolic link")
+_MOST_LINKS_IN_A_ROW = 8
 _HARMLESS = frozenset((Damage.NOT_A_FILE, Damage.TRAILING, Damage.PADDING))
 
 
@@ -62,7 +76,7 @@ class _Place:
     size: int
 
 
-class TarImages:
+class TarImages(NamedImages):
     """Images of any number of tars, by name or URL.
 
     Raises:
@@ -92,17 +106,52 @@ class TarImages:
         """Whether images can be found by URL."""
         return self._index.has_urls
 
-    def read(self, name: str, url: str = "") -> bytes:
-        """The bytes of an image.
+    def take(self, name: str) -> bytes | None:
+        """The member of this name; of several with the same name all must be the same picture."""
+        rows = self._index.exact(name)
+        if not rows:
+            return None
+        if len(rows) > 1 and len({self._sizes[row] for row in rows}) > 1:
+            raise ambiguous(name, f"{len(rows)} members of other sizes have this name")
+        return one_of(name, (self._data(self._place(row), name) for row in rows))
 
-        Raises:
-            ImageRejected: missing, unsafe-path or too-large.
-        """
-        place = self._find(name, url)
-        if place is None:
-            raise ImageRejected(ImageDrop.MISSING, f"{name}: not in the tars of images")
+    def length(self, name: str) -> int | None:
+        """Bytes of the member of this name."""
+        rows = self._index.exact(name)
+        return self._sizes[rows[0]] if rows else None
+
+    def take_url(self, url: str) -> bytes | None:
+        """The member whose JSON names a URL."""
+        row = self._index.of_url(url)
+        return None if row is None else self._data(self._place(row), url)
+
+    def length_url(self, url: str) -> int | None:
+        """Bytes of the member whose JSON names a URL."""
+        row = self._index.of_url(url)
+        return None if row is None else self._sizes[row]
+
+    def near(self, name: str) -> list[Near]:
+        """The members that a name may mean."""
+        return self._index.near(name)
+
+    def nowhere(self) -> str:
+        """What is said of an image that is not there."""
+        more = " (of so many only exact names are found)" if self._index.too_large else ""
+        return "not in the tars of images" + more
+
+    def where(self) -> str:
+        """What is looked in, for a person."""
+        by = "name or URL" if self.by_url else "name"
+        first = os.path.basename(self._paths[0])
+        more = f" and {len(self._paths) - 1} more" if len(self._paths) > 1 else ""
+        return f"{first}{more} ({len(self._files)} images in tars, by {by})"
+
+    def _place(self, row: int) -> _Place:
+        return _Place(self._paths[self._files[row]], self._offsets[row], self._sizes[row])
+
+    def _data(self, place: _Place, name: str) -> bytes:
         if place.size > self._max_bytes:
-            detail = f"{name}: {place.size} bytes, at most {self._max_bytes} are taken"
+            detail = f"{shown(name)}: {place.size} bytes, at most {self._max_bytes} are taken"
             raise ImageRejected(ImageDrop.TOO_LARGE, detail)
         try:
             data = read_range(place.path, place.offset, place.size)
@@ -114,58 +163,72 @@ class TarImages:
             raise BadInputError(f"{place.path}: has changed since it was indexed; run again")
         return data
 
-    def size(self, name: str, url: str = "") -> int | None:
-        """Bytes of an image; None when it is not there."""
-        try:
-            place = self._find(name, url)
-        except ImageRejected:
-            return None
-        return place.size if place else None
-
-    def where(self) -> str:
-        """What is looked in, for a person."""
-        by = "name or URL" if self.by_url else "name"
-        first = os.path.basename(self._paths[0])
-        more = f" and {len(self._paths) - 1} more" if len(self._paths) > 1 else ""
-        return f"{first}{more} ({len(self._files)} images in tars, by {by})"
-
-    def _find(self, name: str, url: str) -> _Place | None:
-        check_name(name)
-        row = self._index.find(name, url)
-        if row is None:
-            return None
-        return _Place(self._paths[self._files[row]], self._offsets[row], self._sizes[row])
-
 
 def _images(path: str) -> list[tuple[Member, str]]:
     """A tar's images, each with the URL that the JSON of its key names."""
     images: list[Member] = []
     urls: dict[str, str] = {}
+    links: list[str] = []
     try:
         with open_buffer(path) as data:
-            for member in walk(data, _refuse(path)):
-                suffix = os.path.splitext(member.name)[1].lower()
-                if suffix in IMAGE_SUFFIXES:
-                    images.append(member)
-                elif suffix == ".json":
-                    _note_url(urls, data, member)
+            for member in walk(data, _refuse(path, links)):
+                name = member_name(member.name)
+                if is_junk(name):
+                    continue
+                suffix = os.path.splitext(name)[1].lower()
+                if suffix == ".json":
+                    _note_url(urls, data, member, name)
+                elif suffix not in _NOT_PICTURES:
+                    images.append(member._replace(name=name))
+            if links:
+                images += _linked(data, {member.name: member for member in images})
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
     return [(member, urls.get(_key(member.name), "")) for member in images]
 
 
-def _note_url(urls: dict[str, str], data: Buffer, member: Member) -> None:
+def member_name(name: str) -> str:
+    """A member's name as the path inside the folder that was packed: without `./` and `/`."""
+    if name.startswith(("/", "./")) or "//" in name or "/./" in name:
+        return "/".join(part for part in name.split("/") if part not in ("", "."))
+    return name
+
+
+def _linked(data: Buffer, images: dict[str, Member]) -> Iterator[Member]:
+    """The links of a tar that lead to its images, as members of their own.
+
+    Where a link leads may stand in a header before its own, which `tarfile` puts together; a tar
+    with links is read once more for that, by 20 us a member.
+    """
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
+    targets: dict[str, str] = {}
+    with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as archive:
+        for info in archive:
+            name = member_name(info.name)
+            if info.islnk():
+                targets[name] = member_name(info.linkname)
+            elif info.issym():
+                beside = os.path.join(os.path.dirname(name), info.linkname)
+                targets[name] = os.path.normpath(beside)
+    for name, target in targets.items():
+        for _ in range(_MOST_LINKS_IN_A_ROW):
+            target = targets.get(target, target)
+        if target in images and name not in images and not is_junk(name):
+            yield images[target]._replace(name=name)
+
+
+def _note_url(urls: dict[str, str], data: Buffer, member: Member, name: str) -> None:
     url = url_of(data[member.offset : member.offset + member.size])
     if url:
-        urls[_key(member.name)] = url
+        urls[_key(name)] = url
 
 
 def _key(name: str) -> str:
-    return name.rpartition("/")[0] + "/" + stem_of(name)
+    return os.path.splitext(name)[0]
 
 
-def _refuse(path: str) -> Callable[[Fault], None]:
-    """Turns the first fault that matters into an error."""
+def _refuse(path: str, links: list[str]) -> Callable[[Fault], None]:
+    """Turns the first fault that matters into an error, and notes links."""
 
     def report(fault: Fault) -> None:
         if fault.damage not in _HARMLESS:
@@ -173,5 +236,7 @@ def _refuse(path: str) -> Callable[[Fault], None]:
                 f"{path}: damaged tar at byte {fault.offset}: expected {fault.expected}, "
                 f"got {fault.got}; fetch it again"
             )
+        if fault.damage == Damage.NOT_A_FILE and fault.got in _LINKS:
+            links.append(fault.name)
 
     return report

@@ -12,7 +12,8 @@ from mmdata.assemble import AssemblyPolicy, MissingImageError, Outcome, assemble
 from mmdata.images import ImagePolicy, ImageRejected
 from mmdata.sources.base import SourceDocument
 from mmdata.sources.mmc4 import parse_record
-from schemas.reasons import DocumentDrop, ImageDrop
+from mmdata.sources.names import StoredImage
+from schemas.reasons import DocumentDrop, ImageDrop, ImageNote
 from tests.corpus import document, image_bytes, picture
 
 FILES = {f"{k}.jpg": picture(k) for k in range(4)} | {
@@ -23,10 +24,10 @@ FILES = {f"{k}.jpg": picture(k) for k in range(4)} | {
 }
 
 
-def read(name: str) -> bytes:
+def read(name: str) -> StoredImage:
     if name not in FILES:
         raise ImageRejected(ImageDrop.MISSING, f"{name}: no such file")
-    return FILES[name]
+    return StoredImage(FILES[name], name)
 
 
 def policy(**more: Any) -> AssemblyPolicy:
@@ -167,10 +168,39 @@ def test_the_margin_is_to_the_best_other_sentence() -> None:
 
 
 def test_a_failure_of_the_machine_is_no_drop() -> None:
-    def broken(name: str) -> bytes:
+    def broken(name: str) -> StoredImage:
         raise OSError(24, "Too many open files")
 
-    reader: Callable[[str], bytes] = broken
+    reader: Callable[[str], StoredImage] = broken
     source = parse_record(json.dumps(document(0, images=["0.jpg"])).encode())
     with pytest.raises(OSError, match="Too many open files"):
         assemble(source, reader, policy())
+
+
+def test_how_an_image_was_found_is_a_note_on_it() -> None:
+    source = parse_record(json.dumps(document(0, images=["x/0.jpg", "0.jpg"])).encode())
+
+    def elsewhere(name: str) -> StoredImage:
+        note = ImageNote.FOUND_BY_SUFFIX if name == "x/0.jpg" else None
+        return StoredImage(FILES["0.jpg"], "y/x/0.jpg" if note else name, note)
+
+    outcome = assemble(source, elsewhere, policy())
+    assert outcome.notes == [(0, "found-by-suffix", "x/0.jpg is y/x/0.jpg")]
+
+
+def test_a_payload_that_was_taken_for_a_name_is_not_repeated() -> None:
+    payload = "A" * 60_000
+    source = parse_record(json.dumps(document(0, images=[payload, "0.jpg"])).encode())
+
+    def nowhere(name: str) -> StoredImage:
+        if name == payload:
+            raise ImageRejected(ImageDrop.MISSING, "no such file")
+        return StoredImage(FILES["0.jpg"], name)
+
+    outcome = assemble(source, nowhere, policy())
+    (reason, detail) = outcome.dropped_images[0]
+    assert reason == ImageDrop.MISSING
+    assert detail == f"{'A' * 50}… (60000 characters): no such file"
+    with pytest.raises(MissingImageError) as caught:
+        assemble(source, nowhere, policy(on_missing="error"))
+    assert len(str(caught.value)) < 200

@@ -200,7 +200,7 @@ class TestStores:
         with tarfile.open(path, "w") as tar:
             tar.add(tmp_path / "a.jpg", "a.jpg")
         store = TarImages((str(path),), 10**6)
-        assert store.read("a.jpg") == b"image"
+        assert store.read("a.jpg").data == b"image"
         os.unlink(path)
         path.symlink_to(BROKEN)
         with pytest.raises(ReadFaultError, match=r"images\.tar: cannot be read: Input/output"):

@@ -1,7 +1,5 @@
 """References to images in records: names, URLs, `data:` URIs, objects with bytes or a path."""
 
-from urllib.parse import unquote, urlsplit
-
 import msgspec
 
 from mmdata.sources.base import RecordDropped, SourceImage
@@ -45,9 +43,7 @@ def _from_text(text: str, fields: dict[str, msgspec.Raw], index: int, path: str)
             return SourceImage("", fields, f"{path}: expected base64 in the data: URI")
         return _embedded(payload, "", fields, index)
     scheme = text[: text.find("://")] if "://" in text[:12] else ""
-    if scheme.lower() == "file":
-        return SourceImage(unquote(urlsplit(text).path), fields)
-    if scheme:
+    if scheme and scheme.lower() != "file":
         fields = fields | {"raw_url": msgspec.Raw(msgspec.json.encode(text))}
     return SourceImage(text, fields)
 

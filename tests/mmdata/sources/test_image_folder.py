@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmdata.images import ImageRejected
-from mmdata.sources.image_folder import ImageFolder, check_name, find_folders
+from mmdata.sources.image_folder import ImageFolder, find_folders
+from mmdata.sources.names import check_name
 from schemas.reasons import ImageDrop
 
 
@@ -46,12 +47,12 @@ def rejected(folder: ImageFolder, name: str) -> ImageRejected:
 
 def test_the_shards_folder_comes_first_then_the_stems_then_the_root(root: Path) -> None:
     folder = folder_of(root)
-    assert (folder.read("a.jpg"), folder.read("flat.jpg")) == (b"in 7", b"flat")
+    assert (folder.read("a.jpg").data, folder.read("flat.jpg").data) == (b"in 7", b"flat")
     (root / "docs_shard_7").mkdir()
     for name in ("a.jpg", "flat.jpg"):
         (root / "docs_shard_7" / name).write_bytes(b"stem")
     folder = folder_of(root)
-    assert (folder.read("a.jpg"), folder.read("flat.jpg")) == (b"in 7", b"stem")
+    assert (folder.read("a.jpg").data, folder.read("flat.jpg").data) == (b"in 7", b"stem")
     assert folder.size("a.jpg") == 4
 
 
@@ -59,7 +60,7 @@ def test_the_only_folder_there_is_serves_an_input_without_a_number(tmp_path: Pat
     (tmp_path / "3").mkdir()
     (tmp_path / "3" / "a.jpg").write_bytes(b"x")
     assert find_folders(str(tmp_path), "", "docs", named=False, pattern=None, allow_links_to=(),
-                        max_bytes=9).read("a.jpg") == b"x"  # fmt: skip
+                        max_bytes=9).read("a.jpg").data == b"x"  # fmt: skip
     (tmp_path / "4").mkdir()
     unnamed = find_folders(
         str(tmp_path), "", "docs", named=False, pattern=None, allow_links_to=(), max_bytes=9
@@ -69,8 +70,9 @@ def test_the_only_folder_there_is_serves_an_input_without_a_number(tmp_path: Pat
 
 @pytest.mark.parametrize(
     "name",
-    ["/etc/passwd", "../secret", "7/../../secret", "..", ".", "./flat.jpg", "7/./a.jpg",
-     "..\\secret", "a\\b.jpg", "flat.jpg\0.png", "\0"],
+    ["/etc/passwd", "../secret", "7/../../secret", "7/../flat.jpg", "..", ".", "./", "./..",
+     "..\\secret", "..%2fsecret", "%2e%2e/secret", "/flat.jpg", "\\\\host\\flat.jpg",
+     "C:\\flat.jpg", "file:///etc/passwd", "file://../secret", "flat.jpg\0.png", "a%00", "\0"],
 )  # fmt: skip
 def test_a_name_that_is_a_way_out_is_unsafe(name: str, root: Path) -> None:
     assert rejected(folder_of(root), name).reason == ImageDrop.UNSAFE_PATH
@@ -84,7 +86,7 @@ def test_a_name_of_nothing_is_missing(name: str, root: Path) -> None:
 
 
 def test_a_name_may_lie_below(root: Path) -> None:
-    assert folder_of(root).read("7/a.jpg") == b"in 7"
+    assert folder_of(root).read("7/a.jpg").data == b"in 7"
 
 
 def test_a_directory_named_like_an_image_is_missing(root: Path) -> None:
@@ -98,7 +100,7 @@ def test_a_link_that_leads_out_is_unsafe_until_its_folder_is_opened(root: Path) 
     assert refused.reason == ImageDrop.UNSAFE_PATH
     assert "--allow-symlinks-to opens a folder" in refused.detail
     opened = folder_of(root, links=(str(root.parent),))
-    assert opened.read("link.jpg") == b"secret"
+    assert opened.read("link.jpg").data == b"secret"
     assert opened.size("link.jpg") == 6
 
 
@@ -107,8 +109,8 @@ def test_a_link_within_the_folder_is_fine(root: Path) -> None:
     (root / "7" / "chain.jpg").symlink_to("link.jpg")
     (root / "again").symlink_to("7")
     for name in ("link.jpg", "chain.jpg"):
-        assert folder_of(root).read(name) == b"flat"
-    assert folder_of(root).read("again/a.jpg") == b"in 7"
+        assert folder_of(root).read(name).data == b"flat"
+    assert folder_of(root).read("again/a.jpg").data == b"in 7"
 
 
 @pytest.mark.parametrize("name", ["dangling.jpg", "loop.jpg"])
@@ -128,8 +130,8 @@ def test_a_folder_below_that_is_a_link_leading_out_is_unsafe(root: Path) -> None
     shard = folder_of(root, number="8")
     assert rejected(shard, "b.jpg").reason == ImageDrop.UNSAFE_PATH
     assert "--allow-symlinks-to opens a folder" in shard.where()
-    assert shard.read("flat.jpg") == b"flat"
-    assert folder_of(root, number="8", links=(str(outside),)).read("b.jpg") == b"out"
+    assert shard.read("flat.jpg").data == b"flat"
+    assert folder_of(root, number="8", links=(str(outside),)).read("b.jpg").data == b"out"
 
 
 def test_a_folder_whose_name_begins_like_the_root_is_outside(root: Path) -> None:
@@ -144,8 +146,8 @@ def test_the_root_itself_may_be_a_link(root: Path) -> None:
     alias = root.parent / "alias"
     alias.symlink_to(root)
     (root / "7" / "link.jpg").symlink_to("../flat.jpg")
-    assert folder_of(alias).read("a.jpg") == b"in 7"
-    assert folder_of(alias).read("link.jpg") == b"flat"
+    assert folder_of(alias).read("a.jpg").data == b"in 7"
+    assert folder_of(alias).read("link.jpg").data == b"flat"
 
 
 def test_what_is_no_file_is_unsafe_and_nobody_waits_for_it(root: Path) -> None:
@@ -178,7 +180,7 @@ def test_a_pattern_overrides_the_layout(root: Path) -> None:
     (root / "x-7" / "docs_shard_7" / "a.jpg").write_bytes(b"by pattern")
     for start in ("{root}/", ""):
         folder = folder_of(root, pattern=start + "x-{shard}/{stem}/{image_name}")
-        assert folder.read("a.jpg") == b"by pattern"
+        assert folder.read("a.jpg").data == b"by pattern"
         assert rejected(folder, "flat.jpg").reason == ImageDrop.MISSING
 
 
@@ -190,7 +192,7 @@ def test_a_pattern_may_name_another_folder_outright_but_its_links_lead_no_furthe
     (other / "a.jpg").write_bytes(b"other")
     (other / "link.jpg").symlink_to(root.parent / "secret")
     folder = folder_of(root, pattern=f"{root.parent}/other/{{shard}}/{{image_name}}")
-    assert folder.read("a.jpg") == b"other"
+    assert folder.read("a.jpg").data == b"other"
     assert rejected(folder, "link.jpg").reason == ImageDrop.UNSAFE_PATH
     (root / "out").symlink_to(root.parent)
     through = folder_of(root, pattern="{root}/out/{image_name}")

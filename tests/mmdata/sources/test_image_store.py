@@ -16,7 +16,8 @@ import pytest
 
 from mmdata.errors import BadInputError, UserError
 from mmdata.images import ImageRejected
-from mmdata.sources.image_store import ImageStore, check_images, find_images, open_images
+from mmdata.sources.image_store import check_images, find_images, open_images
+from mmdata.sources.names import NamedImages
 from tests.corpus import picture
 
 NAMES = [f"img{k}.jpg" for k in range(5)]
@@ -105,7 +106,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-def store(spec: Path | str) -> ImageStore:
+def store(spec: Path | str) -> NamedImages:
     return open_images(find_images(str(spec), ()), MAX_BYTES)
 
 
@@ -116,7 +117,7 @@ def test_every_image_is_found(layout: str, tmp_path: Path) -> None:
     assert find_images(str(tmp_path), ()).kind == kind
     images = store(tmp_path)
     for name, data in PICTURES.items():
-        assert images.read(name, url(name)) == data
+        assert images.read(name, url(name)).data == data
         assert images.size(name, url(name)) == len(data)
     assert images.by_url is layout.startswith("img2dataset")
     assert images.size("gone.jpg", url("gone.jpg")) is None
@@ -126,7 +127,7 @@ def test_every_image_is_found(layout: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", ["../img0.jpg", "/img0.jpg", "a\\img0.jpg", "img0.jpg\0"])
+@pytest.mark.parametrize("name", ["../img0.jpg", "/img0.jpg", "..\\img0.jpg", "img0.jpg\0"])
 def test_names_that_lead_out_are_refused_everywhere(layout: str, name: str, tmp_path: Path) -> None:
     LAYOUTS[layout][0](tmp_path)
     images = store(tmp_path)
@@ -147,8 +148,8 @@ def test_what_is_too_large_is_not_read(layout: str, tmp_path: Path) -> None:
 def test_keys_of_img2dataset_are_names_too(layout: str, tmp_path: Path) -> None:
     LAYOUTS[layout][0](tmp_path)
     images = store(tmp_path)
-    assert images.read("000010001.jpg") == PICTURES["img4.jpg"]
-    assert images.read("000010001") == PICTURES["img4.jpg"]
+    assert images.read("000010001.jpg").data == PICTURES["img4.jpg"]
+    assert images.read("000010001").data == PICTURES["img4.jpg"]
 
 
 def test_files_and_ranges_can_be_named(tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_a_null_cell_is_a_missing_image(tmp_path: Path) -> None:
     pq.write_table(pa.table({"key": ["a", "b"], "jpg": [None, b"x"]}), tmp_path / "0.parquet")
     images = store(tmp_path)
     assert images.size("a.jpg") is None
-    assert images.read("b.jpg") == b"x"
+    assert images.read("b.jpg").data == b"x"
 
 
 def test_a_link_in_img2datasets_folders_does_not_lead_out(tmp_path: Path) -> None:
@@ -230,3 +231,42 @@ def test_a_link_in_img2datasets_folders_does_not_lead_out(tmp_path: Path) -> Non
     target.symlink_to(tmp_path / "secret.jpg")
     with pytest.raises(ImageRejected, match="unsafe-path"):
         store(tmp_path / "images").read("x.jpg", url("img0.jpg"))
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_link_in_a_tar_is_the_member_that_it_leads_to(form: int, tmp_path: Path) -> None:
+    """Hard links, as GNU tar writes for a file of two names, and symbolic ones; in long paths."""
+    deep = "deep/" * 30
+    real = {"./a/1.jpg": b"1", f"./{deep}2.jpg": b"2", "./ö/3.jpg": b"3"}
+    links = [
+        ("./b/1.jpg", tarfile.LNKTYPE, "./a/1.jpg"),
+        ("./b/2.jpg", tarfile.LNKTYPE, f"{deep}2.jpg"),
+        ("./b/3.jpg", tarfile.SYMTYPE, "../ö/3.jpg"),
+        ("./b/4.jpg", tarfile.SYMTYPE, "3.jpg"),
+        ("./b/out.jpg", tarfile.SYMTYPE, "../../a/1.jpg"),
+        ("./b/gone.jpg", tarfile.SYMTYPE, "nowhere.jpg"),
+        ("./b/circle.jpg", tarfile.SYMTYPE, "circle.jpg"),
+    ]
+    with tarfile.open(tmp_path / "a.tar", "w", format=form) as archive:
+        for name, data in real.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        for name, kind, target in links:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            archive.addfile(info)
+    images = store(tmp_path)
+    assert [images.read(f"b/{k}.jpg").data for k in (1, 2, 3, 4)] == [b"1", b"2", b"3", b"3"]
+    assert images.read("b/1.jpg").note is None
+    for name in ("b/out.jpg", "b/gone.jpg", "b/circle.jpg"):
+        with pytest.raises(ImageRejected, match="missing"):
+            images.read(name)
+
+
+def test_members_without_an_ending_are_images_and_captions_are_none(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {"pictures/1": b"1", "2.txt": b"2", "3.jpg": b"3"})
+    images = store(tmp_path)
+    assert images.read("pictures/1").data == b"1"
+    assert images.size("2.txt") is None
+    assert "2 images in tars" in images.where()

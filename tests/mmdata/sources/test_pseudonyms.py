@@ -5,6 +5,7 @@ import pytest
 
 from mmdata.images import ImageRejected
 from mmdata.sources.base import SourceDocument, SourceImage
+from mmdata.sources.names import StoredImage
 from mmdata.sources.pseudonyms import Pseudonyms
 from schemas.reasons import ImageDrop
 
@@ -62,14 +63,15 @@ def test_names_in_the_text_are_replaced_and_words_are_not() -> None:
 
 
 def test_images_are_read_by_their_own_name_and_refused_by_pseudonym() -> None:
-    def read(name: str) -> bytes:
+    def read(name: str) -> StoredImage:
         if name.startswith("brain"):
             raise ImageRejected(ImageDrop.MISSING, f"{name}: no such file")
-        return name.encode()
+        return StoredImage(name.encode(), f"folder/{name}")
 
     public = NAMES.document(document())
     by_pseudonym = NAMES.reader(document(), read)
-    assert by_pseudonym(public.images[0].name) == b"002_S_0413/S_0413-t1.png"
+    pseudonym = public.images[0].name
+    assert by_pseudonym(pseudonym) == (b"002_S_0413/S_0413-t1.png", pseudonym, None)
     with pytest.raises(ImageRejected) as caught:
         by_pseudonym(public.images[1].name)
     assert "brain" not in str(caught.value)
