@@ -10,30 +10,15 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-#: An image: a name below --image-root, a URL, a `data:` URI, or an object (see `ImageObject`).
+#: An image: a name below --image-root, a URL, a `data:` URI, base64, or an object that holds one of
+#: these under one of many keys (mmdata/sources/conversations/images.py lists them).
 ImageReference = str | dict[str, msgspec.Raw]
 Images = ImageReference | list[ImageReference | None] | None
 
 
-class ImageObject(Struct):
-    """An image as an object; the bytes where there are some, else the first name that is there."""
-
-    bytes: Annotated[str | None, Meta(description="the encoded file, as base64")] = None
-    base64_image: str | None = None
-    image_base64: str | None = None
-    url: Annotated[str | None, Meta(description="a URL or a `data:` URI")] = None
-    path: Annotated[str | None, Meta(description="below --image-root")] = None
-    image_name: str | None = None
-    file_name: str | None = None
-
-
-class ContentPart(Struct):
-    """A part of a turn: a text, or an image where it stands."""
-
-    type: Annotated[str, Meta(description="text, input_text, image_url, input_image or image")] = ""
-    text: str | None = None
-    image_url: ImageReference | None = None
-    image: ImageReference | None = None
+#: A part of a turn: a text (`text`), or an image where it stands: an object as above, `index` into
+#: the images of the record, or a `type` alone that stands for the next of them.
+ContentPart = dict[str, msgspec.Raw]
 
 
 class Turn(Struct, rename={"sender": "from"}):
@@ -42,7 +27,10 @@ class Turn(Struct, rename={"sender": "from"}):
     sender: str | None = None
     value: str | UnsetType = UNSET
     role: str | None = None
-    content: str | list[ContentPart] | UnsetType = UNSET
+    content: str | list[str | ContentPart] | UnsetType = UNSET
+    text: Annotated[str | None, Meta(description="in place of value or content")] = None
+    image: Annotated[Images, Meta(description="of this turn; Ollama's are `images`")] = None
+    images: Images = None
 
 
 class Dialogue(Struct):

@@ -1,13 +1,20 @@
-"""LLaVA, ADNI, ShareGPT and OpenAI-style messages: turns, and images that they refer to."""
+"""LLaVA, ADNI, ShareGPT and OpenAI-style messages: turns, and images that they refer to.
 
+What says "image" is one: it is read, stands for an image of the record's list, or is an image that
+is dropped and counted, with its keys. It never becomes silence, and never moves another picture.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import msgspec
 
 from mmdata.sources.base import RecordDropped, SourceImage
-from mmdata.sources.conversations.images import listed, source_image
+from mmdata.sources.conversations.images import keys_of, listed, source_image
 from mmdata.sources.conversations.placeholders import Tag, split_tags
-from mmdata.sources.conversations.placing import Utterance
+from mmdata.sources.conversations.placing import Piece, Utterance, as_words, put_in
+from mmdata.sources.conversations.roles import is_aside
 from schemas.conversation import ContentPart, Dialogue, ImageReference, Turn
 from schemas.reasons import DocumentDrop
 
@@ -15,6 +22,21 @@ Record = TypeVar("Record")
 
 _DIALOGUE = msgspec.json.Decoder(Dialogue)
 USED = ("conversations", "messages", "image", "images")
+#: Keys of a part that point into the record's list of images, counted from 0.
+_POINTERS = ("index", "image_index", "image")
+#: Keys that say "image" whatever the type.
+_IMAGE_KEYS = (
+    *("image", "image_url", "image_path", "image_base64", "base64_image", "image_name"),
+    *("image_file", "input_image", "img"),
+)
+#: Keys that say nothing of which image is meant.
+_PLAIN = frozenset(
+    ("type", "text", "detail", "cache_control", "min_pixels", "max_pixels", "alt", "alt_text")
+)
+_NOTHING = (b"null", b'""', b"[]", b"{}")
+_TEXTS = ("text", "input_text", "output_text")
+_MEDIA = b'"image/'
+_HEAD_BYTES = 200
 
 
 def read_dialogue(
@@ -43,47 +65,130 @@ def read_dialogue(
         for index, reference in enumerate(listed(getattr(found, name))):
             references.append((reference, f"$.{name}[{index}]"))
     images = [source_image(ref, index, path) for index, (ref, path) in enumerate(references)]
-    number = len(images)
-    utterances = []
-    for index, turn in enumerate(turns):
-        utterance = _utterance(turn, f"$.{key}[{index}]", number, others)
-        number += sum(isinstance(piece, SourceImage) for piece in utterance.pieces)
-        utterances.append(utterance)
+    reader = _Turns([reference for reference, _ in references], others)
+    utterances = [
+        reader.utterance(turn, f"$.{key}[{k}]", partial(_keys_of_turn, record, key, k))
+        for k, turn in enumerate(turns)
+    ]
     return utterances, images
 
 
-def _utterance(turn: Turn, path: str, number: int, others: tuple[str, ...]) -> Utterance:
-    """One turn; `number` is that of the next image that stands in a turn."""
-    role = turn.role if turn.role is not None else turn.sender or ""
-    content = turn.content if turn.value is msgspec.UNSET else turn.value
-    if content is msgspec.UNSET:
-        raise RecordDropped(DocumentDrop.BAD_SCHEMA, f"{path}: expected value or content, got none")
-    if isinstance(content, str):
-        return Utterance(role, [*split_tags(content, others)])
-    pieces: list[str | Tag | SourceImage] = []
-    for index, part in enumerate(content):
-        where = f"{path}.content[{index}]"
-        if index:
-            pieces.append("\n")
-        pieces += _part(part, where, number, others)
-        number += isinstance(pieces[-1] if pieces else None, SourceImage)
-    return Utterance(role, pieces)
+class _Turns:
+    """Turns one after the other, and the number of the next image that stands in one.
+
+    Args:
+        listed: the record's list of images, as it has them.
+        others: further placeholders.
+    """
+
+    def __init__(self, listed: Sequence[ImageReference | None], others: tuple[str, ...]) -> None:
+        self._listed = listed
+        self._others = others
+        self._number = len(listed)
+
+    def utterance(self, turn: Turn, path: str, keys: Callable[[], str]) -> Utterance:
+        """One turn in pieces; `keys` are told of one that says nothing."""
+        role = turn.role if turn.role is not None else turn.sender or ""
+        content = turn.content if turn.value is msgspec.UNSET else turn.value
+        if content is msgspec.UNSET:
+            content = turn.text if turn.text is not None else content
+        if content is msgspec.UNSET:
+            raise RecordDropped(
+                DocumentDrop.BAD_SCHEMA, f"{path}: expected value or content, got the keys {keys()}"
+            )
+        if isinstance(content, str):
+            pieces = self._text(content, role)
+        else:
+            pieces = []
+            for index, part in enumerate(content):
+                pieces += ["\n"] if index else []
+                pieces += self._part(part, f"{path}.content[{index}]", role)
+        own = [
+            self._image(reference, f"{path}.{name}[{index}]")
+            for name in ("image", "images")
+            for index, reference in enumerate(listed(getattr(turn, name)))
+            if reference not in self._listed
+        ]
+        return Utterance(role, put_in(pieces, own))
+
+    def _part(self, part: str | ContentPart, path: str, role: str) -> list[Piece]:
+        """An image, a text in pieces, or both: nothing that a part says is passed over."""
+        if isinstance(part, str):
+            return self._text(part, role)
+        kind, text = _value(part, "type", path), _value(part, "text", path)
+        pieces: list[Piece] = [self._image_part(part, path)] if _says_image(part, kind) else []
+        if text is not None and (text.strip() or not pieces):
+            pieces += self._text(text, role)
+        elif not pieces:
+            got = repr(kind[:40]) if kind else f"the keys {keys_of(part)}"
+            raise RecordDropped(
+                DocumentDrop.BAD_SCHEMA, f"{path}: expected a text or an image, got {got}"
+            )
+        return pieces
+
+    def _image_part(self, part: ContentPart, path: str) -> SourceImage | Tag:
+        """An image that a part holds or points to; else a tag, which stands for the next."""
+        for name in _POINTERS:
+            number = msgspec.json.decode(part.get(name, b"null"))
+            if isinstance(number, int) and not isinstance(number, bool):
+                told = f"{path}.{name}: expected 0 to {len(self._listed) - 1}, got {number}"
+                return Tag(number, pointed=True, problem=told)
+        found = source_image(part, self._number, path)
+        if not found.problem or found.name:
+            self._number += 1
+            return found
+        unsure = any(bytes(raw) != b"null" for name, raw in part.items() if name not in _PLAIN)
+        return Tag(problem=found.problem, unsure=unsure)
+
+    def _text(self, text: str, role: str) -> list[Piece]:
+        """A text in pieces; `<img>a.jpg</img>` is the image that it names, where it may be one."""
+        # Where the record lists its images, others in an answer are words about pictures.
+        words = bool(self._listed) and is_aside(role)
+        listed = self._listed
+        pieces = as_words(
+            split_tags(text, self._others),
+            lambda tag: words and bool(tag.name) and tag.name not in listed,
+        )
+        return [self._named(p) if isinstance(p, Tag) and p.name else p for p in pieces]
+
+    def _named(self, tag: Tag) -> SourceImage | Tag:
+        """A placeholder that says which image it is: one of the list, or one of its own."""
+        if tag.name in self._listed:
+            return Tag(self._listed.index(tag.name), tag.words, pointed=True)
+        return self._image(tag.name, "<img>")
+
+    def _image(self, reference: ImageReference | None, path: str) -> SourceImage:
+        self._number += 1
+        return source_image(reference, self._number - 1, path)
 
 
-def _part(
-    part: ContentPart, path: str, number: int, others: tuple[str, ...]
-) -> list[str | Tag | SourceImage]:
-    """A text in pieces, an image, or (where it says no more than that there is one) a tag."""
-    if part.text is not None:
-        return [*split_tags(part.text, others)]
-    reference = part.image_url if part.image_url is not None else part.image
-    if reference is not None:
-        return [source_image(reference, number, path)]
-    if part.type in ("image", "input_image", "image_url"):
-        return [Tag()]
-    raise RecordDropped(
-        DocumentDrop.BAD_SCHEMA, f"{path}: expected a text or an image, got {part.type[:40]!r}"
-    )
+def _keys_of_turn(record: bytes, key: str, index: int) -> str:
+    fields = msgspec.json.decode(record, type=dict[str, msgspec.Raw])
+    turns = msgspec.json.decode(fields[key], type=list[dict[str, msgspec.Raw]])
+    return keys_of(turns[index])
+
+
+def _value(part: ContentPart, name: str, path: str) -> str | None:
+    """A field of a part that is a text or nothing.
+
+    Raises:
+        RecordDropped: it is something else.
+    """
+    try:
+        return msgspec.json.decode(part.get(name, b"null"), type=str | None)
+    except msgspec.DecodeError as error:
+        text = str(error).replace("`", "")
+        raise RecordDropped(DocumentDrop.BAD_SCHEMA, f"{path}.{name}: {text}") from None
+
+
+def _says_image(part: ContentPart, kind: str | None) -> bool:
+    """Whether a part is, or holds, an image by its type, its keys or its media type."""
+    word = (kind or "").lower()
+    if "image" in word or word == "img":
+        return True
+    held = [name for name in _IMAGE_KEYS if bytes(part.get(name, b"null")) not in _NOTHING]
+    media = any(_MEDIA in bytes(raw)[:_HEAD_BYTES] for raw in part.values())
+    return bool(held) or (media and word not in _TEXTS)
 
 
 def decode(decoder: "msgspec.json.Decoder[Record]", record: bytes) -> Record:

@@ -10,20 +10,25 @@ counted; the default, `first-turn`, keeps all that can be kept:
   all are taken out of the text;
 - one in an answer (`tag-in-answer`): it is a place like any other.
 
+Where the questions' placeholders account for all images, what looks like one in an answer or in the
+system's turn is words, and stays. A part of a turn that is an image and has none left in the list
+is an image that is dropped.
+
 `drop` drops the record instead, `error` ends its unit. Placeholders that all carry numbers of
 images (`<image_2>`) name them; a number that comes again is one too many.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mmdata.sources.base import RecordDropped, RecordError, SourceImage
 from mmdata.sources.conversations.placeholders import Tag, join_pieces, split_tags
-from mmdata.sources.conversations.roles import canonical, is_answer
+from mmdata.sources.conversations.roles import canonical, is_answer, is_aside
 from schemas.reasons import DocumentDrop, DocumentNote
 
 OnTagMismatch = Literal["error", "first-turn", "drop"]
+Piece = str | Tag | SourceImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class Utterance:
     """A turn as it is parsed: texts, placeholders, and images that stand where they belong."""
 
     role: str
-    pieces: list[str | Tag | SourceImage]
+    pieces: list[Piece]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class Placed:
 
     Attributes:
         texts: of the turns.
-        images: those of the record's list first, then those that stood in turns.
+        images: those of the record's list first, then those that stood in turns, in their order.
         matched: the turn of each image.
         notes: what did not add up.
     """
@@ -65,31 +70,97 @@ def place(
         RecordDropped: they do not fit, and the policy is `drop`; or there is no text.
         RecordError: they do not fit, and the policy is `error`.
     """
+    turns = _with_words(turns, len(images))
     texts = [_text(turn) for turn in turns]
     if not any(text.strip() for text in texts):
         raise RecordDropped(DocumentDrop.NO_TEXT, "expected a turn with text, got none")
-    homes: dict[int, int] = {}
-    tags: list[tuple[int, Tag, bool]] = []
-    standing: list[SourceImage] = []
+    tags: list[_Stand] = []
+    standing: list[tuple[SourceImage, int] | int] = []
     for number, turn in enumerate(turns):
         for position, piece in enumerate(turn.pieces):
             if isinstance(piece, str):
                 continue
             home = _home(turns, texts, number, position)
             if isinstance(piece, Tag):
-                tags.append((home, piece, is_answer(turn.role)))
+                standing += [len(tags)] if piece.problem else []
+                tags.append(_Stand(piece, home, turn.role))
             else:
-                homes[len(images) + len(standing)] = home
-                standing.append(piece)
-    notes = _mismatches(tags, len(images))
+                standing.append((piece, home))
+    listed = _assign(tags, len(images))
+    notes = _mismatches(tags, listed, len(images))
     if notes and on_mismatch != "first-turn":
         _refuse(notes, on_mismatch)
-    listed = _assign(tags, len(images))
-    rest = [*listed.values()][-1] if listed else _first_turn(turns, texts)
-    for index in range(len(images)):
-        homes[index] = listed.get(index, rest)
-    found = [*images, *standing]
-    return Placed(texts, found, [homes[index] for index in range(len(found))], notes)
+    rest = tags[[*listed.values()][-1]].home if listed else _first_turn(turns, texts)
+    matched = [tags[listed[k]].home if k in listed else rest for k in range(len(images))]
+    found = [*images]
+    for image, home in _left(standing, tags, set(listed.values())):
+        found.append(image)
+        matched.append(home)
+    return Placed(texts, found, matched, notes)
+
+
+class _Stand(NamedTuple):
+    """A placeholder at its place: the turn that its image would go with, and who says it."""
+
+    tag: Tag
+    home: int
+    role: str
+
+    @property
+    def may_be_words(self) -> bool:
+        """Whether it is text of somebody who does not ask about pictures."""
+        return is_aside(self.role) and not self.tag.problem
+
+
+def _left(
+    standing: list[tuple[SourceImage, int] | int], tags: list[_Stand], used: set[int]
+) -> Iterator[tuple[SourceImage, int]]:
+    """Images that stand in turns, and the parts that none of the list was left for."""
+    for one in standing:
+        if not isinstance(one, int):
+            yield one
+        elif one not in used:
+            yield SourceImage("", {}, tags[one].tag.problem), tags[one].home
+
+
+def as_words(pieces: Sequence[Piece], is_text: Callable[[Tag], bool]) -> list[Piece]:
+    """Pieces in which some placeholders are the words again that they are written as."""
+    found: list[Piece] = []
+    glue = False
+    for piece in pieces:
+        again = isinstance(piece, Tag) and bool(piece.words) and is_text(piece)
+        text = piece.words if again and isinstance(piece, Tag) else piece
+        last = found[-1] if found else None
+        if (glue or again) and isinstance(last, str) and isinstance(text, str):
+            found[-1] = last + text
+        else:
+            found.append(text)
+        glue = again
+    return found
+
+
+def put_in(pieces: list[Piece], images: Sequence[SourceImage]) -> list[Piece]:
+    """A turn with its own images: in the places of its placeholders, the others before it."""
+    waiting = list(images)
+    found: list[Piece] = []
+    for piece in pieces:
+        free = isinstance(piece, Tag) and not piece.pointed
+        found.append(waiting.pop(0) if free and waiting else piece)
+    return [*waiting, *found]
+
+
+def _with_words(turns: Sequence[Utterance], num_images: int) -> Sequence[Utterance]:
+    """The turns; where the questions' placeholders are all images, those of others are words."""
+    tags = [_Stand(p, 0, turn.role) for turn in turns for p in turn.pieces if isinstance(p, Tag)]
+    asked = [tag for tag in tags if not tag.may_be_words]
+    if len(asked) == len(tags) or len(_assign(asked, num_images)) < num_images:
+        return turns
+    return [
+        Utterance(turn.role, as_words(turn.pieces, lambda tag: not tag.problem))
+        if is_aside(turn.role)
+        else turn
+        for turn in turns
+    ]
 
 
 def _text(turn: Utterance) -> str:
@@ -120,16 +191,18 @@ def _first_turn(turns: Sequence[Utterance], texts: list[str]) -> int:
     return next(said, with_text[0])
 
 
-def _mismatches(tags: list[tuple[int, Tag, bool]], num_images: int) -> list[tuple[str, str]]:
+def _mismatches(
+    tags: list[_Stand], listed: dict[int, int], num_images: int
+) -> list[tuple[str, str]]:
     """What does not add up, as notes."""
     notes = []
     counts = f"{len(tags)} placeholders, {num_images} images"
-    in_answers = sum(answer for _, _, answer in tags)
+    in_answers = sum(is_answer(tag.role) for tag in tags)
     if not tags and num_images:
         notes.append((DocumentNote.NO_TAGS.value, counts))
-    elif len(tags) < num_images:
+    elif len(listed) < num_images:
         notes.append((DocumentNote.FEWER_TAGS_THAN_IMAGES.value, counts))
-    elif len(tags) > num_images:
+    elif len(tags) > len(listed):
         notes.append((DocumentNote.MORE_TAGS_THAN_IMAGES.value, counts))
     if in_answers:
         detail = f"{in_answers} of {len(tags)} placeholders"
@@ -144,17 +217,34 @@ def _refuse(notes: list[tuple[str, str]], on_mismatch: OnTagMismatch) -> None:
     raise RecordError(f"{detail} (--on-tag-mismatch first-turn or drop goes on)")
 
 
-def _assign(tags: list[tuple[int, Tag, bool]], num_images: int) -> dict[int, int]:
-    """The turn of each image that a placeholder stands for, in the order of the placeholders."""
-    if len(tags) > num_images:  # those in answers give way
-        asked = [tag for tag in tags if not tag[2]]
-        tags = asked if len(asked) >= num_images else tags
-    numbers = [tag.number for _, tag, _ in tags if tag.number is not None]
-    if len(numbers) == len(tags) and numbers:
-        first = 0 if min(numbers) == 0 else 1
-        if max(numbers) - first < num_images:
-            named: dict[int, int] = {}
-            for (home, _, _), number in zip(tags, numbers, strict=True):
-                named.setdefault(number - first, home)
-            return named
-    return {index: home for index, (home, _, _) in enumerate(tags[:num_images])}
+def _assign(tags: list[_Stand], num_images: int) -> dict[int, int]:
+    """The placeholder (by its place in `tags`) of each image that has one, in their order."""
+    found: dict[int, int] = {}
+    rest = []
+    for place, (tag, _, _) in enumerate(tags):
+        if not tag.pointed or tag.number is None:
+            rest.append(place)
+        elif tag.number < num_images:
+            found.setdefault(tag.number, place)
+    free = [index for index in range(num_images) if index not in found]
+    rest = _those_that_stay(rest, tags, len(free))
+    numbers = [tags[place].tag.number for place in rest]
+    known = [number for number in numbers if number is not None]
+    if not found and known and len(known) == len(numbers):
+        first = 0 if min(known) == 0 else 1
+        if max(known) - first < num_images:
+            for place, number in zip(rest, known, strict=True):
+                found.setdefault(number - first, place)
+            return found
+    return found | dict(zip(free, rest, strict=False))
+
+
+def _those_that_stay(places: list[int], tags: list[_Stand], wanted: int) -> list[int]:
+    """Placeholders, fewer of them where there are too many: some give way before others."""
+    unsure = {place for place in places if tags[place].tag.unsure}
+    words = {place for place in places if tags[place].may_be_words}
+    for giving_way in (unsure, words):
+        kept = [place for place in places if place not in giving_way]
+        if len(places) > wanted and len(kept) >= wanted:
+            places = kept
+    return places

@@ -32,6 +32,11 @@ def is_answer(role: str) -> bool:
     return canonical(role) == "gpt"
 
 
+def is_aside(role: str) -> bool:
+    """Whether pictures are rarely shown by a role, so that its tags may be words about them."""
+    return canonical(role) in ("gpt", "system")
+
+
 @lru_cache(maxsize=4)
 def parse_template(template: str) -> dict[str, tuple[str, str]]:
     """(words before, words behind) the turns of each role of a template.

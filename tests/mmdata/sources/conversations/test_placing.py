@@ -67,10 +67,26 @@ def test_each_mismatch_has_its_way_and_its_note(
         placed(*turns, images=images, on_mismatch="error")
 
 
-def test_tags_in_answers_give_way_when_there_are_too_many() -> None:
-    found = placed("<image>\nWhat?", "See <image>.", "And <image> this?", images=2)
-    assert found.matched == [0, 2]
-    assert [name for name, _ in found.notes] == ["more-tags-than-images", "tag-in-answer"]
+@pytest.mark.parametrize("answer", ["See <image>.", "In HTML: <img>logo.png</img>", "<image_1>"])
+@pytest.mark.parametrize("images", [0, 2])
+def test_words_like_tags_in_an_answer_stay_where_the_questions_tags_are_all_images(
+    answer: str, images: int
+) -> None:
+    tag = "<image>" if images else ""
+    found = placed(f"{tag}\nWhat?", answer, f"And {tag} this?", images=images)
+    assert found.matched == [0, 2][:images]
+    assert (found.texts[1], found.notes) == (answer, [])
+
+
+def test_what_the_system_says_of_tags_is_words_too() -> None:
+    found = placed("Pictures are <image>.", "Yes.", "<image>\nWhat?", images=1, first="system")
+    assert (found.texts[0], found.matched, found.notes) == ("Pictures are <image>.", [2], [])
+
+
+def test_tags_in_answers_are_places_where_the_questions_have_too_few() -> None:
+    found = placed("<image>\nWhat?", "See <image>.", "And this?", images=2)
+    assert (found.matched, found.texts[1]) == ([0, 1], "See .")
+    assert [name for name, _ in found.notes] == ["tag-in-answer"]
 
 
 def test_without_tags_images_do_not_go_to_the_system() -> None:
@@ -83,6 +99,8 @@ def test_numbers_name_images_where_every_tag_has_one() -> None:
     assert placed("<image_7>\nWhat?", "It.", images=1).matched == [0]
     twice = placed("<image_1>\nWhat?", "It.", "Is <image_1> so?", images=1)
     assert (twice.matched, twice.notes[0][0]) == ([0], "more-tags-than-images")
+    one = placed("<image_1>\nWhat?", "It.", "<image_1> again?", images=2)
+    assert (one.matched, one.notes[0][0]) == ([0, 0], "fewer-tags-than-images")
 
 
 def test_a_tag_that_only_another_tags_end_makes_is_none() -> None:
