@@ -1,24 +1,23 @@
 """The command line: one subcommand a configuration dataclass, each run by the library behind it.
 
-The parser is made from the dataclasses (names with dashes or underscores), so there is one place
-where an option is said. Pipelines, numpy and ray load inside the command that needs them:
-`mmdata --help` answers in about 0.2 s. `--config run.yaml` fills options from a file; what stands
-on the command line wins.
+`mmdata.arguments` and `tyro`, which shows the help, read the same dataclasses (names with dashes
+or underscores), so there is one place where an option is said. Pipelines, numpy and ray load inside
+the command that needs them: `mmdata --help` answers in about 0.2 s. `--config run.yaml` fills
+options from a file; what stands on the command line wins.
 """
 
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, field, fields, make_dataclass, replace
-from typing import Annotated, Any, get_type_hints
-
-import tyro
+from typing import Annotated, Any, NoReturn, get_type_hints
 
 from flamingo.export_options import Export
 from flamingo.recipes.options import Recipes
 from flamingo.report.options import TrainReport
 from flamingo.train.config import REFUSED, Generate, Train
 from mmdata import __version__
+from mmdata.arguments import check_complete, is_option, meant, read_arguments
 from mmdata.config_file import read_changed, read_config, take_config
 from mmdata.errors import (
     EXIT_CANNOT_START,
@@ -155,7 +154,7 @@ def _run_show(options: Show) -> int:
         from mmdata.show.terminal import show_in_terminal
 
         console = Console(force_terminal=options.preview or None, highlight=False)
-        show_in_terminal(options, console, preview=not options.no_preview)
+        show_in_terminal(options, console, preview=options.preview is not False)
     else:
         sys.stdout.write(show(options) + "\n")
     return 0
@@ -258,14 +257,6 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "export": (Export, _run_export),
 }
 
-_POSITIONAL = tyro.conf.Positional[str].__metadata__  # type: ignore[attr-defined]
-_REPEATED = tyro.conf.UseAppendAction[str].__metadata__  # type: ignore[attr-defined]
-_MARKERS = (
-    tyro.conf.FlagCreatePairsOff,
-    tyro.conf.PositionalMetavarFromFieldName,
-    tyro.conf.DisallowNone,
-)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code.
@@ -303,27 +294,49 @@ def _reader_has_gone() -> int:
 def _dispatch(arguments: list[str]) -> int:
     config, arguments = take_config(arguments)
     command = arguments[0].replace("_", "-") if arguments else ""
-    if config and command not in COMMANDS:
-        raise UserError("--config goes with a command: mmdata COMMAND --config run.yaml")
+    if command not in COMMANDS:
+        _show_commands(arguments, config)
     if command == "train":
         _refuse_foreign(arguments)
-    wanted = [command] if command in COMMANDS else list(COMMANDS)
-    types = {
-        name: _parser_type(COMMANDS[name][0], read_config(config, COMMANDS[name][0]))
-        for name in wanted
-    }
-    chosen: Any = types[command] if command in types else _union(types)
-    prog = f"mmdata {command}" if command in types else "mmdata"
-    parsed = tyro.cli(
+    kind, run = COMMANDS[command]
+    values = read_config(config, kind)
+    if _asks_for_help(arguments[1:]):
+        _show_help({command: _parser_type(kind, values)}, f"mmdata {command}")
+    values |= read_arguments(command, kind, arguments[1:])
+    check_complete(command, kind, values)
+    return run(kind(**values))
+
+
+def _show_commands(arguments: Sequence[str], config: str | None) -> NoReturn:
+    """All commands, for who names none; a word that is none of them is refused."""
+    if config:
+        raise UserError("--config goes with a command: mmdata COMMAND --config run.yaml")
+    if arguments and not _asks_for_help(arguments[:1]):
+        otherwise = "`mmdata --help` lists them"
+        what = "option" if is_option(arguments[0]) else "command"
+        raise UserError(f"no {what} {arguments[0]!r}; {meant(arguments[0], COMMANDS, otherwise)}")
+    _show_help({name: _parser_type(kind, {}) for name, (kind, _) in COMMANDS.items()}, "mmdata")
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--help" in options or "-h" in options
+
+
+def _show_help(types: dict[str, Any], prog: str) -> NoReturn:
+    """Print the help of one command, or the list of several."""
+    import tyro
+
+    whole = len(types) > 1
+    chosen: Any = _union(types) if whole else next(iter(types.values()))
+    tyro.cli(
         chosen,
         prog=prog,
-        description=None if command in types else _DESCRIPTION,
-        args=arguments[1:] if command in types else arguments or ["--help"],
-        config=_MARKERS,
+        description=_DESCRIPTION if whole else None,
+        args=["--help"],
+        config=(tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone),
     )
-    kind, run = COMMANDS[command]
-    # Built here, not by the parser: what an option's check says then comes as one plain line.
-    return run(kind(**{column.name: getattr(parsed, column.name) for column in fields(kind)}))
+    raise AssertionError("tyro leaves after it has shown the help")
 
 
 _DESCRIPTION = (
@@ -342,6 +355,8 @@ def _refuse_foreign(arguments: list[str]) -> None:
 
 def _union(types: dict[str, Any]) -> Any:
     """One type that stands for any of the commands."""
+    import tyro
+
     union: Any = None
     for name, kind in types.items():
         command: Any = Annotated[kind, tyro.conf.subcommand(name=name)]
@@ -349,17 +364,38 @@ def _union(types: dict[str, Any]) -> Any:
     return union
 
 
+def _markers(marker: Any) -> tuple[Any, ...]:
+    """What a marker of tyro's puts beside a type."""
+    found: tuple[Any, ...] = marker[str].__metadata__
+    return found
+
+
 def _parser_type(options: type, defaults: dict[str, Any]) -> Any:
-    """The options as the parser sees them: positional fields marked, defaults from a file."""
+    """The options as the help shows them: positional fields marked, defaults from a file.
+
+    A flag that is off shows the form that turns it on, which is what its text is about. Any other
+    shows both forms, since its text does not hold for the one that turns it off.
+    """
+    import tyro
+
     hints = get_type_hints(options)
     columns: list[tuple[str, Any, Field[Any]]] = []
     for column in fields(options):
         hint: Any = hints[column.name]
         if column.metadata.get("positional"):
-            hint = Annotated[hint, *_POSITIONAL]
+            hint = Annotated[hint, *_markers(tyro.conf.Positional)]
+            if column.name not in defaults and column.default is MISSING:  # else tyro says optional
+                name = column.name.upper()
+                hint = Annotated[hint, tyro.conf.arg(metavar=name, help_behavior_hint="(required)")]
         if column.metadata.get("repeat"):
-            hint = Annotated[hint, *_REPEATED]
+            hint = Annotated[hint, *_markers(tyro.conf.UseAppendAction)]
         value = defaults.get(column.name, column.default)
+        if value is False:
+            hint = Annotated[hint, *_markers(tyro.conf.FlagCreatePairsOff)]
+        elif hint == bool | None:
+            shown = None if value is None else str(value)
+            hint = Annotated[bool, tyro.conf.arg(help_behavior_hint=f"(default: {shown})")]
+            value = bool(value)
         new: Field[Any] = field(kw_only=True) if value is MISSING else field(default=value)
         columns.append((column.name, hint, new))
     kind = make_dataclass(

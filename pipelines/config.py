@@ -281,17 +281,14 @@ class Show:
     """Also write the pictures of what is shown to this folder."""
     json: bool = False
     """Print a JSON object a sample, a line each, instead."""
-    preview: bool = False
-    """Draw the pictures in half blocks also where the output is no terminal (less -R)."""
-    no_preview: bool = False
-    """Draw no pictures."""
+    preview: bool | None = None
+    """Draw the pictures in half blocks. Default: where the output is a terminal (less -R)."""
 
     def __post_init__(self) -> None:
         if self.random is not None:
             at_least(self.random, 1, "--random")
-        if self.preview and (self.no_preview or self.json):
-            other = "--no-preview" if self.no_preview else "--json"
-            raise UserError(f"--preview and {other}: choose one, they contradict")
+        if self.preview and self.json:
+            raise UserError("--preview and --json: choose one, they contradict")
 
 
 def check_roles(roles: str) -> None:

@@ -43,6 +43,64 @@ def test_a_file_fills_options_and_the_command_line_wins(options: list[Any], tmp_
     assert given.min_side == 64
 
 
+def test_lists_are_given_behind_one_option_or_several(options: list[Any]) -> None:
+    command = ["convert-custom", "a.json", "--output", "o"]
+    assert main([*command, "--placeholder", "<a>", "<b>"]) == 0
+    assert main([*command, "--placeholder", "<a>", "--placeholder=<b>"]) == 0
+    assert main(["validate", "--select", "TAR", "a.tar", "--select", "IMG"]) == 0
+    assert options[0].placeholder == options[1].placeholder == ("<a>", "<b>")
+    assert (options[2].select, options[2].shards) == (("TAR", "IMG"), ("a.tar",))
+
+
+def test_a_flag_of_the_file_is_turned_off_on_the_command_line(
+    options: list[Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("shards: [a]\noutput: o\ndry-run: true\n")
+    assert main(["repair", "--config", str(file)]) == 0
+    assert main(["repair", "--config", str(file), "--no-dry-run"]) == 0
+    assert main(["repair", "a", "--output", "o", "--no_dry_run"]) == 0
+    assert [given.dry_run for given in options] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--config is given twice, {file} and {file}: give one file"),
+        (["--config=b"], "--config is given twice, {file} and b: give one file"),
+    ],
+)
+def test_a_second_file_is_refused(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("seed: 1\n")
+    again = arguments or ["--config", str(file)]
+    assert main(["validate", "x", "--config", str(file), *again]) == 2
+    assert capsys.readouterr().err == f"mmdata: {said.format(file=file)}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["valdate"], "no command 'valdate'; did you mean validate?"),
+        (["--wrong"], "no option '--wrong'; `mmdata --help` lists them"),
+        (["show"], "show: expected SHARDS; `mmdata show --help` explains them"),
+        (["status", "a", "b"], "status: expected one OUTPUT, got a and b"),
+        (["train", "x"], "train: 'x' belongs to no option; all of them have names"),
+        (["repair", "a", "--overwrite", "--no-overwrite", "--output", "o"],
+         "--overwrite and --no-overwrite: choose one, they contradict"),
+        (["validate", "a", "--config"], "--config: expected a file behind it"),
+        (["--config", "x"], "--config goes with a command: mmdata COMMAND --config run.yaml"),
+    ],
+)  # fmt: skip
+def test_what_the_command_line_cannot_mean_is_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == f"mmdata: {said}\n"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -50,6 +108,11 @@ def test_a_file_fills_options_and_the_command_line_wins(options: list[Any], tmp_
         ("colour: 3", "no option 'colour'; there are output, docs-per-shard"),
         ("min-side: x", "min-side: Expected int, got str"),
         ("- a", "expected 'option: value' lines"),
+        ("seed: [", "not YAML: "),
+        ("min-side: 3\nverify: full\nmin-side: 4", "line 3: min-side is given twice: give it once"),
+        ("min-side: 3\nmin_side: 4", "min_side is given twice: give it once"),
+        ("max-aspect: .inf", "max-aspect inf: expected a finite number"),
+        ("clip-model: ''", "clip-model: expected a value, got an empty text"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_one_line(

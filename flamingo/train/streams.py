@@ -106,6 +106,8 @@ def mix_of(options: "Train") -> dict[str, float] | None:
     shares = {}
     for part in options.mix.split(","):
         name, equals, value = part.strip().partition("=")
+        if name in shares:
+            raise UserError(f"--mix {options.mix}: {name} is given twice: give it once")
         try:
             shares[name] = float(value)
         except ValueError as error:
@@ -213,7 +215,9 @@ def _changes(given: Sequence[str]) -> dict[str, dict[str, Any]]:
             near = get_close_matches(key, _OPTIONS, n=1)
             told = f"did you mean {near[0]}?" if near else f"there are {_list(_OPTIONS)}"
             raise UserError(f"--stream-opt {text}: no option {key}; {told}")
-        changes.setdefault(name, {})[key] = _value(text, value, _OPTIONS[key])
+        if key in changes.setdefault(name, {}):
+            raise UserError(f"--stream-opt {text}: {name}.{key} is given twice: give it once")
+        changes[name][key] = _value(text, value, _OPTIONS[key])
     return changes
 
 

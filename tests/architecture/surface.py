@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 SNAPSHOT = Path(__file__).parent / "cli_surface.txt"
-#: An option or a positional at the start of its line, behind the frame and a short form.
-_OPTION = re.compile(r"^[│|]?\s*(?:-\w, )?(--[a-z][a-z0-9-]*)", re.MULTILINE)
+#: An option at the start of its line, behind the frame and a short form, and what turns it off.
+_OPTION = re.compile(
+    r"^[│|]?\s*(?:-\w, )?(--[a-z][a-z0-9-]*)(?:, (--no-[a-z0-9-]+))?", re.MULTILINE
+)
 _COMMAND = re.compile(r"^[│|]?\s*•?\s*([a-z][a-z0-9]+(?:-[a-z0-9]+)*) {2,}\S", re.MULTILINE)
 
 
@@ -38,7 +40,8 @@ def surface() -> str:
     """The whole command line: `command: --option --option …`."""
     lines = []
     for command in commands():
-        options = sorted(set(_OPTION.findall(help_of(command))) - {"--help"})
+        shown = {name for names in _OPTION.findall(help_of(command)) for name in names}
+        options = sorted(shown - {"", "--help"})
         lines.append(f"{command}: {' '.join(options)}\n")
     return "".join(lines)
 

@@ -5,8 +5,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
+from mmdata.cli import main
 from mmdata.show.terminal import show_in_terminal
 from mmdata.show.text import show_json
 from tests.shard_factory import encode, foreign, make_dataset, make_document, make_pairs, make_tar
@@ -115,3 +117,18 @@ class TestJson:
         assert line.count("\n") == 1
         assert "\x1b" not in line
         assert json.loads(line)["sentences"] == [HOSTILE]
+
+
+def test_pictures_are_drawn_on_a_terminal_unless_they_are_not_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_pairs(tmp_path)
+    assert main(["show", str(tmp_path), "--no-preview"]) == 0
+    plain = capsys.readouterr().out
+    assert main(["show", str(tmp_path), "--preview"]) == 0
+    drawn = capsys.readouterr().out
+    assert main(["show", str(tmp_path), "--preview", "--json"]) == 2
+    assert "▀" in drawn
+    assert "▀" not in plain
+    said = "mmdata: --preview and --json: choose one, they contradict\n"
+    assert capsys.readouterr().err == said
