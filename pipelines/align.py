@@ -138,6 +138,11 @@ def _read_inputs(paths: Sequence[str], manifest: Manifest) -> tuple[list[PlanInp
             facts = facts_of(path)
             if facts.size != sidecar.bytes:
                 raise BadInputError(f"{path}: {facts.size} bytes, expected {sidecar.bytes}")
+            if sidecar.indexed:
+                raise BadInputError(
+                    f"{path}: made by others and only indexed here; mmdata repair writes its "
+                    "samples as shards of ours, which can be aligned"
+                )
             if sidecar.fingerprint != manifest.fingerprint:
                 raise BadInputError(f"{path}: of another conversion than {MANIFEST_NAME}")
         except (OSError, BadInputError) as error:

@@ -243,7 +243,7 @@ def _run(
     sweep(output)  # what a worker that was killed left; its unit was done again
     if tasks or draft_fingerprint(plan) != plan.fingerprint:
         files = look_at(output)
-    _sum_up(result, tasks, files)
+    _sum_up(result, work, tasks, files)
     if not result.shards_left and not result.interrupted and not undone:
         if not holds(lease.path, lease.holder.run):
             raise LeaseLostError(f"{output}: another run has taken over; nothing is lost")
@@ -324,7 +324,9 @@ def _do(
     result.scored = total_scored(scored, pool)
 
 
-def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]], files: OutputFiles) -> None:
+def _sum_up(
+    result: ConversionResult, work: Work[Job], tasks: Sequence[UnitTask[Job]], files: OutputFiles
+) -> None:
     """What is committed now, by the sidecars on disk: they alone say what exists."""
     plan, output = result.plan, result.output
     planned = {shard for task in tasks for shard in task.shards}
@@ -334,6 +336,8 @@ def _sum_up(result: ConversionResult, tasks: Sequence[UnitTask[Job]], files: Out
             result.shards_left += 1
             continue
         add_tally(result.tally, sidecar.tally)
+        if work.one_shard_each and not sidecar.tally.documents:
+            result.lost += [span.file for span in sidecar.source]
         if shard in planned:
             result.shards_written += 1
     failed = {label for label, _ in result.failures}

@@ -23,7 +23,7 @@ from mmdata.forecast.shard import ForecastTask, Question, forecast_shard, media_
 from mmdata.forecast.summary import summarise
 from mmdata.forecast.tally import UsageTally
 from mmdata.selection import SelectionPolicy
-from mmdata.shards.naming import MANIFEST_NAME, PLAN_NAME, SIDECAR, TAR, shard_of
+from mmdata.shards.naming import MANIFEST_NAME, PLAN_NAME, SIDECAR, TAR
 from mmdata.shards.reader import ShardReader, samples_path
 from mmdata.storage.files import exists, read_bytes
 from mmdata.usage.plans import MAX_TOKENS
@@ -56,12 +56,14 @@ class Holdings:
         counts: samples of each.
         kinds: of the manifests beside them; empty for foreign ones.
         left_out: shards that their conversion did not finish.
+        by_others: some were made by others, and only indexed here.
     """
 
     paths: list[str]
     counts: list[int]
     kinds: frozenset[str]
     left_out: list[str]
+    by_others: bool = False
 
     @property
     def documents(self) -> int:
@@ -70,8 +72,12 @@ class Holdings:
 
     @cached_property
     def has_tables(self) -> bool:
-        """Whether each shard has a samples table."""
-        return all(exists(samples_path(path)) for path in self.paths)
+        """Whether each shard has a samples table that answers.
+
+        What `index` writes beside shards by others says what is in them and computes nothing, so
+        that documents without an assignment of their own have none there.
+        """
+        return not self.by_others and all(exists(samples_path(path)) for path in self.paths)
 
     def rule(self, asked: Stream) -> RecordRule:
         """Of the stream: as asked, by the manifests, or by the first sample.
@@ -116,15 +122,18 @@ def find_holdings(paths: Sequence[str]) -> Holdings:
         BadInputError: a sidecar, a manifest or a shard without sidecar cannot be read.
     """
     kinds, found, counts, left_out = set(), [], [], []
+    by_others = False
     for folder in sorted({os.path.dirname(path) for path in paths}):
         raw = _read_if_there(os.path.join(folder, MANIFEST_NAME))
         if raw is not None and b'"format_version"' in raw:
             kinds.add(_decode(raw, Manifest, os.path.join(folder, MANIFEST_NAME)).kind)
     for path in paths:
         beside = path.removesuffix(TAR) + SIDECAR
-        raw = _read_if_there(beside) if shard_of(os.path.basename(path)) else None
-        if raw is not None and b'"fingerprint"' in raw:
-            counts.append(_decode(raw, Sidecar, beside).tally.documents)
+        raw = _read_if_there(beside)
+        if raw is not None and b'"fingerprint"' in raw and b'"samples_sha256"' in raw:
+            sidecar = _decode(raw, Sidecar, beside)
+            counts.append(sidecar.tally.documents)
+            by_others = by_others or sidecar.indexed
         elif exists(os.path.join(os.path.dirname(path), PLAN_NAME)):
             left_out.append(path)
             continue
@@ -132,7 +141,7 @@ def find_holdings(paths: Sequence[str]) -> Holdings:
             with ShardReader(path) as reader:
                 counts.append(len(reader))
         found.append(path)
-    return Holdings(found, counts, frozenset(kinds), left_out)
+    return Holdings(found, counts, frozenset(kinds), left_out, by_others)
 
 
 def forecast(options: Validate, holdings: Holdings) -> Forecast:
@@ -176,15 +185,15 @@ def judge_peer(options: Validate, holdings: Holdings) -> PeerForecast:
     """What OpenFlamingo's loader would do with the shards.
 
     Raises:
-        UserError: the shards hold no documents.
+        UserError: nothing tells whether the shards hold documents or captions.
     """
-    if holdings.rule(options.stream) == "caption":
-        raise UserError("--peer openflamingo: judges documents; these shards hold captions")
+    rule = holdings.rule(options.stream)
     basis, rows = _choose(options, holdings)
     unread: list[str] = []
     tasks = [
         PeerTask(
             path=path,
+            rule=rule,
             min_similarity=options.min_similarity,
             min_images=options.min_images,
             max_images=options.max_images,
@@ -196,6 +205,7 @@ def judge_peer(options: Validate, holdings: Holdings) -> PeerForecast:
     tally = _sum(tasks, judge_shard, PeerTally(), options, unread)
     return PeerForecast(
         peer="openflamingo",
+        rule=rule,
         basis=basis,
         documents=holdings.documents,
         looked_at=tally.looked_at,

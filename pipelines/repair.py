@@ -60,7 +60,7 @@ def repair(options: Repair, *, quiet: bool = False) -> ConversionResult:
                 )
         recipe = _recipe(options, inputs)
         plan = _make_plan(recipe, inputs, excluded)
-        work = Work(recipe, repair_unit, "repair", _IMAGES_PER_SECOND)
+        work = Work(recipe, repair_unit, "repair", _IMAGES_PER_SECOND, one_shard_each=True)
         return run_plan(options, work, plan, before, output, quiet=quiet)
 
 

@@ -33,6 +33,8 @@ def print_conversion(result: ConversionResult, console: Console | None = None) -
     _print_again(result, console)
     for label, failure in result.failures:
         console.print(f"failed: {label}: {failure.error}", markup=False)
+    for name in result.lost:
+        console.print(f"lost: {name}: not one of its samples could be saved", markup=False)
     _print_scored(result, console)
     _print_ending(result, console)
 
@@ -218,11 +220,12 @@ def print_indexed(result: IndexResult, console: Console | None = None) -> None:
     for folder, samples in result.folders.items():
         console.print(f"{folder}: {samples:,} samples", markup=False)
     for path, error in result.failures:
-        console.print(f"failed: {path}: {error}", markup=False)
+        told = error if error.startswith(path) else f"{path}: {error}"
+        console.print(f"failed: {told}", markup=False)
     if unreadable := result.tally.notes.get("unreadable", 0):
         console.print(
             f"{unreadable:,} samples cannot be read wholly: mmdata validate says why, mmdata "
-            "repair writes the others"
+            "repair writes what can be read of them"
         )
     kept = f", {result.kept:,} of them before" if result.kept else ""
     console.print(f"{result.shards:,} shards are indexed{kept}")

@@ -28,6 +28,7 @@ class ConversionResult:
         workers: that would do the work of a dry run.
         seconds: how long the work took; of a dry run, how long it would take.
         scored: what CLIP has scored in this run, where it was asked to.
+        lost: inputs of which no document is left, where that is for the user to look at.
         splits: with --split, what each came to; the rest is their sum.
     """
 
@@ -46,11 +47,12 @@ class ConversionResult:
     workers: int = 0
     seconds: float = 0.0
     scored: Scored | None = None
+    lost: list[str] = field(default_factory=list)
     splits: "list[tuple[str, ConversionResult]]" = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
-        """0 done, 1 some units failed, 3 interrupted."""
+        """0 done, 1 some units failed or an input was lost whole, 3 interrupted."""
         if self.interrupted:
             return EXIT_INTERRUPTED
-        return EXIT_FINDINGS if self.failures else EXIT_DONE
+        return EXIT_FINDINGS if self.failures or self.lost else EXIT_DONE

@@ -179,7 +179,8 @@ def _build(
         level,
         shards=len(results),
         samples=sum(result.num_samples for result in results),
-        images=sum(result.num_images for result in results),
+        images=sum(result.num_images or 0 for result in results),
+        uncounted=sum(result.num_images is None for result in results),
         num_bytes=sum(result.num_bytes for result in results),
         across=across,
     )

@@ -25,6 +25,7 @@ class Work(Generic[Job]):
         key_prefix: of the samples.
         counts_unplaced: records that no split can be told of are counted here.
         is_stale: whether a committed shard (folder, number) is to be written again.
+        one_shard_each: each input becomes a shard; one that comes out empty is a finding.
     """
 
     recipe: Job
@@ -35,3 +36,4 @@ class Work(Generic[Job]):
     key_prefix: str = ""
     counts_unplaced: bool = True
     is_stale: Callable[[str, int], bool] | None = None
+    one_shard_each: bool = False

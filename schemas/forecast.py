@@ -91,6 +91,7 @@ class PeerForecast(Struct, frozen=True, kw_only=True):
     """
 
     peer: Literal["openflamingo"]
+    rule: Literal["interleaved", "caption"] = "interleaved"
     basis: Basis
     documents: Count
     looked_at: Count

@@ -106,6 +106,7 @@ class RepairNote(StrEnum):
 
     HEADER_MENDED = "header-mended"
     BEHIND_END = "behind-end"
+    NO_END_MARK = "no-end-mark"
     REGROUPED = "regrouped"
     RENAMED = "renamed"
     JSON_MENDED = "json-mended"

@@ -74,7 +74,9 @@ class ValidationReport(Struct, frozen=True, kw_only=True):
         level: how far it looked.
         shards: number of tars.
         samples: distinct keys in each, together.
-        images: images with bytes.
+        images: images with bytes, of the shards whose images were counted.
+        uncounted: shards whose images were not: at level structure those of documents are counted
+            by the sidecar alone.
         bytes: of the tars.
         errors: findings that fail the run.
         warnings: findings that do not, unless asked to.
@@ -89,6 +91,7 @@ class ValidationReport(Struct, frozen=True, kw_only=True):
     shards: Count
     samples: Count
     images: Count
+    uncounted: Annotated[int, Meta(ge=0, description="shards whose images were not counted")] = 0
     bytes: Count
     errors: Count
     warnings: Count

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 from flamingo.data.catalogue import Shard
 from mmdata.errors import BadInputError, MMDataError
 from mmdata.selection import DocumentReason
-from mmdata.shards.index import Entry, ShardIndex, index_shard, is_member_at
+from mmdata.shards.index import Entry, ShardIndex, index_shard, is_member
 from mmdata.shards.tar import BLOCK_BYTES
 from mmdata.storage.files import open_buffer
 from mmdata.storage.held import HeldFile
@@ -94,13 +94,11 @@ class Shelf:
             StorageError: it cannot be fetched.
         """
         index = self._index(shard)
-        key, entries = index.key(ordinal), index.entries(ordinal)
-        ours = self._shards[shard].sha256 is not None and entries[0].extension == "json"
+        key = index.key(ordinal)
         members = {}
-        for entry in entries:
+        for entry in index.entries(ordinal):
             if entry.extension in _READ:
-                members[entry.extension] = self._member(shard, key, entry, check_name=ours)
-                ours = False  # the first tells
+                members[entry.extension] = self._member(shard, key, entry)
         return Found(key, members)
 
     def key(self, shard: int, ordinal: int) -> str:
@@ -116,7 +114,7 @@ class Shelf:
     def _index(self, shard: int) -> ShardIndex:
         return _recent(self._indexes, shard, self._most_indexes, self._load_index, _forget)
 
-    def _member(self, shard: int, key: str, entry: Entry, *, check_name: bool) -> memoryview:
+    def _member(self, shard: int, key: str, entry: Entry) -> memoryview:
         """The data of a member, which its header stands before."""
         start, size = entry.offset - BLOCK_BYTES, BLOCK_BYTES + entry.size
         try:
@@ -125,8 +123,7 @@ class Shelf:
             data = file.read(start, size) if is_there else b""
         except OSError as error:
             raise _cannot_read(self._shards[shard].path, error) from error
-        here = Entry(entry.extension, BLOCK_BYTES, entry.size)
-        if len(data) < size or (check_name and not is_member_at(data, key, here)):
+        if not is_member(data, key, entry):
             raise UnusableError(DocumentReason.DAMAGED)
         return memoryview(data)[BLOCK_BYTES:]
 

@@ -51,14 +51,17 @@ def render_peer(peer: PeerForecast, console: Console) -> None:
     """Print what another loader would do."""
     _heading(console, "OpenFlamingo's loader with the same shards")
     _say(console, _basis(peer.basis, peer.looked_at, peer.documents, peer.seed))
-    table = _table("documents", "share")
+    captions = peer.rule == "caption"
+    table = _table("pairs" if captions else "documents", "share")
     _row(table, "used", peer.used, peer.looked_at)
-    _row(table, "  with pictures at other pictures' sentences", peer.mispaired, peer.looked_at)
+    if not captions:
+        _row(table, "  with pictures at other pictures' sentences", peer.mispaired, peer.looked_at)
     _row(table, "  with media tags in their text", peer.extra_tags, peer.looked_at)
     for reason, count in peer.dropped.items():
         _row(table, f"lost: {IN_WORDS.get(reason, reason)}", count, peer.looked_at)
     console.print(table)
-    _say(console, f"its coin drops {peer.coin_drops:,.0f} of those used each epoch")
+    if not captions:
+        _say(console, f"its coin drops {peer.coin_drops:,.0f} of those used each epoch")
     _unread(peer.unread, console)
 
 

@@ -13,6 +13,7 @@ from mmdata.forecast.table import ANY_TRAITS, COLUMNS, TableRow, Traits, select_
 from mmdata.forecast.tally import THRESHOLDS, UsageTally
 from mmdata.selection import SelectionPolicy, select
 from mmdata.shards.reader import ShardReader, read_samples_table, samples_path
+from mmdata.shards.tar import BLOCK_BYTES
 from mmdata.storage.files import exists, read_range
 from mmdata.usage.plans import Plan, plan_record
 from mmdata.usage.records import Record, RecordRule, UnusableError, read_record
@@ -162,20 +163,30 @@ def read_members(path: str, rows: tuple[int, ...] | None) -> Iterator[Mapping[st
         path: of the tar.
         rows: which samples, by their place; None: all.
     """
-    if rows is not None and exists(samples_path(path)):
-        table = read_samples_table(samples_path(path), list(_PLACES))
-        if _is_interleaved(path, table["offset"], table["key"]):
-            for row in rows:
-                data = read_range(path, table["offset"][row], table["size"][row])
-                yield {"json": memoryview(data)}
-            return
+    places = places_of_documents(path) if rows is not None else None
+    if rows is not None and places is not None:
+        for row in rows:
+            yield {"json": memoryview(read_range(path, *places[row]))}
+        return
     with ShardReader(path) as reader:
         keys = reader.keys
         for row in range(len(keys)) if rows is None else rows:
             yield reader.read(keys[row]).members
 
 
-def _is_interleaved(path: str, offsets: Sequence[int], keys: Sequence[str]) -> bool:
-    """Whether the table's first place is that of a document: in pairs it is a picture's."""
-    name = f"{keys[0]}.json".encode() if keys else b""
-    return bool(name) and read_range(path, offsets[0] - 512, len(name)) == name
+def places_of_documents(path: str) -> list[tuple[int, int]] | None:
+    """(offset, size) of a shard's documents, by its samples table; None where that tells of none.
+
+    In pairs the first place is a picture's, as the name in the header before it says. A name that
+    is too long for it tells nothing.
+    """
+    if not exists(samples_path(path)):
+        return None
+    table = read_samples_table(samples_path(path), list(_PLACES))
+    if not table["key"]:
+        return None
+    name = f"{table['key'][0]}.json".encode("utf-8", "surrogateescape")
+    start = table["offset"][0] - BLOCK_BYTES
+    if start < 0 or read_range(path, start, len(name)) != name:
+        return None
+    return list(zip(table["offset"], table["size"], strict=True))

@@ -5,22 +5,22 @@ counted, since an index must name every sample that a reader will find.
 """
 
 import hashlib
+from functools import partial
 from typing import Any
 
 from mmdata.errors import BadInputError
 from mmdata.images import ImagePolicy, ImageRejected, verify_image
-from mmdata.shards.reader import split_name
-from mmdata.shards.structure import Damage, Fault, Member, walk
+from mmdata.shards.reader import dots_hint, name_told_twice, refuse_damage, split_name
+from mmdata.shards.structure import Member, walk
 from mmdata.storage.files import Buffer
 from mmdata.validation.documents import Parsed, Unreadable, parse_document
 from mmdata.validation.image_rules import NotBase64, decode_base64
 from mmdata.validation.samples_rules import margins
-from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, TEXT_EXTENSION, Contents
+from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, TEXT_EXTENSION, Contents, runs_of
 from schemas.manifest import Layout, Tally
 
 #: Headers only: an index is no check (`mmdata validate` is).
 _GLANCE = ImagePolicy(verify="header", max_pixels=2**40, max_bytes=2**40)
-_HARMLESS = frozenset((Damage.NOT_A_FILE, Damage.TRAILING, Damage.PADDING, Damage.END_MARK))
 #: In place of a `matched_text_index` that is none.
 _NO_SENTENCE = -1
 Row = dict[str, Any]
@@ -30,20 +30,36 @@ def contents_of(path: str, data: Buffer) -> Contents:
     """The members of a tar.
 
     Raises:
-        BadInputError: it is damaged, so that readers would not see all of them.
+        BadInputError: it is damaged, so that readers would not see all of them, or they would not
+            agree which members are a sample.
     """
-
-    def refuse(fault: Fault) -> None:
-        if fault.damage not in _HARMLESS:
-            raise BadInputError(
-                f"{path}: damaged at byte {fault.offset}: expected {fault.expected}, got "
-                f"{fault.got}; mmdata repair saves what can be saved"
-            )
-
-    contents = Contents(list(walk(data, refuse)))
+    contents = Contents(list(walk(data, partial(refuse_damage, path))))
     contents.names = [split_name(member.name) for member in contents.members]
     contents.keys = list(dict.fromkeys(key for key, _ in contents.names if key))
+    named = [
+        member for member, (key, _) in zip(contents.members, contents.names, strict=True) if key
+    ]
+    if len({split_name(member.name) for member in named}) < len(named):
+        raise BadInputError(f"{path}: {name_told_twice(named)}")
+    _refuse_apart(path, contents)
     return contents
+
+
+def _refuse_apart(path: str, contents: Contents) -> None:
+    """Refuse samples whose members stand apart.
+
+    Raises:
+        BadInputError: there are such.
+    """
+    apart = {key: places for key, places in runs_of(contents).items() if len(places) > 1}
+    if apart:
+        key, places = next(iter(apart.items()))
+        others = f", and so do those of {len(apart) - 1} other samples" if len(apart) > 1 else ""
+        raise BadInputError(
+            f"{path}: the members of {key} stand apart (bytes {places[0]} and {places[1]})"
+            f"{others}: readers that go through a tar in order make several samples of one; mmdata "
+            "repair puts them together"
+        )
 
 
 def layout_of(contents: Contents) -> Layout:
@@ -68,7 +84,7 @@ def describe(path: str, data: Buffer, contents: Contents, name: str) -> tuple[li
     samples: dict[str, dict[str, Member]] = {key: {} for key in contents.keys}
     for member, (key, extension) in zip(contents.members, contents.names, strict=True):
         if key:
-            samples[key].setdefault(extension, member)
+            samples[key][extension] = member
     rows: list[Row] = []
     tally = Tally(documents_dropped={}, images_dropped={}, notes={})
     for number, (key, members) in enumerate(samples.items()):
@@ -77,8 +93,8 @@ def describe(path: str, data: Buffer, contents: Contents, name: str) -> tuple[li
         if kind is None:
             what = "picture" if layout == "pairs" else "document"
             raise BadInputError(
-                f"{path}: {key}: expected a {what}, got only {', '.join(sorted(members))}; "
-                "mmdata repair leaves it out"
+                f"{path}: {key}: expected a {what}, got only {', '.join(sorted(members))}"
+                f"{dots_hint(members)}; mmdata repair leaves it out, and says so"
             )
         member = members[kind]
         raw = data[member.offset : member.offset + member.size]
@@ -162,7 +178,8 @@ def _images(pictures: list[bytes]) -> Row:
         "width": [width for width, _, _ in facts],
         "height": [height for _, height, _ in facts],
         "format": [kind for _, _, kind in facts],
-        "image_sha256": [hashlib.sha256(picture).hexdigest() for picture in pictures],
+        # What is not there is equal to nothing.
+        "image_sha256": [hashlib.sha256(data).hexdigest() if data else "" for data in pictures],
         "reencoded": [False] * len(pictures),
     }
 

@@ -106,8 +106,20 @@ def salvage(data: Buffer, layout: Layout, rows: list[Row] | None = None) -> list
     for item in found:
         item.name, item.key = plain(item.name), plain(item.key)
     if layout == "pairs":
-        return _with_lost_members(found)
-    return _with_rows(data, found, rows) if rows else found
+        found = _with_lost_members(found)
+    elif rows:
+        found = _with_rows(data, found, rows)
+    _note_no_end(walked, found)
+    return found
+
+
+def _note_no_end(walked: _Walked, found: list[Found]) -> None:
+    """Say it with the last sample: a tar without its end may have been cut behind it."""
+    missing = next((fault for fault in walked.faults if fault.damage == Damage.END_MARK), None)
+    last = next((item for item in reversed(found) if item.members), None)
+    if missing is not None and last is not None:
+        detail = f"at byte {missing.offset}: expected {missing.expected}, got {missing.got}"
+        last.notes.append((RepairNote.NO_END_MARK.value, detail))
 
 
 def _walk(data: Buffer) -> _Walked:

@@ -21,6 +21,7 @@ from mmdata.report.tables import ImageRows
 from mmdata.report.thumbnails import Thumbnail, thumbnail
 from mmdata.report.training import Alignment, verdicts
 from mmdata.selection import SelectionPolicy
+from mmdata.shards.reader import ShardReader
 from mmdata.storage.files import read_range
 from mmdata.validation.documents import Unreadable, parse_document
 from mmdata.validation.image_rules import NotBase64, decode_base64
@@ -175,6 +176,11 @@ def _read_pair(pick: Pick) -> ShardDocument:
             caption = rest[place : place + header.size].decode("utf-8", "replace")
             return ShardDocument(text_list=[caption], image_info=[], alignment="given")
         place += -(-header.size // _BLOCK) * _BLOCK
+    with ShardReader(pick.shard) as reader:  # others put it anywhere
+        text = reader.read(pick.row["key"]).members.get("txt")
+        if text is not None:
+            caption = bytes(text).decode("utf-8", "replace")
+            return ShardDocument(text_list=[caption], image_info=[], alignment="given")
     raise Unreadable("PAIR003", ("", "a caption behind the picture", "none"))
 
 

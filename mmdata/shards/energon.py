@@ -12,13 +12,14 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import msgspec
 
-from mmdata.errors import BadInputError
 from mmdata.shards.dialect import DATALESS, EXTENDED, read_header
 from mmdata.shards.naming import TAR, TAR_INDEX
-from mmdata.shards.structure import Damage, Fault, Member, walk
+from mmdata.shards.reader import refuse_damage
+from mmdata.shards.structure import Member, walk
 from mmdata.shards.tar import BLOCK_BYTES, padding
 from mmdata.storage.atomic import write_atomically
 from mmdata.storage.files import Buffer, exists, make_folder, open_buffer
@@ -35,7 +36,6 @@ PREPARED_AS = "7.4.1"
 #: As Energon splits names; members that match `_META_NAME` are no part of samples.
 _NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
 _META_NAME = re.compile(r"__[^/]*__($|/)")
-_DAMAGED = frozenset((Damage.HEADER, Damage.CUT, Damage.NOT_A_TAR, Damage.EMPTY_FILE, Damage.LOST))
 _CRUDE = b"__module__: megatron.energon\n__class__: CrudeWebdataset\n"
 
 
@@ -70,16 +70,8 @@ def write_tar_index(tar: str) -> int:
     Raises:
         BadInputError: the tar is damaged.
     """
-
-    def refuse(fault: Fault) -> None:
-        if fault.damage in _DAMAGED:
-            raise BadInputError(
-                f"{tar}: damaged at byte {fault.offset}: expected {fault.expected}, got "
-                f"{fault.got}; mmdata repair saves what can be saved"
-            )
-
     with open_buffer(tar) as data:
-        offsets = sample_offsets(_with_starts(data, walk(data, refuse)))
+        offsets = sample_offsets(_with_starts(data, walk(data, partial(refuse_damage, tar))))
     write_atomically(tar.removesuffix(TAR) + TAR_INDEX, encode_offsets(offsets))
     return len(offsets) - 1
 

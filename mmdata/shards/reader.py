@@ -1,22 +1,24 @@
 """Read the samples of a shard, in order or by key, from memory-mapped bytes.
 
-Where a samples table stands beside an interleaved shard, it is the index: nothing but the wanted
-member is touched. Otherwise the headers are (2.5 us a member, once). Members are views of the map,
-no bytes are copied; they keep the map alive, so let go of them before the shards pile up. Damage
-is an error here, not a silent end as in tarfile: `mmdata validate` says all there is to say.
+Where a samples table stands beside an interleaved shard with headers like ours, it is the index:
+nothing but the wanted member is touched. Otherwise the headers are (2.5 us a member, once), in any
+dialect; a table beside them must name members that are there. Members are views of the map, no
+bytes are copied; they keep the map alive, so let go of them before the shards pile up. Damage is an
+error here, not a silent end as in tarfile: `mmdata validate` says all there is to say.
 """
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from mmdata.errors import BadInputError
 from mmdata.shards.naming import SAMPLES, TAR
-from mmdata.shards.structure import Damage, Fault, walk
-from mmdata.shards.tar import BLOCK_BYTES, member_header
+from mmdata.shards.structure import Damage, Fault, Member, walk
+from mmdata.shards.tar import BLOCK_BYTES, is_our_header
 from mmdata.storage.files import exists, map_file, read_bytes
 from mmdata.storage.urls import is_url
 
@@ -52,8 +54,8 @@ class ShardReader:
     A context manager; also iterable, in the order of the tar.
 
     Raises:
-        BadInputError: the file cannot be opened, is no tar, is damaged, or its samples table
-            belongs to another tar.
+        BadInputError: the file cannot be opened, is no tar, is damaged, two of its members have one
+            name, or its samples table belongs to another tar.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -120,48 +122,69 @@ class ShardReader:
         self.close()
 
     def _index_from_table(self) -> dict[str, list[_Entry]] | None:
-        """The index that stands beside the tar; None where there is none, or a pairs layout's."""
+        """The index that stands beside the tar; None without one.
+
+        The rows of a pairs layout are about pictures, and those of shards by others about members
+        whose headers are not like ours: then the headers are the index, and the rows are looked up.
+        """
         beside = samples_path(self.path)
         if not exists(beside):
             return None
         columns = read_samples_table(beside, ["key", "offset", "size"])
         rows = list(zip(columns["key"], columns["offset"], columns["size"], strict=True))
-        if rows and not self._is_at(*rows[0]):
-            return None
+        if all(self._is_ours_at(*row) for row in rows):
+            return {key: [_Entry("json", offset, size)] for key, offset, size in rows}
+        index = self._index_from_headers()
         for key, offset, size in rows:
-            if not self._is_at(key, offset, size):
+            members = index.get(key, ())
+            if not any((one.offset, one.size) == (offset, size) for one in members):
                 raise BadInputError(
                     f"{beside}: {key} is not at byte {offset} of "
                     f"{os.path.basename(self.path)}: the table belongs to another shard, or one of "
                     "them is damaged; mmdata validate tells which"
                 )
-        return {key: [_Entry("json", offset, size)] for key, offset, size in rows}
+        return index
 
-    def _is_at(self, key: str, offset: int, size: int) -> bool:
-        """Whether a member of ours has its data there."""
+    def _is_ours_at(self, key: str, offset: int, size: int) -> bool:
+        """Whether a document has its data there, behind a header like ours."""
         if not BLOCK_BYTES <= offset <= len(self._data) - size:
             return False
-        there = self._data[offset - BLOCK_BYTES : offset]
-        try:
-            return there == member_header(f"{key}.json", size)
-        except ValueError:
-            return False
+        return is_our_header(self._data[offset - BLOCK_BYTES : offset], f"{key}.json", size)
 
     def _index_from_headers(self) -> dict[str, list[_Entry]]:
         """The index that the tar's own headers make."""
         index: dict[str, list[_Entry]] = {}
-        for member in walk(self._data, self._refuse):
+        members = []
+        for member in walk(self._data, partial(refuse_damage, self.path)):
             key, extension = split_name(member.name)
             if key:
                 index.setdefault(key, []).append(_Entry(extension, member.offset, member.size))
+                members.append(member)
+        if any(len({one.extension for one in many}) < len(many) for many in index.values()):
+            raise BadInputError(f"{self.path}: {name_told_twice(members)}")
         return index
 
-    def _refuse(self, fault: Fault) -> None:
-        if fault.damage not in HARMLESS_DAMAGE:
-            raise BadInputError(
-                f"{self.path}: damaged at byte {fault.offset}: expected {fault.expected}, got "
-                f"{fault.got}; mmdata validate {self.path} says more"
-            )
+
+def refuse_damage(path: str, fault: Fault) -> None:
+    """Stop at damage that hides samples, or may hide them: what every reader of a tar asks.
+
+    A tar without its end mark is taken for one that was cut between two members: nobody can tell
+    it from that.
+
+    Raises:
+        BadInputError: the fault is of that kind.
+    """
+    if fault.damage in HARMLESS_DAMAGE:
+        return
+    told = f"expected {fault.expected}, got {fault.got}"
+    if fault.damage in (Damage.NOT_A_TAR, Damage.EMPTY_FILE):
+        raise BadInputError(f"{path}: not a tar: {told}")
+    if fault.damage == Damage.END_MARK:
+        told += ": it may have been cut here, and members be lost"
+    raise BadInputError(
+        f"{path}: damaged at byte {fault.offset}: {told}; mmdata validate {path} says more, mmdata "
+        "repair saves what can be saved"
+    )
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -174,6 +197,31 @@ def split_name(name: str) -> tuple[str, str]:
     if not stem or not extension:
         return "", ""
     return folder + slash + stem, extension.lower()
+
+
+def dots_hint(extensions: Iterable[str]) -> str:
+    """What to say of a sample that lacks a part, where dots in its name may be why; or nothing."""
+    dotted = next((kind for kind in extensions if "." in kind), "")
+    if not dotted:
+        return ""
+    return (
+        f" (a key ends at the first dot of a name, so that {dotted!r} is an extension to readers: "
+        "rename the members)"
+    )
+
+
+def name_told_twice(members: Sequence[Member]) -> str:
+    """What to say of a tar two of whose members are the same part of one sample."""
+    first: dict[tuple[str, str], Member] = {}
+    for member in members:
+        before = first.setdefault(split_name(member.name), member)
+        if before is not member:
+            return (
+                f"two members are named {member.name!r} (bytes {before.offset} and "
+                f"{member.offset}), and which of them is the sample's nobody can tell; mmdata "
+                "repair keeps both, under names of their own"
+            )
+    raise ValueError("each name is there once")
 
 
 def samples_path(shard: str | os.PathLike[str]) -> str:

@@ -44,6 +44,14 @@ def member_header(name: str, size: int) -> bytes:
     )
 
 
+def is_our_header(block: bytes, name: str, size: int) -> bool:
+    """Whether a block is `member_header`'s for this name and size."""
+    try:
+        return block == member_header(name, size)
+    except ValueError:
+        return False
+
+
 def padding(size: int) -> bytes:
     """The zero bytes that fill a member's data to a whole number of blocks."""
     return bytes(-size % BLOCK_BYTES)

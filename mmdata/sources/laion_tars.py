@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmdata.errors import BadInputError
-from mmdata.shards.reader import Sample, ShardReader
+from mmdata.shards.reader import Sample, ShardReader, dots_hint
 from mmdata.sources.base import RecordDropped
 from mmdata.sources.laion_columns import ColumnNames, find_columns
 from mmdata.sources.laion_rows import Row
 from mmdata.sources.records import Segment
 from mmdata.sources.strict_json import decode_object
 from mmdata.sources.tar_images import IMAGE_SUFFIXES
+from schemas.reasons import DocumentDrop
 
 _CAPTION = "caption"
 
@@ -27,9 +28,10 @@ def tar_segments(path: str) -> list[Segment]:
     with ShardReader(path) as reader:
         samples = len(reader)
         if samples and not any(_image(reader.read(key)) for key in reader.keys):
+            hint = dots_hint(kind for sample in reader for kind in sample.members)
             raise BadInputError(
                 f"{path}: no sample in it has an image of its own; expected img2dataset's tars "
-                "or shards of layout pairs"
+                f"or shards of layout pairs{hint}"
             )
     return [Segment(path)]
 
@@ -49,6 +51,11 @@ def tar_rows(segment: Segment, names: ColumnNames) -> Iterator[Row | RecordDropp
 
 
 def _row(sample: Sample, names: ColumnNames, path: str) -> Row:
+    hint = dots_hint(sample.members)
+    if hint and not {"json", "txt"} & sample.members.keys() and _image(sample) is None:
+        got = ", ".join(sorted(sample.members))
+        detail = f"{sample.key}: expected a picture and its text, got {got}{hint}"
+        raise RecordDropped(DocumentDrop.NOT_A_SAMPLE, detail)
     values: dict[str, Any] = {}
     if "json" in sample.members:
         values |= decode_object(bytes(sample.members["json"]))

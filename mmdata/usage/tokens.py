@@ -93,6 +93,13 @@ class MediaTokenizer:
         )["input_ids"]
         return ids
 
+    def encode_with_tags(self, text: str, max_tokens: int) -> list[int]:
+        """Ids of a text in which a tag means a tag, at most so many, as OpenFlamingo has them."""
+        ids: list[int] = self._tokenizer(
+            text, max_length=max_tokens, truncation=True, return_attention_mask=False
+        )["input_ids"]
+        return ids
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, tags included."""
         text: str = self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)

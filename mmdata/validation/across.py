@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mmdata.errors import BadInputError
 from mmdata.shards.reader import ShardReader, read_samples_table, samples_path
 from mmdata.storage.files import exists
-from mmdata.usage.records import UnusableError, image_bytes, likely_rule, read_record
+from mmdata.usage.records import Base64, UnusableError, image_bytes, likely_rule, read_record
 from mmdata.validation.findings import Findings
 from schemas.validation import AcrossReport
 
@@ -48,7 +48,7 @@ class Described:
     Attributes:
         key: of the sample.
         document: 16 bytes that stand for its sentences and images.
-        images: the same of each image.
+        images: the same of each image that has bytes.
         similarities: of each image with its sentence, where they are known.
     """
 
@@ -191,22 +191,31 @@ def _read(key: str, members: dict[str, memoryview]) -> Described:
     """A sample without a samples table; one that is no record is compared by its bytes."""
     try:
         record = read_record(members, likely_rule(members) or "interleaved")
-        images = [image_bytes(image) for image in record.images if image is not None]
-    except (UnusableError, ValueError):
+    except UnusableError:
         whole = hashlib.sha256(b"".join(members.values())).hexdigest()
         return _described(key, whole, [], [])
     texts = b"".join(text.encode("utf-8", "surrogatepass") + b"\n" for text in record.texts)
     return _described(
         key,
         hashlib.sha256(texts).hexdigest(),
-        [hashlib.sha256(image).hexdigest() for image in images],
+        [_hash_of(image) for image in record.images],
         list(record.candidates.similarity or ()),
     )
 
 
 def _described(key: str, text: str, images: list[str], similarities: list[float]) -> Described:
     whole = hashlib.blake2b("".join([text, *images]).encode(), digest_size=16).digest()
-    return Described(key, whole, [bytes.fromhex(image[:32]) for image in images], similarities)
+    there = [bytes.fromhex(image[:32]) for image in images if image]
+    return Described(key, whole, there, similarities)
+
+
+def _hash_of(image: Base64 | memoryview | None) -> str:
+    """sha256 of an image's file, as samples tables have it; empty of one that has no bytes."""
+    try:
+        data = b"" if image is None else image_bytes(image)
+    except ValueError:
+        return ""
+    return hashlib.sha256(data).hexdigest() if data else ""
 
 
 def _repeats(rows: Rows) -> tuple[Places, Places]:

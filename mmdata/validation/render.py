@@ -98,9 +98,17 @@ def render_rules(console: Console | None = None) -> None:
 def verdict(report: ValidationReport) -> str:
     """One line: what was checked, and what came of it."""
     checked = (
-        f"{report.shards:,} shards, {report.samples:,} samples, {report.images:,} images, "
+        f"{report.shards:,} shards, {report.samples:,} samples, {_images(report)}, "
         f"{report.bytes:,} bytes at level {report.level}"
     )
     if not report.errors and not report.warnings:
         return f"{checked}: clean"
     return f"{checked}: {report.errors:,} errors, {report.warnings:,} warnings"
+
+
+def _images(report: ValidationReport) -> str:
+    if not report.uncounted:
+        return f"{report.images:,} images"
+    if report.uncounted == report.shards:
+        return "images not counted (--level content counts them)"
+    return f"{report.images:,} images (without those of {report.uncounted:,} shards)"

@@ -80,6 +80,7 @@ class ReportBuilder:
         shards: int,
         samples: int,
         images: int,
+        uncounted: int = 0,
         num_bytes: int,
         across: AcrossReport | None = None,
     ) -> ValidationReport:
@@ -98,6 +99,7 @@ class ReportBuilder:
             shards=shards,
             samples=samples,
             images=images,
+            uncounted=uncounted,
             bytes=num_bytes,
             errors=errors,
             warnings=warnings,

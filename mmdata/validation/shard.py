@@ -30,6 +30,7 @@ from mmdata.validation.tar_rules import (
     TEXT_EXTENSION,
     Contents,
     check_structure,
+    pictures_by_name,
 )
 from schemas.manifest import SAMPLES_COLUMNS, Sidecar
 from schemas.validation import Finding, Level
@@ -64,7 +65,8 @@ class ShardResult:
         path: of the tar.
         num_bytes: size of the tar; 0 where it could not be read.
         num_samples: distinct keys.
-        num_images: with bytes; at level structure what the sidecar says.
+        num_images: with bytes; at level structure what the sidecar says, or of pairs the names;
+            None where neither does.
         sha256: of the tar; None at level structure without `checksum`.
         first_key: the least key (in the order of strings), empty without samples.
         last_key: the greatest.
@@ -77,7 +79,7 @@ class ShardResult:
     path: str
     num_bytes: int = 0
     num_samples: int = 0
-    num_images: int = 0
+    num_images: int | None = 0
     sha256: str | None = None
     first_key: str = ""
     last_key: str = ""
@@ -139,6 +141,7 @@ class _Check:
         self.table: Table | None = None
         self.rows: dict[str, int] = {}
         self.pictures = PictureCounts()
+        self.num_images = 0
 
     def run(self, data: Slices) -> None:
         result, findings = self.result, self.findings
@@ -152,13 +155,14 @@ class _Check:
         if sidecar is not None:
             result.sidecar = sidecar
             result.sidecar_sha256 = hashlib.sha256(read_bytes(self.beside.sidecar)).hexdigest()
-            result.num_images = sidecar.tally.images
             self.check_beside(sidecar, data, contents)
         if sidecar is not None and result.sha256 is not None:
             sidecar_rules.hash_fits(sidecar, result.sha256, findings)
-        if self.task.level != "structure":
-            result.num_images = 0
+        if self.task.level == "structure":
+            result.num_images = sidecar.tally.images if sidecar else pictures_by_name(contents)
+        else:
             self.check_members(data, contents)
+            result.num_images = self.num_images
             if problem := self.pictures.one_for_most():
                 findings.add("IMG005", *problem)
 
@@ -231,7 +235,7 @@ class _Check:
         decode = self.task.level == "full"
         for code, (path, expected, got) in check_images(parsed, images, decode=decode):
             self.findings.add(code, expected, got, key=key, path=path)
-        self.result.num_images += sum(payload is not None for payload in parsed.payloads)
+        self.num_images += sum(payload is not None for payload in parsed.payloads)
         self.pictures.add(parsed, images)
         row = self.rows.get(key)
         if sound and self.table is not None and row is not None and not indexed:
@@ -259,7 +263,7 @@ class _Check:
 
     def check_image_member(self, key: str, name: str, raw: bytes) -> None:
         """The picture of a pair: its hash, then its pixels."""
-        self.result.num_images += 1
+        self.num_images += 1
         self.compare(key, "IMG001", "image_sha256", [hashlib.sha256(raw).hexdigest()])
         if self.task.level != "full":
             return

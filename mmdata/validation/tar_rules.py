@@ -53,6 +53,24 @@ class Contents:
     keys: list[str] = field(default_factory=list)
 
 
+def runs_of(contents: Contents) -> dict[str, list[int]]:
+    """Where each key's runs of members begin, as byte offsets; what readers skip parts no run."""
+    runs: dict[str, list[int]] = {}
+    before = ""
+    for member, (key, _) in zip(contents.members, contents.names, strict=True):
+        if key and key != before:
+            runs.setdefault(key, []).append(member.offset)
+        before = key or before
+    return runs
+
+
+def pictures_by_name(contents: Contents) -> int | None:
+    """Images of a tar, by the names of its members; None where they are inside of documents."""
+    kinds = [extension for key, extension in contents.names if key]
+    pictures = sum(extension in IMAGE_EXTENSIONS for extension in kinds)
+    return None if not pictures and "json" in kinds else pictures
+
+
 def check_structure(data: Slices, findings: Findings, layout: Layout | None) -> Contents:
     """Walk the tar, then check the names of its members.
 
@@ -88,12 +106,12 @@ def check_structure(data: Slices, findings: Findings, layout: Layout | None) -> 
 
 
 def unique_names(contents: Contents, findings: Findings) -> None:
-    """KEY002."""
-    if len({member.name for member in contents.members}) == len(contents.members):
+    """KEY002; readers do not tell extensions apart by their case."""
+    if len({member.name.lower() for member in contents.members}) == len(contents.members):
         return
-    seen: dict[str, int] = {}
-    for member in contents.members:
-        first = seen.setdefault(member.name, member.offset)
+    seen: dict[tuple[str, ...], int] = {}
+    for member, parts in zip(contents.members, contents.names, strict=True):
+        first = seen.setdefault(parts if parts[0] else (member.name,), member.offset)
         if first != member.offset:
             got = f"{member.name} at bytes {first} and {member.offset}"
             path = f"@{member.offset}"
@@ -143,20 +161,15 @@ def check_samples(contents: Contents, findings: Findings) -> None:
     """PAIR001 to PAIR003, for samples that are not one JSON document each."""
     if all(extension == "json" for _, extension in contents.names):
         return
-    runs: dict[str, int] = {}
+    runs = runs_of(contents)
     extensions: dict[str, set[str]] = {}
-    before = ""
     for key, extension in contents.names:
-        if not key:
-            continue
-        if key != before:
-            runs[key] = runs.get(key, 0) + 1
-        before = key
-        extensions.setdefault(key, set()).add(extension)
+        if key:
+            extensions.setdefault(key, set()).add(extension)
     for key, kinds in extensions.items():
-        if runs[key] > 1:
+        if len(runs[key]) > 1:
             expected = "the members of a sample next to each other"
-            findings.add("PAIR001", expected, f"in {runs[key]} places", key=key)
+            findings.add("PAIR001", expected, f"in {len(runs[key])} places", key=key)
         has_image, has_text = bool(kinds & IMAGE_EXTENSIONS), TEXT_EXTENSION in kinds
         listed = ", ".join(sorted(kinds))
         if has_text and not has_image:

@@ -20,7 +20,9 @@ from mmdata.usage.tokens import MediaTokenizer
 from pipelines.config import ConvertMmc4, Validate
 from pipelines.convert_laion import convert_laion
 from pipelines.convert_mmc4 import convert_mmc4
+from pipelines.index import index
 from pipelines.laion_options import ConvertLaion
+from pipelines.repair_options import Index
 from pipelines.validate import validate
 from schemas.forecast import Forecast
 from tests.conftest import ROOT
@@ -36,6 +38,7 @@ from tests.shard_factory import (
     encode,
     foreign,
     make_document,
+    make_image,
     make_pairs,
     make_shard_of,
     make_tar,
@@ -215,6 +218,20 @@ class TestSample:
         everything = ask(tmp_path, min_image_bytes=0, min_similarity=0.2, exact=True)
         assert (everything.basis, everything.used) == ("documents", 20)
 
+    def test_index_changes_nothing(self, tmp_path: Path) -> None:
+        """Its tables hold what the documents say, and these need no assignment of their own."""
+        documents = [foreign(make_document(n)) for n in range(6)]
+        for document in documents[3:]:
+            for image in document["image_info"]:
+                del image["matched_text_index"], image["matched_sim"]
+        members = [(f"{n}.json", encode(one)) for n, one in enumerate(documents)]
+        (tmp_path / "a.tar").write_bytes(make_tar(members))
+        settings: dict[str, Any] = {"min_image_bytes": 0, "min_similarity": 0.2}
+        before = ask(tmp_path, **settings)
+        assert index(Index(shards=(str(tmp_path),), workers=0)).exit_code == 0
+        assert ask(tmp_path, **settings) == before
+        assert before.used == 6
+
 
 class TestKindsOfShards:
     def test_captions_have_no_coin(self, tmp_path: Path) -> None:
@@ -307,10 +324,14 @@ class TestPeer:
         assert found is not None
         assert (found.used, found.mispaired) == (4, 4)
 
-    def test_captions_are_refused(self, tmp_path: Path) -> None:
-        make_pairs(tmp_path)
-        with pytest.raises(UserError, match="judges documents"):
-            validate(Validate(shards=(str(tmp_path),), peer="openflamingo", workers=0))
+    def test_captions_are_judged_too(self, tmp_path: Path) -> None:
+        picture = make_image(1)
+        members = [("a.jpg", picture), ("a.txt", b"A"), ("b.webp", picture), ("b.txt", b"B")]
+        (tmp_path / "0.tar").write_bytes(make_tar(members))
+        report = validate(Validate(shards=(str(tmp_path),), peer="openflamingo", workers=0))
+        assert report.peer is not None
+        assert (report.peer.rule, report.peer.used, report.peer.coin_drops) == ("caption", 1, 0.0)
+        assert report.peer.dropped == {"picture-webp": 1}
 
 
 @pytest.mark.parametrize("layout", ["interleaved", "pairs"])

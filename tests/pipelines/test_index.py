@@ -3,6 +3,7 @@
 Run: pytest tests/pipelines/test_index.py
 """
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from flamingo.data.catalogue import find_shards, resolve_rule
-from mmdata.errors import UserError
+from mmdata.errors import BadInputError, UserError
 from mmdata.shards.reader import ShardReader
+from pipelines.align import _read_inputs, _read_manifest
 from pipelines.config import Validate
 from pipelines.index import IndexResult, index
 from pipelines.repair_options import Index
@@ -109,6 +111,30 @@ class TestOpenFlamingos:
             assert reader.keys == ["a", "b"]
 
 
+def without_pictures(seed: int) -> bytes:
+    """A document whose first image lost its bytes, and whose second has none that are base64."""
+    document = foreign(make_document(seed))
+    del document["image_info"][0]["image_base64"]
+    document["image_info"][1]["image_base64"] = "***"
+    return encode(document)
+
+
+def test_pictures_that_are_not_there_are_equal_to_nothing(tmp_path: Path) -> None:
+    """With the table as without it."""
+    members = [(f"{n}.json", without_pictures(n)) for n in range(4)]
+    (tmp_path / "0.tar").write_bytes(make_tar(members))
+    reports = []
+    for _ in range(2):
+        options = Validate(shards=(str(tmp_path),), workers=0, across=True, level="structure")
+        across = validate(options).across
+        assert across is not None
+        reports.append((across.documents, across.images, across.repeated_images))
+        run(tmp_path)
+    assert reports == [(4, 0, 0), (4, 0, 0)]
+    row = pq.read_table(tmp_path / "0.samples.parquet").to_pylist()[0]
+    assert row["image_sha256"] == ["", ""]
+
+
 class TestPairs:
     def test_everything_is_beside_them_and_validates(self, tmp_path: Path) -> None:
         make_pairs(tmp_path)
@@ -159,6 +185,44 @@ class TestRun:
         assert result.exit_code == 1
         assert "mmdata repair saves what can be saved" in result.failures[0][1]
 
+    @pytest.mark.parametrize(
+        ("members", "told"),
+        [
+            ([("a.json", b"{}"), ("a.json", b"{ }")], "two members are named 'a.json'"),
+            ([("a.txt", b"A"), ("a.TXT", b"B"), ("a.jpg", b"")], "two members are named 'a.TXT'"),
+            (
+                [("a.jpg", b""), ("b.jpg", b""), ("a.txt", b"A"), ("b.txt", b"B")],
+                "the members of a stand apart (bytes 512 and 1536), and so do those of 1 other",
+            ),
+            ([("a.json", b"{}"), ("b.json", b"{}"), ("a.cls", b"1")], "the members of a stand"),
+        ],
+    )
+    def test_what_no_reader_agrees_on_is_no_sample(
+        self, tmp_path: Path, members: list[tuple[str, bytes]], told: str
+    ) -> None:
+        (tmp_path / "0.tar").write_bytes(make_tar(members))
+        result = run(tmp_path)
+        assert (result.exit_code, result.shards, result.tally.documents) == (1, 0, 0)
+        assert told in result.failures[0][1]
+        assert "mmdata repair" in result.failures[0][1]
+        assert not list(tmp_path.glob("*.json"))
+
+    def test_a_tar_without_its_end(self, tmp_path: Path) -> None:
+        (tmp_path / "0.tar").write_bytes(make_tar([("a.json", b"{}")])[:1024])
+        result = run(tmp_path)
+        assert result.exit_code == 1
+        assert "it may have been cut here" in result.failures[0][1]
+
+    def test_what_is_no_tar_promises_no_repair(self, tmp_path: Path) -> None:
+        (tmp_path / "0.tar").write_bytes(gzip.compress(make_tar([("a.json", b"{}")])))
+        (_, error), *_ = run(tmp_path).failures
+        assert error.endswith("0.tar: not a tar: expected a tar header in the first 512 bytes, got "
+                              "gzip-compressed data: unpack it first")  # fmt: skip
+
+    def test_dots_in_names_are_named(self, tmp_path: Path) -> None:
+        (tmp_path / "0.tar").write_bytes(make_tar([("22.05.jpg", b""), ("22.05.txt", b"A")]))
+        assert "'05.jpg' is an extension to readers" in run(tmp_path).failures[0][1]
+
     def test_both_layouts_in_one_folder(self, tmp_path: Path) -> None:
         folder = openflamingos(tmp_path / "in")
         make_pairs(folder)
@@ -180,6 +244,13 @@ class TestRun:
         assert after - set(before) == {"000000000.tar.idx", "000000001.tar.idx", ".nv-meta"}
         assert {name: (tmp_path / name).read_bytes() for name in before} == before
         assert validate(Validate(shards=(str(tmp_path),), workers=0)).findings == []
+
+    def test_indexed_shards_are_no_input_of_align(self, tmp_path: Path) -> None:
+        folder = openflamingos(tmp_path / "in")
+        run(folder)
+        manifest = _read_manifest(str(folder))
+        with pytest.raises(BadInputError, match="only indexed here; mmdata repair writes"):
+            _read_inputs([str(folder / "000000000.tar")], manifest)
 
     @pytest.mark.ray
     @pytest.mark.slow

@@ -49,7 +49,9 @@ def mend(shards: Path, output: Path, **options: Any) -> ConversionResult:
 def mended(shards: Path, output: Path, **options: Any) -> ConversionResult:
     """Repair, and have the result validated: it must be without an error or a warning."""
     result = mend(shards, output, **options)
-    assert (result.exit_code, result.complete) == (0, True)
+    assert (result.exit_code, result.complete) == (1 if result.lost else 0, True)
+    if result.tally.records and not result.tally.documents:
+        assert result.lost
     if result.plan.num_shards:
         report = validate(Validate(shards=(str(output),), workers=0))
         assert report.findings == []
@@ -533,3 +535,39 @@ class TestRun:
         for path in sorted((tmp_path / "here").iterdir()):
             if path.name != "plan.json" and path.is_file():
                 assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes()
+
+
+class TestWhatIsLostWhole:
+    """Exit 1, and which shard; also where others were saved."""
+
+    def test_every_document(self, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "0.tar").write_bytes(make_tar([("a.json", b"{"), ("b.json", b"[]")]))
+        result = mend(tmp_path / "in", tmp_path / "out")
+        assert (result.exit_code, result.lost) == (1, ["0.tar"])
+        assert result.tally.documents_dropped == {"bad-json": 1, "not-an-object": 1}
+        again = mend(tmp_path / "in", tmp_path / "out")
+        assert (again.exit_code, again.shards_kept) == (1, 1)
+
+    def test_every_document_of_one_shard(self, tmp_path: Path) -> None:
+        make_sound(tmp_path / "in")
+        (tmp_path / "in" / "000000002.tar").write_bytes(make_tar([("a.json", b"{")]))
+        result = mend(tmp_path / "in", tmp_path / "out")
+        assert (result.exit_code, result.lost) == (1, ["000000002.tar"])
+        assert result.tally.documents > 0
+
+    def test_a_shard_without_samples_has_lost_nothing(self, tmp_path: Path) -> None:
+        make_sound(tmp_path / "in", shards=1)
+        (tmp_path / "in" / "000000001.tar").write_bytes(make_tar([]))
+        assert mend(tmp_path / "in", tmp_path / "out").exit_code == 0
+
+
+def test_a_tar_without_its_end_is_ended_and_noted(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    whole = make_tar([(f"{n}.json", encode(make_document(n))) for n in range(2)], fill=False)
+    (tmp_path / "in" / "0.tar").write_bytes(whole[:-1024])
+    result = mend(tmp_path / "in", tmp_path / "out")
+    assert (result.exit_code, result.tally.documents) == (0, 2)
+    assert result.tally.notes == {"no-end-mark": 1}
+    (line,) = rejects(tmp_path / "out")
+    assert (line["record"], line["action"]) == (1, "kept")

@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from mmdata.errors import UserError
-from mmdata.validation.render import render
+from mmdata.validation.render import render, verdict
 from mmdata.validation.report import ValidationReport
 from mmdata.validation.rules import RULES
 from pipelines.config import Level, Validate
@@ -26,6 +26,7 @@ from pipelines.validate import validate
 from tests.corpus import environment
 from tests.shard_factory import (
     Dataset,
+    encode,
     flip,
     foreign,
     make_dataset,
@@ -360,6 +361,23 @@ class TestHostileTars:
     def test_every_asset_is_expected_to_give_something(self) -> None:
         names = {path.name.removesuffix(".tar.gz") for path in HOSTILE.glob("*.gz")}
         assert names == set(self.EXPECTED)
+
+
+class TestImagesOfShardsByOthers:
+    """At level structure nothing tells how many documents have: that is said, and no 0."""
+
+    def test_pairs_are_counted_by_name(self, tmp_path: Path) -> None:
+        report = check(make_pairs(tmp_path), level="structure")
+        assert (report.samples, report.images, report.uncounted) == (3, 3, 0)
+
+    def test_documents_are_not(self, tmp_path: Path) -> None:
+        documents = [(f"{n}.json", encode(foreign(make_document(n)))) for n in range(3)]
+        (tmp_path / "0.tar").write_bytes(make_tar(documents))
+        report = check(tmp_path, level="structure")
+        assert (report.samples, report.images, report.uncounted) == (3, 0, 1)
+        assert "3 samples, images not counted (--level content counts them)" in verdict(report)
+        report = check(tmp_path, level="content")
+        assert (report.images, report.uncounted) == (6, 0)
 
 
 class TestReport:

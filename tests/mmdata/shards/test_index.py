@@ -9,13 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmdata.errors import BadInputError
-from mmdata.shards.index import Entry, ShardIndex, index_shard, is_member_at
+from mmdata.shards.index import Entry, ShardIndex, index_shard, is_member
 from mmdata.shards.reader import ShardReader
 from tests.shard_factory import Dataset, make_dataset, make_pairs, make_tar
 
 
 def places(index: ShardIndex) -> list[tuple[str, list[Entry]]]:
     return [(index.key(n), index.entries(n)) for n in range(len(index))]
+
+
+def spans(index: ShardIndex) -> list[tuple[str, list[tuple[str, int, int]]]]:
+    """The places without what proves them."""
+    return [
+        (key, [(one.extension, one.offset, one.size) for one in many])
+        for key, many in places(index)
+    ]
 
 
 def test_it_says_what_the_reader_says(tmp_path: Path) -> None:
@@ -40,8 +48,11 @@ def test_table_and_headers_agree(tmp_path: Path) -> None:
     path = dataset.path(0)
     from_table = index_shard(str(path))
     dataset.path(0, ".samples.parquet").unlink()
-    assert places(index_shard(str(path))) == places(from_table)
-    assert all(is_member_at(path.read_bytes(), key, one[0]) for key, one in places(from_table))
+    from_headers = index_shard(str(path))
+    assert spans(from_headers) == spans(from_table)
+    data = path.read_bytes()
+    for key, (entry,) in [*places(from_table), *places(from_headers)]:
+        assert is_member(data[entry.offset - 512 : entry.offset + entry.size], key, entry)
 
 
 NAMES = st.text("abcé-_0", min_size=1, max_size=12)
@@ -49,7 +60,9 @@ NAMES = st.text("abcé-_0", min_size=1, max_size=12)
 
 @given(st.lists(st.tuples(NAMES, st.sampled_from(["jpg", "txt", "json", "seg.png"]))))
 def test_what_is_kept_comes_back(members: list[tuple[str, str]]) -> None:
-    rows = [(key, Entry(ext, 512 * n, n)) for n, (key, ext) in enumerate(members)]
+    rows = [
+        (key, Entry(ext, 512 * n, n, n.to_bytes(4, "big"))) for n, (key, ext) in enumerate(members)
+    ]
     index = ShardIndex.of_members(rows)
     assert Counter((key, one) for key, many in places(index) for one in many) == Counter(rows)
     kept = ShardIndex.of_bytes(index.to_bytes(7, "v"), 7, "v")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmdata.errors import BadInputError
+from mmdata.shards.index import index_shard
 from mmdata.shards.reader import ShardReader, split_name
 from tests.shard_factory import encode, flip, make_dataset, make_pairs, make_tar
 
@@ -93,10 +94,47 @@ def test_a_table_of_another_shard_is_refused(tmp_path: Path) -> None:
         ShardReader(dataset.path())
 
 
+def test_a_table_may_be_about_headers_of_any_dialect(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, shards=1)
+    members = [
+        (f"{key}.json", encode(document))
+        for key, document in zip(dataset.keys(0), dataset.documents[0], strict=True)
+    ]
+    plain = make_tar(members, fill=False)
+    owned = bytearray(plain)
+    at = dataset.read_samples(0)[1]["offset"] - 512
+    owned[at + 112] ^= 1  # the user's number, and the checksum that goes with it
+    owned[at + 148 : at + 156] = b"%06o\0 " % (
+        sum(owned[at : at + 148] + owned[at + 156 : at + 512]) + 256
+    )
+    dataset.path().write_bytes(owned)
+    with ShardReader(dataset.path()) as reader:
+        assert [bytes(sample.members["json"]) for sample in reader] == [raw for _, raw in members]
+
+
+@pytest.mark.parametrize("second", ["a.json", "a.JSON"])
+def test_two_members_of_one_name_are_no_sample(tmp_path: Path, second: str) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(make_tar([("a.json", b"{}"), (second, b"[]"), ("b.json", b"{}")]))
+    told = rf"two members are named '{second}' \(bytes 512 and 1536\)"
+    with pytest.raises(BadInputError, match=told):
+        ShardReader(path)
+    with pytest.raises(BadInputError, match=told):
+        index_shard(str(path))
+
+
+def test_a_tar_without_its_end_may_have_been_cut(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(make_tar([("a.json", b"{}")])[:1024])
+    for read in (ShardReader, lambda path: index_shard(str(path))):
+        with pytest.raises(BadInputError, match=r"damaged at byte 1024.*may have been cut here"):
+            read(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"hello" * 300])
 def test_no_tar_at_all(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tar").write_bytes(content)
-    with pytest.raises(BadInputError, match=r"a\.tar: damaged at byte 0"):
+    with pytest.raises(BadInputError, match=r"a\.tar: not a tar: expected"):
         ShardReader(tmp_path / "a.tar")
     with pytest.raises(BadInputError, match="No such file"):
         ShardReader(tmp_path / "none.tar")

@@ -7,7 +7,11 @@ import pytest
 from mmdata.shards.structure import Damage
 from mmdata.validation.findings import Findings
 from mmdata.validation.rules import BY_CODE
-from mmdata.validation.tar_rules import CODE_OF_DAMAGE, check_structure
+from mmdata.validation.tar_rules import (
+    CODE_OF_DAMAGE,
+    check_structure,
+    pictures_by_name,
+)
 from schemas.manifest import Layout
 from tests.shard_factory import make_tar
 
@@ -70,3 +74,24 @@ def test_a_name_twice() -> None:
     assert found("a.json", "a.json") == [
         ("KEY002", "a.json", "each member name once", "a.json at bytes 512 and 1536")
     ]
+
+
+def test_extensions_are_the_same_in_any_case() -> None:
+    assert [row[0] for row in found("a.jpg", "a.JPG", "a.txt")] == ["KEY002"]
+    assert found("a.jpg", "A.jpg", "A.txt")[0][0] == "PAIR003"
+
+
+@pytest.mark.parametrize(
+    ("names", "pictures"),
+    [
+        (["a.json", "b.json"], None),
+        (["a.jpg", "a.txt", "b.PNG", "b.txt", "README"], 2),
+        (["a.txt", "._a.jpg", "a.jpg", "a.json"], 1),
+        (["a.npy"], 0),
+        ([], 0),
+    ],
+)
+def test_pictures_are_counted_by_name(names: list[str], pictures: int | None) -> None:
+    tar = make_tar([(name, b"x") for name in names], fill=False)
+    contents = check_structure(tar, Findings("0.tar", 100), None)
+    assert pictures_by_name(contents) == pictures
