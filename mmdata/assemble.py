@@ -155,9 +155,7 @@ def check(
     try:
         _check_url(document, policy)
         if not document.images and not policy.keep_text_only:
-            raise RecordDropped(
-                DocumentDrop.NO_IMAGES_LISTED, "$.image_info: expected an image, got none"
-            )
+            raise RecordDropped(DocumentDrop.NO_IMAGES_LISTED, _why_none(document))
         _pictures(draft, read_image, to_pixels)
     except RecordDropped as dropped:
         draft.pictures, draft.pixels = [], []
@@ -208,6 +206,12 @@ def _check_url(document: SourceDocument, policy: AssemblyPolicy) -> None:
     mark = document.extras.get("could_have_url_duplicate", b"")
     if policy.drop_url_duplicates and bytes(mark) in (b"1", b"true"):
         raise RecordDropped(DocumentDrop.URL_DUPLICATE, "$.could_have_url_duplicate: is 1")
+
+
+def _why_none(document: SourceDocument) -> str:
+    others = [name for name in ("video", "videos", "audio", "audios") if name in document.extras]
+    instead = f", but {' and '.join(others)}" if others else ""
+    return f"$.image_info: expected an image, got none{instead}"
 
 
 def _why_none_left(outcome: Outcome) -> str:

@@ -80,8 +80,9 @@ def committed(
 
 
 def lacks_images(sidecar: Sidecar) -> bool:
-    """Whether images were missing when the shard was written."""
-    return bool(sidecar.tally.images_dropped.get(ImageDrop.MISSING, 0))
+    """Whether images were missing when the shard was written, or could have been several."""
+    dropped = sidecar.tally.images_dropped
+    return bool(dropped.get(ImageDrop.MISSING, 0) or dropped.get(ImageDrop.AMBIGUOUS_NAME, 0))
 
 
 def leftovers(output: str) -> list[str]:

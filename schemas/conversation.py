@@ -27,10 +27,10 @@ class Turn(Struct, rename={"sender": "from"}):
     sender: str | None = None
     value: str | UnsetType = UNSET
     role: str | None = None
-    content: str | list[str | ContentPart] | UnsetType = UNSET
-    text: Annotated[str | None, Meta(description="in place of value or content")] = None
-    image: Annotated[Images, Meta(description="of this turn; Ollama's are `images`")] = None
-    images: Images = None
+    content: str | list[str | ContentPart] | ContentPart | UnsetType = UNSET
+    text: Annotated[msgspec.Raw | UnsetType, Meta(description="where there is no value")] = UNSET
+    image: Annotated[msgspec.Raw | UnsetType, Meta(description="one, or a list, of a turn")] = UNSET
+    images: msgspec.Raw | UnsetType = UNSET
 
 
 class Dialogue(Struct):

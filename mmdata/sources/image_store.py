@@ -27,6 +27,8 @@ from mmdata.storage.urls import absolute, check_url, is_url, is_web
 
 StoreKind = Literal["folder", "tars", "img2dataset-files", "parquet", "folder-and-archives"]
 Value = TypeVar("Value")
+#: Endings of files that lie among archives, so that none of thousands is asked what it is.
+_BESIDE_ARCHIVES = frozenset((".tar", ".parquet", ".json", ".jsonl", ".txt", ".csv", ".idx"))
 _SHARD_FOLDER = re.compile(r"\d{5,}")
 _SHARD_STATS = re.compile(r"\d{5,}_stats\.json")
 
@@ -95,9 +97,10 @@ def _folder(root: str, allowed: tuple[str, ...]) -> ImageSource:
 
 def _is_beside(root: str, name: str) -> bool:
     """Whether a name beside archives is a picture, or a folder that may hold some."""
-    if os.path.splitext(name)[1].lower() in PICTURE_ENDINGS:
+    ending = os.path.splitext(name)[1].lower()
+    if ending in PICTURE_ENDINGS:
         return True
-    return is_folder(os.path.join(root, name))
+    return ending not in _BESIDE_ARCHIVES and is_folder(os.path.join(root, name))
 
 
 def check_images(source: ImageSource, max_bytes: int) -> dict[str, str]:

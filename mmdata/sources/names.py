@@ -121,7 +121,10 @@ def _resolve(
     take_url: Callable[[str], Value | None],
 ) -> tuple[Value, str, ImageNote | None]:
     """What stands for a record's image: (value, its name in the store, how it was found)."""
-    forms, problem = spellings(name)
+    if _is_plain(name):  # most are: nothing is said of them that a look at the store does not
+        forms, problem = [name], ""
+    else:
+        forms, problem = spellings(name)
     if url and not problem and (value := take_url(url)) is not None:
         return value, name, None
     for form in forms:
@@ -299,6 +302,10 @@ def _problem(text: str) -> str:
     if ".." in parts:
         return f'its part "..", number {parts.index("..") + 1}, leads out of the image folder'
     return "" if any(part not in ("", ".") for part in parts) else "it names the folder itself"
+
+
+def _is_plain(name: str) -> bool:
+    return 0 < len(name) * 4 <= _NAME_MAX_BYTES and not _ODD.search(name)
 
 
 def _is_too_long(name: str) -> bool:

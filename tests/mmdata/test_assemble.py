@@ -204,3 +204,11 @@ def test_a_payload_that_was_taken_for_a_name_is_not_repeated() -> None:
     with pytest.raises(MissingImageError) as caught:
         assemble(source, nowhere, policy(on_missing="error"))
     assert len(str(caught.value)) < 200
+
+
+def test_a_record_of_a_video_is_told_to_be_one() -> None:
+    record = document(0, images=[], sentences=2) | {"similarity_matrix": [], "video": "v.mp4"}
+    outcome = assemble(parse_record(json.dumps(record).encode()), read, policy())
+    assert outcome.drop is not None
+    assert outcome.drop[0] == DocumentDrop.NO_IMAGES_LISTED
+    assert outcome.drop[1].endswith("got none, but video")

@@ -15,12 +15,13 @@ from mmdata.sources.conversations.images import keys_of, listed, source_image
 from mmdata.sources.conversations.placeholders import Tag, split_tags
 from mmdata.sources.conversations.placing import Piece, Utterance, as_words, put_in
 from mmdata.sources.conversations.roles import is_aside
-from schemas.conversation import ContentPart, Dialogue, ImageReference, Turn
+from schemas.conversation import ContentPart, Dialogue, ImageReference, Images, Turn
 from schemas.reasons import DocumentDrop
 
 Record = TypeVar("Record")
 
 _DIALOGUE = msgspec.json.Decoder(Dialogue)
+_IMAGES: "msgspec.json.Decoder[Images]" = msgspec.json.Decoder(Images)
 USED = ("conversations", "messages", "image", "images")
 #: Keys of a part that point into the record's list of images, counted from 0.
 _POINTERS = ("index", "image_index", "image")
@@ -90,8 +91,9 @@ class _Turns:
         """One turn in pieces; `keys` are told of one that says nothing."""
         role = turn.role if turn.role is not None else turn.sender or ""
         content = turn.content if turn.value is msgspec.UNSET else turn.value
-        if content is msgspec.UNSET:
-            content = turn.text if turn.text is not None else content
+        if content is msgspec.UNSET and isinstance(turn.text, msgspec.Raw):
+            text = msgspec.json.decode(turn.text)
+            content = text if isinstance(text, str) else content
         if content is msgspec.UNSET:
             raise RecordDropped(
                 DocumentDrop.BAD_SCHEMA, f"{path}: expected value or content, got the keys {keys()}"
@@ -100,13 +102,13 @@ class _Turns:
             pieces = self._text(content, role)
         else:
             pieces = []
-            for index, part in enumerate(content):
+            for index, part in enumerate(content if isinstance(content, list) else [content]):
                 pieces += ["\n"] if index else []
                 pieces += self._part(part, f"{path}.content[{index}]", role)
         own = [
             self._image(reference, f"{path}.{name}[{index}]")
             for name in ("image", "images")
-            for index, reference in enumerate(listed(getattr(turn, name)))
+            for index, reference in enumerate(_of_turn(getattr(turn, name)))
             if reference not in self._listed
         ]
         return Utterance(role, put_in(pieces, own))
@@ -160,6 +162,16 @@ class _Turns:
     def _image(self, reference: ImageReference | None, path: str) -> SourceImage:
         self._number += 1
         return source_image(reference, self._number - 1, path)
+
+
+def _of_turn(field: msgspec.Raw | msgspec.UnsetType) -> list[ImageReference | None]:
+    """The images of a turn's field; what can be none, such as a number of images, says nothing."""
+    if isinstance(field, msgspec.UnsetType):
+        return []
+    try:
+        return listed(_IMAGES.decode(field))
+    except msgspec.DecodeError:
+        return []
 
 
 def _keys_of_turn(record: bytes, key: str, index: int) -> str:

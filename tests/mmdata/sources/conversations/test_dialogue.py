@@ -187,6 +187,15 @@ def test_a_part_that_is_both_is_an_image_and_a_text() -> None:
     assert (names(document), document.text_list) == (["a.jpg"], ["What?", "This."])
 
 
+def test_a_part_may_stand_alone_and_a_text_may_be_a_part() -> None:
+    document = parsed({"role": "user", "content": {"type": "image", "path": "a.jpg"}}, ["This."])
+    assert (names(document), document.text_list, document.matched) == (
+        ["a.jpg"],
+        ["", "This."],
+        [1],
+    )
+
+
 def test_the_nulls_of_a_table_say_nothing() -> None:
     """Parquet gives every part the keys of all parts."""
     empty = {"image": None, "image_url": None, "index": None, "path": None}
