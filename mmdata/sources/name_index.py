@@ -29,7 +29,13 @@ def _digests(text: str) -> tuple[int, int]:
     return int.from_bytes(whole[:8], "little"), int.from_bytes(whole[8:], "little")
 
 
-def _equal(values: "memoryview[int]", wanted: int) -> slice:
+def _as_array(values: NDArray[np.int64]) -> "array[int]":
+    found = array("q")
+    found.frombytes(values.tobytes())
+    return found
+
+
+def _equal(values: "array[int]", wanted: int) -> slice:
     """Where a value stands among sorted ones; in Python faster than numpy is for one."""
     first = bisect_left(values, wanted)
     last = first
@@ -48,7 +54,7 @@ class NameIndex:
         self._places = array("I")
         self._hashes = array("q")
         self._urls = {column: array("Q") for column in ("url", "check", "target")}
-        self._sorted: memoryview[int] = memoryview(array("q"))
+        self._sorted = array("q")
         self._order: NDArray[np.uint32] = np.empty(0, np.uint32)
         self._sorted_urls: dict[str, NDArray[np.uint64]] = {}
         self._ends: _Ends | None = None
@@ -75,7 +81,7 @@ class NameIndex:
         hashes = np.array(self._hashes, np.int64)
         self._hashes = array("q")
         order = np.argsort(hashes, kind="stable")
-        self._sorted, self._order = memoryview(hashes[order]), order.astype(np.uint32)
+        self._sorted, self._order = _as_array(hashes[order]), order.astype(np.uint32)
         by_url = np.argsort(np.array(self._urls["url"], np.uint64), kind="stable")
         for column, values in self._urls.items():
             self._sorted_urls[column] = np.array(values, np.uint64)[by_url]
@@ -134,7 +140,7 @@ class _Ends:
 
     def __init__(self, names: Iterable[str], most: int) -> None:
         digests, rows, kinds = array("q"), array("I"), bytearray()
-        self.digests: memoryview[int] | None = None
+        self.digests: array[int] | None = None
         for row, name in enumerate(names):
             stem, ending = split_ending(canonical(name))
             code = _CODES[ending]
@@ -151,7 +157,7 @@ class _Ends:
                 return
         found = np.array(digests, np.int64)
         order = np.argsort(found, kind="stable")
-        self.digests = memoryview(found[order])
+        self.digests = _as_array(found[order])
         self.rows: NDArray[np.uint32] = np.array(rows, np.uint32)[order]
         self.kinds: NDArray[np.uint8] = np.frombuffer(bytes(kinds), np.uint8)[order]
 
