@@ -10,8 +10,9 @@ from mmdata.assemble import AssemblyPolicy, Outcome
 from mmdata.errors import BadInputError
 from mmdata.images import ImagePolicy
 from mmdata.repair.documents import mend_document
+from mmdata.repair.found import Found, Row
 from mmdata.repair.pairs import mend_pair
-from mmdata.repair.salvage import Found, Row, assign_keys, layout_of, salvage
+from mmdata.repair.salvage import assign_keys, layout_of, salvage
 from mmdata.shards.naming import KEY_DIGITS, sample_key
 from mmdata.shards.reader import read_samples_table, samples_path
 from mmdata.shards.structure import Damage, Fault, walk
@@ -94,9 +95,10 @@ class ShardCount:
             crc, size = _crc_of(path)
             rows = read_rows(path)
             with open_buffer(path) as data:
-                _refuse_no_tar(path, data)
                 layout = layout_of(data)
                 found = salvage(data, layout or "interleaved", rows)
+                if not any(item.members for item in found):
+                    _refuse_no_tar(path, data)
         except OSError as error:
             raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
         keys = assign_keys(found)
@@ -231,7 +233,7 @@ class _ShardWork:
                 writer.add_members(ordinal, span, pair.members, outcome.row)
         elif outcome is None:
             raw = self._members(item)["json"]
-            outcome = mend_document(raw, self._policy, item.row)
+            outcome = mend_document(raw, self._policy, item.row, vouched=item.vouched)
             if outcome.parts:
                 writer.add(ordinal, span, outcome.parts, outcome.row)
         if not outcome.drop:

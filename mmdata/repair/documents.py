@@ -16,10 +16,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mmdata.assemble import AssemblyPolicy, Draft, Outcome, Picture, finish
+from mmdata.assemble import AssemblyPolicy, Draft, Outcome, Picture, drop, finish
 from mmdata.images import ImageRejected, prepare_image
 from mmdata.repair.base64_text import mend_base64
-from mmdata.repair.salvage import Row
+from mmdata.repair.found import Row
 from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
 from mmdata.sources.mmc4 import decode_field
 from mmdata.sources.strict_json import decode_object
@@ -34,7 +34,9 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _CONTROL = re.compile(rb"[\x00-\x1f]")
 #: What a document says for itself; all else is carried along.
-_CONSUMED = ("text_list", "image_info", "similarity_matrix", "similarity_source", "alignment")
+_CONSUMED = frozenset(
+    {"text_list", "image_info", "similarity_matrix", "similarity_source", "alignment", "roles"}
+)
 _CONSUMED_OF_IMAGE = ("image_name", "matched_text_index", "matched_sim")
 
 Value = TypeVar("Value")
@@ -66,6 +68,17 @@ class _Image:
     problem: tuple[ImageDrop, str] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The images of a document by the samples table: their sha256, and whether it has no others.
+
+    A document that is not what the table was made from may hold images of another one.
+    """
+
+    sha256: set[str]
+    all_of_them: bool
+
+
 @dataclass(slots=True)
 class _Read:
     """A document, as far as it can be read."""
@@ -76,16 +89,22 @@ class _Read:
     alignment: Literal["assigned", "given"]
     extras: dict[str, msgspec.Raw]
     ours: bool
+    roles: list[str] | None = None
     notes: list[tuple[int | None, str, str]] = field(default_factory=list)
 
 
-def mend_document(raw: bytes, policy: AssemblyPolicy, row: Row | None = None) -> Outcome:
+def mend_document(
+    raw: bytes, policy: AssemblyPolicy, row: Row | None = None, *, vouched: bool = True
+) -> Outcome:
     """What becomes of a member of a damaged shard.
 
     Args:
         raw: its bytes.
         policy: of its images.
         row: of the samples table, where there is one.
+        vouched: something says that the bytes belong together. Where nothing does, an image that
+            cannot be had may mean that parts of two documents have come together, and the whole is
+            given up.
 
     Returns:
         The sample as it should be, with a note for each thing that was set right, or why there is
@@ -104,17 +123,42 @@ def mend_document(raw: bytes, policy: AssemblyPolicy, row: Row | None = None) ->
         read.similarity_source,
         read.alignment,
         read.extras,
+        roles=read.roles,
     )
     if not sources:
         policy = replace(policy, keep_text_only=True)  # it was meant to be without
-    draft = Draft(document, policy, list(_pictures(read, outcome, policy, row)), outcome)
-    draft.document = replace(document, matched=_matched(read, draft))
-    finished = finish(draft)
     changed = row is not None and hashlib.sha256(raw).hexdigest() != row["sha256"]
+    known = _Known(set() if row is None else set(row["image_sha256"]), all_of_them=changed)
+    draft = Draft(document, policy, list(_pictures(read, outcome, policy, known)), outcome)
+    if outcome.dropped_images and not vouched and row is None:
+        drop(draft, DocumentDrop.LOST, _why_unvouched(outcome))
+        return outcome
+    draft.document = replace(document, matched=_matched(read, draft))
+    finished = _as_it_was(finish(draft), raw, read)
     if changed and row and finished.row and finished.row["text_sha256"] != row["text_sha256"]:
         detail = "its sentences are not those that the samples table was made from"
         finished.notes.append((None, RepairNote.TEXT_DIFFERS.value, detail))
     return finished
+
+
+def _why_unvouched(outcome: Outcome) -> str:
+    index, (reason, detail) = next(iter(outcome.dropped_images.items()))
+    return (
+        f"no header says how long it is, and image {index} is {reason} ({detail}): parts of two "
+        "documents may have come together"
+    )
+
+
+def _as_it_was(outcome: Outcome, raw: bytes, read: _Read) -> Outcome:
+    """The member's own bytes, where what was made of it says the same: nothing had to be mended."""
+    made = b"".join(outcome.parts)
+    if made == raw:
+        return outcome
+    untouched = read.ours and not outcome.notes and not outcome.dropped_images
+    if made and untouched and msgspec.json.decode(made) == msgspec.json.decode(raw):
+        outcome.parts = [raw]
+        outcome.row |= {"size": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    return outcome
 
 
 def _read(raw: bytes) -> _Read:
@@ -140,12 +184,26 @@ def _read(raw: bytes) -> _Read:
         notes=notes,
     )
     _read_matrix(fields, read)
+    _read_roles(fields, read)
     for image in read.images:
         if given and not image.problem and not _is_index(image.index, text_list):
             detail = f"matched_text_index: expected 0 to {len(text_list) - 1}, got {image.index}"
             image.problem = (ImageDrop.NO_SENTENCE, detail)
     read.extras = {name: value for name, value in fields.items() if name not in _CONSUMED}
     return read
+
+
+def _read_roles(fields: dict[str, msgspec.Raw], read: _Read) -> None:
+    """Take over who says each sentence; what cannot be that gives way, with a note."""
+    if "roles" not in fields:
+        return
+    roles = _value(fields["roles"], list[str])
+    if roles is not None and len(roles) == len(read.text_list):
+        read.roles = roles
+        return
+    got = "no list of strings" if roles is None else f"{len(roles)}"
+    detail = f"roles: expected one for each of {len(read.text_list)} sentences, got {got}; left out"
+    read.notes.append((None, RepairNote.FACTS_CORRECTED.value, detail))
 
 
 def _fields(raw: bytes, notes: list[tuple[int | None, str, str]]) -> dict[str, msgspec.Raw]:
@@ -253,9 +311,16 @@ def _matrix(read: _Read) -> NDArray[np.float64]:
 
 
 def _pictures(
-    read: _Read, outcome: Outcome, policy: AssemblyPolicy, row: Row | None
+    read: _Read, outcome: Outcome, policy: AssemblyPolicy, known: _Known
 ) -> Iterator[Picture]:
-    """The images that stay; what becomes of the others goes to the outcome."""
+    """The images that stay; what becomes of the others goes to the outcome.
+
+    Args:
+        read: the document.
+        outcome: that is added to.
+        policy: of its images.
+        known: the images that it had by the samples table.
+    """
     for index, image in enumerate(read.images):
         name = image.source.name
         if image.problem:
@@ -263,7 +328,7 @@ def _pictures(
             outcome.dropped_images[index] = (reason, f"{name}: {detail}" if name else detail)
             continue
         try:
-            yield _picture(index, image, read, outcome, policy, row)
+            yield _picture(index, image, read, outcome, policy, known)
         except ImageRejected as rejected:
             detail = f"{name}: {rejected.detail}" if name else rejected.detail
             outcome.dropped_images[index] = (rejected.reason, detail)
@@ -275,13 +340,13 @@ def _picture(
     read: _Read,
     outcome: Outcome,
     policy: AssemblyPolicy,
-    row: Row | None,
+    known: _Known,
 ) -> Picture:
     data, mends = mend_base64(image.payload or "")
     digest = hashlib.sha256(data).hexdigest()
     recorded = image.facts["sha256"]
-    known = [] if row is None else row["image_sha256"]
-    if read.ours and recorded != digest and digest not in known and not mends:
+    differs = read.ours and recorded != digest and not mends
+    if digest not in known.sha256 and (differs or known.all_of_them):
         detail = f"its bytes are not those that it was written with (sha256 {recorded})"
         raise ImageRejected(ImageDrop.HASH_MISMATCH, detail)
     prepared = prepare_image(data, policy.images)

@@ -14,7 +14,7 @@ import numpy as np
 from mmdata.assemble import AssemblyPolicy, Draft, Outcome, Picture
 from mmdata.images import ImageRejected, prepare_image
 from mmdata.pairs import finish_pair
-from mmdata.repair.salvage import Row
+from mmdata.repair.found import Row
 from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
 from mmdata.sources.strict_json import decode_object
 from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, TEXT_EXTENSION
@@ -85,7 +85,8 @@ def mend_pair(
     except ImageRejected as rejected:
         draft.outcome.dropped_images[0] = (rejected.reason, f"{listed.name}: {rejected.detail}")
     pair = finish_pair(draft, key)
-    return MendedPair(pair.outcome, _with_original_size(pair.members, metadata))
+    written = _with_original_size(pair.members, metadata)
+    return MendedPair(pair.outcome, _with_own_json(written, members.get("json")))
 
 
 def _metadata(raw: bytes | None, notes: Notes) -> dict[str, msgspec.Raw]:
@@ -165,3 +166,18 @@ def _with_original_size(
     *others, (extension, parts) = members
     fields: dict[str, Any] = msgspec.json.decode(b"".join(parts), type=dict[str, msgspec.Raw])
     return [*others, (extension, [msgspec.json.encode(fields | known)])]
+
+
+def _with_own_json(
+    members: list[tuple[str, list[bytes]]], raw: bytes | None
+) -> list[tuple[str, list[bytes]]]:
+    """The pair's own JSON, where what was made of it says the same."""
+    if not members or raw is None:
+        return members
+    *others, (extension, parts) = members
+    made = b"".join(parts)
+    try:
+        same = made != raw and msgspec.json.decode(made) == msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return members
+    return [*others, (extension, [raw])] if same else members

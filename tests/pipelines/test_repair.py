@@ -108,6 +108,22 @@ class TestSound:
                 written = tmp_path / "out" / folder.name / tar.name
                 assert written.read_bytes() == tar.read_bytes()
 
+    def test_what_a_document_says_beside_is_kept_byte_for_byte(self, tmp_path: Path) -> None:
+        """Roles of a dialogue, fields that nobody knows, and fields in another order."""
+        documents = [make_document(number) for number in range(3)]
+        documents[0]["roles"] = ["human"] * len(documents[0]["text_list"])
+        documents[1] = {"study": {"site": [1, 2.50, None]}, **documents[1]}
+        documents[2]["image_info"][0]["seen_by"] = "nobody"
+        dataset = make_shard_of(tmp_path / "in", *documents)
+        mended(tmp_path / "in", tmp_path / "out")
+        assert (tmp_path / "out" / "000000000.tar").read_bytes() == dataset.path().read_bytes()
+
+    def test_roles_that_fit_no_sentences_give_way(self, tmp_path: Path) -> None:
+        document = make_document(0) | {"roles": ["human"]}
+        make_shard_of(tmp_path / "in", document)
+        result = mended(tmp_path / "in", tmp_path / "out")
+        assert result.tally.notes == {"facts-corrected": 1}
+
     def test_what_is_lost_beside_them_is_restored(self, tmp_path: Path) -> None:
         dataset = make_sound(tmp_path / "in")
         for ending in (".json", ".samples.parquet", ".rejects.jsonl"):
@@ -413,6 +429,28 @@ class TestTars:
         result = mended(tmp_path / "in", tmp_path / "out")
         assert result.tally.notes["header-mended"] == 1
         assert (tmp_path / "out" / "000000000.tar").read_bytes() == whole
+
+    @pytest.mark.parametrize("with_table", [False, True])
+    def test_parts_of_two_documents_never_come_together(
+        self, tmp_path: Path, with_table: bool
+    ) -> None:
+        """Cut out from a picture of one to a picture of the next, the rest is valid JSON."""
+        dataset = make_sound(tmp_path / "in", shards=1)
+        whole = dataset.path(0).read_bytes()
+        first, second = (row["offset"] for row in dataset.read_samples()[:2])
+        ends = [whole.index(b'"image_base64":"', start) + 60 for start in (first, second)]
+        dataset.path(0).write_bytes(whole[: ends[0]] + whole[ends[1] :])
+        if not with_table:
+            dataset.path(0, ".samples.parquet").unlink()
+        mended(tmp_path / "in", tmp_path / "out")
+        pictures = {
+            str(document["text_list"]): {info["sha256"] for info in document["image_info"]}
+            for document in dataset.documents[0]
+            if isinstance(document, dict)
+        }
+        for document in documents_of(tmp_path / "out").values():
+            known = pictures[str(document["text_list"])]
+            assert {info["sha256"] for info in document["image_info"]} <= known
 
     def test_a_shard_that_is_cut_names_every_sample_that_it_lost(self, tmp_path: Path) -> None:
         dataset = make_dataset(tmp_path / "in")

@@ -1,6 +1,5 @@
 """What a damaged tar still holds, with and without the samples table that stood beside it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmdata.repair.salvage import Found, assign_keys, json_end, layout_of, salvage
+from mmdata.repair.found import Found
+from mmdata.repair.salvage import assign_keys, layout_of, salvage
 from mmdata.shards.tar import END_MARK, member_header, padding
 from tests.shard_factory import encode, make_dataset, make_document, make_image, make_tar
 
@@ -155,23 +155,6 @@ def test_a_lost_member_of_a_pair_is_told_with_the_pair() -> None:
     (item,) = salvage(bytes(data), "pairs")
     assert sorted(item.members) == ["jpg", "json"]
     assert [note for note, _ in item.notes] == ["member-lost"]
-
-
-class TestJsonEnd:
-    @given(
-        st.recursive(
-            st.none() | st.integers() | st.text(),
-            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-        ),
-        st.binary(max_size=50),
-    )
-    def test_an_object_ends_where_it_ends(self, value: object, rest: bytes) -> None:
-        raw = json.dumps({"value": value}, ensure_ascii=False).encode()
-        assert json_end(raw + rest) == len(raw)
-
-    @pytest.mark.parametrize("raw", [b"", b"[]", b'{"a": "', b'{"a": [}', b" {}"])
-    def test_what_has_none(self, raw: bytes) -> None:
-        assert json_end(raw) == -1
 
 
 class TestKeys:
