@@ -5,6 +5,13 @@ Exit codes everywhere: 0 done, 1 some units failed (or findings, for validate), 
 and saved: requeue (85 is Linux's ERESTART, "interrupted call should be restarted").
 """
 
+import re
+
+#: How Python shows an object that has no words of its own: `<_io.BytesIO object at 0x7f…>`.
+_INSIDE = r"(?:[^<>]|<[^<>]*>)*"
+_OBJECT = re.compile(rf"\s*<{_INSIDE}\bat 0x[0-9A-Fa-f]+{_INSIDE}>")
+_MAX_WORDS = 2000  # characters
+
 EXIT_DONE = 0
 EXIT_FINDINGS = 1
 EXIT_CANNOT_START = 2
@@ -72,3 +79,14 @@ class ReadFaultError(MMDataError, OSError):
             "counted as missing, and run the same command again"
         )
         self.errno = error.errno
+
+
+def words_of(error: BaseException) -> str:
+    """What an exception of another library says, as one line that is the same in every run.
+
+    Libraries put the objects they worked on into their texts, and with them where these lie in
+    memory. What goes into rejects, tables and sidecars goes through here; an exception without
+    words gives its name.
+    """
+    text = " ".join(_OBJECT.sub("", str(error)[:_MAX_WORDS]).split())
+    return text or type(error).__name__

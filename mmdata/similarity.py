@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmdata.errors import MMDataError, UserError
+from mmdata.errors import MMDataError, UserError, words_of
 from mmdata.images import ImageRejected
 from mmdata.images.pillow import PILLOW_ERRORS
 from schemas.reasons import ImageDrop
@@ -93,7 +93,7 @@ class FrontEnd:
             with Image.open(io.BytesIO(data)) as image:
                 return np.asarray(self._transform(image.convert("RGB")), dtype=np.uint8)
         except PILLOW_ERRORS as error:
-            detail = f"{type(error).__name__}: {error}"
+            detail = f"{type(error).__name__}: {words_of(error)}"
             raise ImageRejected(ImageDrop.UNREADABLE, detail) from error
 
     def tokens(self, texts: Sequence[str]) -> Tokens:

@@ -13,7 +13,7 @@ def codec_versions() -> dict[str, str]:
     from PIL import features
 
     versions = {name: metadata.version(name) for name in _PACKAGES}
-    for library in ("libjpeg_turbo", "webp", "zlib", "libtiff", "littlecms2"):
+    for library in ("libjpeg_turbo", "webp", "zlib", "libtiff", "littlecms2", "avif"):
         check = features.version(library)
         versions[library] = check or "none"
     return versions

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from mmdata.errors import BadInputError, MMDataError
+from mmdata.errors import BadInputError, MMDataError, words_of
 from mmdata.sources.records import Segment
 from mmdata.storage.files import facts_of
 from mmdata.storage.paths import expand_paths
@@ -153,7 +153,7 @@ def _problem(path: str, error: Exception) -> Problem:
     if isinstance(error, OSError):
         text = f"cannot be read: {error.strerror or type(error).__name__}"
         return Problem(path, text, text)
-    return Problem(path, str(error), str(error))
+    return Problem(path, words_of(error), words_of(error))
 
 
 @dataclass(frozen=True, slots=True)

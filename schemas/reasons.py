@@ -18,6 +18,7 @@ class ImageDrop(StrEnum):
     TOO_LARGE = "too-large"
     BAD_ASPECT = "bad-aspect"
     NOT_AN_IMAGE = "not-an-image"
+    UNSUPPORTED_FORMAT = "unsupported-format"
     DUPLICATE_IN_DOCUMENT = "duplicate-in-document"
     UNSAFE_PATH = "unsafe-path"
     AMBIGUOUS_NAME = "ambiguous-name"

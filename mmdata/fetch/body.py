@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
+from mmdata.errors import words_of
 from mmdata.fetch.outcome import FetchError, FetchStatus
 
 #: Asked before every piece that is kept, with the bytes of this body so far.
@@ -57,7 +58,7 @@ async def _read_packed(response: aiohttp.ClientResponse, max_bytes: int, room: R
             parts.append(piece)
             await room(size)
     except zlib.error as error:
-        raise FetchError(FetchStatus.BAD_ENCODING, f"damaged gzip: {error}") from error
+        raise FetchError(FetchStatus.BAD_ENCODING, f"damaged gzip: {words_of(error)}") from error
     if not unpack.eof:
         raise FetchError(FetchStatus.CUT_OFF, "the packed body ends early")
     return b"".join(parts)

@@ -14,6 +14,7 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
+from mmdata.errors import words_of
 from mmdata.fetch.addresses import (
     NoSuchHostError,
     PrivateAddressError,
@@ -153,7 +154,7 @@ class Client:
         except (aiohttp.ClientError, PrivateAddressError, NoSuchHostError, OSError) as error:
             raise _failure(error) from error
         except ValueError as error:  # a URL that the client itself does not take
-            raise FetchError(FetchStatus.BAD_URL, str(error)[:200]) from error
+            raise FetchError(FetchStatus.BAD_URL, words_of(error)[:200]) from error
 
     async def _answer(self, url: URL, response: aiohttp.ClientResponse, room: Room) -> bytes | URL:
         """What a response means."""
@@ -204,7 +205,7 @@ class Client:
 
 def _failure(error: Exception) -> FetchError:
     """An exception of the client as a status."""
-    text = " ".join(str(error).split())[:200] or type(error).__name__
+    text = words_of(error)[:200]
     kinds: tuple[tuple[type[Exception] | tuple[type[Exception], ...], FetchStatus], ...] = (
         (PrivateAddressError, FetchStatus.PRIVATE_ADDRESS),
         (NoSuchHostError, FetchStatus.DNS),

@@ -11,6 +11,9 @@ import struct
 _ORIENTATION = 0x0112
 _MAX_ENTRIES = 1000
 _FORMAT = {1: "B", 3: "H", 4: "I"}  # EXIF field types BYTE, SHORT, LONG
+_XMP_IDENTIFIER = b"http://ns.adobe.com/xap/1.0/\0"
+#: ImageMagick's form of a block in text: its name, its length, and the block in hexadecimal.
+_RAW_PROFILE = re.compile(rb"\s*[!-~]+\s+[0-9]+\s+([0-9A-Fa-f\s]*)")
 _XMP = re.compile(rb"""tiff:Orientation(?:\s*=\s*["']|>)\s*([1-8])\s*["'<]""")
 
 
@@ -39,6 +42,19 @@ def exif_orientation(block: bytes) -> int | None:
             (value,) = struct.unpack_from(order + _FORMAT[kind], block, entry + 8)
             return value if 1 <= value <= 8 else None
     return None
+
+
+def raw_profile_orientation(text: bytes) -> int | None:
+    """Orientation 1 to 8 in a PNG's `Raw profile type exif` (or `APP1`), or None.
+
+    That is how ImageMagick and exiftool kept EXIF before PNG had a chunk for it.
+    """
+    found = _RAW_PROFILE.match(text)
+    digits = b"".join(found[1].split()) if found else b""
+    block = bytes.fromhex(digits[: len(digits) // 2 * 2].decode("ascii"))
+    if block.startswith(_XMP_IDENTIFIER):
+        return xmp_orientation(block)
+    return exif_orientation(block)
 
 
 def xmp_orientation(packet: bytes) -> int | None:

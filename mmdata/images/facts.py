@@ -10,7 +10,7 @@ import msgspec
 
 from schemas.reasons import ImageDrop, ImageNote
 
-Format = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff"]
+Format = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff", "avif"]
 
 _MAX_DETAIL = 200  # characters
 
@@ -61,6 +61,25 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """px of the largest piece that a decoder holds at once, where that can exceed the image."""
     white_is_zero: bool = False
     """TIFF's inverted 16-bit grayscale, which Pillow hands over as stored."""
+    deep: bool = False
+    """Samples of 16 bits, of which Pillow keeps the upper 8 where there are several a pixel."""
+    gray_alpha: bool = False
+    """Two samples a pixel: gray and alpha."""
+    extra: int = 2
+    """What the second of them is, by TIFF's ExtraSamples: 0 nothing that is known, 1 alpha that
+    the gray is multiplied by, 2 alpha."""
+    low_byte_first: bool = False
+    """Of samples as they stand in the file."""
+    unpacked: bool = True
+    """Samples stand in the file (or come from PNG's own decoder) without libtiff in between."""
+    clear: tuple[int, ...] = ()
+    """The colour, by 16-bit samples, that stands for transparency; empty for none."""
+    linear: bool = False
+    """Deep samples stand for light as it adds up (gamma 1.0), without a profile that says so."""
+    form: str = ""
+    """TIFF's samples in words, for those that have no defined range or no reader."""
+    unsigned: bool = False
+    """Integers of 32 bits without a sign, which Pillow hands over with one."""
 
     def notes(self) -> tuple[ImageNote, ...]:
         """What the header alone shows to be remarkable."""

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mmdata.images.facts import Format, Header, unreadable
-from mmdata.images.icc import to_srgb
+from mmdata.images.icc import DeepConversion, deep_conversion, to_srgb
 from mmdata.images.policy import DEFAULT_QUALITY, ImagePolicy
 from mmdata.images.reduced import Box, Size
 from mmdata.images.resize import MAX_JPEG_SIDE, MAX_WEBP_SIDE, shrink
@@ -40,6 +40,8 @@ def windowed(
     if policy.window == "full" or not deep:
         return image, None
     samples = np.asarray(image)
+    if header.unsigned:
+        samples = samples.view(np.uint32)
     window = choose_window(samples, policy.window)
     gray = apply_window(samples, window, inverted=header.white_is_zero)
     clear = image.info.get("transparency")
@@ -54,12 +56,19 @@ def normalise(image: Image.Image, header: Header, size: Size | None, box: Box) -
     With `size` (as stored, before the rotation) the `box` of it that is picture is resized behind
     the alpha, which must not bleed into its surroundings, and before the costly steps.
 
-    16-bit gray is scaled linearly (v / 257, rounded). Carries no metadata. Raises `ImageRejected`
-    (`unreadable`) for samples without a defined range (32-bit integers, floats).
+    16-bit gray is scaled linearly (v / 257, rounded), or goes through its profile whole. Carries no
+    metadata. Raises `ImageRejected` (`unreadable`) for samples without a defined range (signed and
+    32-bit integers, floats).
     """
     icc = header.icc
     if header.format == "tiff":
         icc = image.info.get("icc_profile")
+    if image.mode.startswith("I;16"):
+        convert = (
+            deep_conversion(None if header.linear else icc, 1) if header.linear or icc else None
+        )
+        icc = icc if convert is None else None
+        image = _scale_16_bit(image, convert, white_is_zero=header.white_is_zero)
     image = _eight_bit(image, header)
     image = shrink(_opaque(image), size, box)
     if icc and image.mode in ("L", "RGB", "CMYK"):
@@ -75,24 +84,32 @@ def normalise(image: Image.Image, header: Header, size: Size | None, box: Box) -
 def _eight_bit(image: Image.Image, header: Header) -> Image.Image:
     if image.mode == "1" and "transparency" not in image.info:
         return image.convert("L")
-    if image.mode.startswith("I;16"):
-        return _scale_16_bit(image, white_is_zero=header.white_is_zero)
     if image.mode in ("I", "F"):
-        unreadable(f"{header.format.upper()} of 32-bit samples, whose range is not defined")
+        form = header.form or "32-bit samples"
+        unreadable(
+            f"{header.format.upper()} of {form}, whose range is not defined: --window auto scales "
+            "them by their own"
+        )
     return image
 
 
-def _scale_16_bit(image: Image.Image, *, white_is_zero: bool) -> Image.Image:
+def _scale_16_bit(
+    image: Image.Image, convert: DeepConversion | None, *, white_is_zero: bool
+) -> Image.Image:
     samples = np.asarray(image)
     gray = np.empty(samples.shape, np.uint8)
     clear = image.info.get("transparency")
     for top in range(0, samples.shape[0], _ROWS):
         rows = samples[top : top + _ROWS].astype(np.uint32)
-        gray[top : top + _ROWS] = (rows + 128) // 257
+        if white_is_zero:
+            rows = 65_535 - rows
+        if convert is None:
+            gray[top : top + _ROWS] = (rows + 128) // 257
+        else:
+            whole = rows.astype(np.uint16).reshape(-1, 1)
+            gray[top : top + _ROWS] = convert(whole).reshape(rows.shape)
         if isinstance(clear, int):
             gray[top : top + _ROWS][rows == clear] = 255
-    if white_is_zero:
-        np.subtract(255, gray, out=gray)
     return Image.fromarray(gray)
 
 

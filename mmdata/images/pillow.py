@@ -17,16 +17,21 @@ from typing import Any
 
 # Plugins register themselves on import; Image.open would otherwise import every one there is.
 from PIL import (
+    AvifImagePlugin,  # noqa: F401
     BmpImagePlugin,  # noqa: F401
     GifImagePlugin,  # noqa: F401
     Image,
+    ImageFile,
     JpegImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
     TiffImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
     WebPImagePlugin,
 )
 
+from mmdata.errors import words_of
 from mmdata.images.facts import Header, ImageRejected, truncated, unreadable
+from mmdata.images.pillow_tiff import in_native_order, more_forms
 from mmdata.images.reduced import HALVINGS, Box, Size, cover, scale_of
 from schemas.reasons import ImageDrop
 
@@ -72,23 +77,22 @@ def _silent_libtiff() -> Iterator[None]:
 
 
 @contextmanager
-def pillow_errors(header: Header, max_pixels: int) -> Iterator[None]:
+def pillow_errors(name: str, max_pixels: int) -> Iterator[None]:
     """Run Pillow quietly and under a pixel limit; what it raises becomes `ImageRejected`.
 
     `truncated` when Pillow says so, `too-large` beyond twice the limit (where a file holds more
-    than its header told), else `unreadable`.
+    than its header told), else `unreadable`. Begun with the name of the format.
     """
-    name = header.format.upper()
-    quiet = _silent_libtiff() if header.format == "tiff" else nullcontext()
+    quiet = _silent_libtiff() if name == "TIFF" else nullcontext()
     with _LOCK, warnings.catch_warnings(), quiet:
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
         try:
             yield
         except Image.DecompressionBombError as error:
-            raise ImageRejected(ImageDrop.TOO_LARGE, f"{name}: {error}") from error
+            raise ImageRejected(ImageDrop.TOO_LARGE, f"{name}: {words_of(error)}") from error
         except PILLOW_ERRORS as error:
-            detail = f"{name}: {error}" if str(error) else f"{name}: {type(error).__name__}"
+            detail = f"{name}: {words_of(error)}"
             if "truncated" in detail.lower():
                 truncated(detail)
             unreadable(detail)
@@ -97,19 +101,33 @@ def pillow_errors(header: Header, max_pixels: int) -> Iterator[None]:
 
 
 def load(
-    data: bytes, header: Header, max_pixels: int, at_least: Size | None = None
+    data: bytes,
+    header: Header,
+    max_pixels: int,
+    at_least: Size | None = None,
+    *,
+    raw_mode: str | None = None,
+    low_bytes: bool = False,
 ) -> tuple[Image.Image, Box]:
     """Decode the first frame of a file whose `header` was read and found within the limits.
 
     With `at_least` a JPEG is decoded at the smallest scale that is not smaller. The box says how
-    much of the image is picture.
+    much of the image is picture. `raw_mode` is what Pillow takes the samples for in place of what
+    they are; `low_bytes` takes the lower bytes of samples of 16 bits for the upper ones.
 
     Raises `ImageRejected` (`truncated`, `unreadable`, `too-large`). A TIFF comes back with its
     orientation applied, as Pillow does by itself.
     """
-    with pillow_errors(header, max_pixels):
-        image = Image.open(BytesIO(data), formats=(header.format.upper(),))
+    name = header.format.upper()
+    with pillow_errors(name, max_pixels), more_forms() if name == "TIFF" else nullcontext():
+        try:
+            image = Image.open(BytesIO(data), formats=(name,))
+        except UnidentifiedImageError:
+            unreadable(f"{name} of {header.form or 'a form'} that Pillow does not read")
         _check_size(image.size, header)
+        in_native_order(image)
+        if raw_mode or low_bytes:
+            _take_as(image, raw_mode)
         scale = None
         if at_least is not None and header.format == "jpeg":
             scale = scale_of(image.size, at_least, HALVINGS)
@@ -123,6 +141,17 @@ def load(
         _check_reduced(image.size, scale.size)
         cover(image, scale)
         return image, scale.box
+
+
+def _take_as(image: Image.Image, raw_mode: str | None) -> None:
+    """Have samples unpacked as another raw mode, or with their two bytes exchanged."""
+    assert isinstance(image, ImageFile.ImageFile)  # noqa: S101 - as opened
+    tiles = []
+    for tile in image.tile:
+        one, *rest = (tile.args,) if isinstance(tile.args, str) else tile.args or ("",)
+        other = raw_mode or (one[:-1] + "L" if one.endswith(";16B") else one[:-1] + "B")
+        tiles.append(tile._replace(args=(other, *rest) if rest else other))
+    image.tile = tiles
 
 
 class _FirstFrame:

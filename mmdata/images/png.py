@@ -9,15 +9,20 @@ import zlib
 
 import msgspec
 
-from mmdata.images.exif import exif_orientation, xmp_orientation
+from mmdata.images.exif import exif_orientation, raw_profile_orientation, xmp_orientation
 from mmdata.images.facts import Header, truncated, unreadable
 from mmdata.images.icc import is_srgb
 
 _SIGNATURE_BYTES = 8
 _MAX_CHUNKS = 200_000  # the most that 64 MiB of sane IDATs need is a tenth of it
 _MAX_METADATA_BYTES = 2**20  # of a decompressed profile or XMP packet
-_XMP_KEYWORD = b"XML:com.adobe.xmp"
-_KEPT = (b"IHDR", b"tRNS", b"iCCP", b"eXIf", b"acTL", b"iTXt")
+_KEPT = (b"IHDR", b"tRNS", b"iCCP", b"eXIf", b"acTL", b"sRGB", b"gAMA", b"cICP")
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_XMP = b"xml:com.adobe.xmp"
+#: Keywords of texts that can say how a picture is to be turned, in lower case.
+_RAW_PROFILES = (b"raw profile type exif", b"raw profile type app1", b"raw profile type xmp")
+_LINEAR_GAMMA = range(98_000, 102_001)  # gAMA of 1.0, times 100,000
+_LINEAR_TRANSFER = 8  # cICP (H.273)
 _GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGBA = 0, 2, 3, 4, 6
 _DEPTHS = {
     _GRAY: (1, 2, 4, 8, 16),
@@ -50,6 +55,7 @@ def read_header(data: bytes, *, check: bool) -> Header:
         unreadable(f"PNG of {width} x {height} px, {depth} bits, colour type {colour}")
     orientation = _orientation(chunks.first)
     icc = _icc(chunks.first.get(b"iCCP", b""))
+    deep = depth == 16
     return Header(
         format="png",
         width=width,
@@ -59,6 +65,10 @@ def read_header(data: bytes, *, check: bool) -> Header:
         icc=icc,
         multi_frame=b"acTL" in chunks.first,
         trailing_bytes=len(data) - chunks.end,
+        deep=deep,
+        gray_alpha=colour == _GRAY_ALPHA,
+        clear=_clear(chunks.first.get(b"tRNS", b"")) if deep and colour == _RGB else (),
+        linear=deep and _is_linear(chunks.first),
     )
 
 
@@ -79,16 +89,20 @@ def _walk(data: bytes, *, check: bool) -> _Chunks:
         if check and zlib.crc32(view[pos + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
             unreadable(f"PNG with a wrong CRC in {name} at byte {pos}")
         if kind in _KEPT:
-            _keep(first, kind, data[pos + 8 : end - 4])
+            first.setdefault(kind, data[pos + 8 : end - 4])
+        elif kind in _TEXTS:
+            _keep_text(first, kind, data[pos + 8 : end - 4])
         if kind == b"IEND":
             return _Chunks(first, end)
         pos = end
     unreadable(f"PNG of more than {_MAX_CHUNKS} chunks")
 
 
-def _keep(first: dict[bytes, bytes], kind: bytes, payload: bytes) -> None:
-    if kind != b"iTXt" or payload.startswith(_XMP_KEYWORD):
-        first.setdefault(kind, payload)
+def _keep_text(first: dict[bytes, bytes], kind: bytes, payload: bytes) -> None:
+    """The text of a keyword that matters, under the keyword."""
+    keyword = payload[:80].partition(b"\0")[0].lower()
+    if keyword in (_XMP, *_RAW_PROFILES) and keyword not in first:
+        first[keyword] = _text(kind, payload)
 
 
 def _why_reencode(
@@ -106,17 +120,39 @@ def _why_reencode(
 
 
 def _orientation(chunks: dict[bytes, bytes]) -> int:
+    """As the chunk for EXIF says, else EXIF in a text, else XMP."""
     found = exif_orientation(chunks.get(b"eXIf", b""))
-    if found is None and b"iTXt" in chunks:
-        found = xmp_orientation(_text(chunks[b"iTXt"]))
-    return found or 1
+    for keyword in _RAW_PROFILES:
+        found = found or raw_profile_orientation(chunks.get(keyword, b""))
+    return found or xmp_orientation(chunks.get(_XMP, b"")) or 1
 
 
-def _text(payload: bytes) -> bytes:
-    """The text of an iTXt chunk: keyword NUL compressed method language NUL keyword NUL text."""
+def _text(kind: bytes, payload: bytes) -> bytes:
+    """What a text says.
+
+    tEXt: keyword NUL text. zTXt: keyword NUL method text. iTXt: keyword NUL compressed method
+    language NUL keyword NUL text.
+    """
     _, _, rest = payload.partition(b"\0")
+    if kind == b"tEXt":
+        return rest
+    if kind == b"zTXt":
+        return _inflate(rest[1:])
     text = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
     return _inflate(text) if rest[:1] == b"\1" else text
+
+
+def _clear(payload: bytes) -> tuple[int, ...]:
+    return struct.unpack_from(">3H", payload) if len(payload) >= 6 else ()
+
+
+def _is_linear(chunks: dict[bytes, bytes]) -> bool:
+    """Whether samples are linear light by what counts first of cICP, iCCP, sRGB and gAMA."""
+    if b"cICP" in chunks:
+        return chunks[b"cICP"][1:2] == bytes([_LINEAR_TRANSFER])
+    if b"iCCP" in chunks or b"sRGB" in chunks:
+        return False
+    return int.from_bytes(chunks.get(b"gAMA", b"")[:4]) in _LINEAR_GAMMA
 
 
 def _icc(payload: bytes) -> bytes | None:

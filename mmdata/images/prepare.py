@@ -5,7 +5,9 @@ encoding; the rest is re-encoded exactly once. The result passes through unchang
 """
 
 import msgspec
+from msgspec import structs
 
+from mmdata.images.deep import in_eight_bits
 from mmdata.images.facts import Format, ImageRejected
 from mmdata.images.normalise import encode, normalise, windowed
 from mmdata.images.pillow import pillow_errors
@@ -63,11 +65,15 @@ def prepare_image(data: bytes, policy: ImagePolicy) -> PreparedImage:
 
 def _reencode(data: bytes, seen: Inspected, policy: ImagePolicy) -> PreparedImage:
     header = seen.header
-    with pillow_errors(header, policy.max_pixels):
+    with pillow_errors(header.format.upper(), policy.max_pixels):
         image, box = seen.take_image(data, policy)
         # Of a TIFF, which Pillow has turned upright already; of others, as the header has it.
         stored = image.size if header.format == "tiff" else (header.width, header.height)
         image, window = windowed(image, header, policy)
+        deep = in_eight_bits(image, data, header, policy.max_pixels)
+        if deep is not None:
+            image, header = deep, structs.replace(header, icc=None)
+        del deep
         image = normalise(image, header, smaller_size(*stored, policy), box)
         encoded, name = encode(image, header, policy)
     if len(encoded) > policy.max_bytes:

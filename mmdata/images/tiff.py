@@ -10,7 +10,10 @@ import msgspec
 from mmdata.images.facts import Header, truncated, unreadable
 
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
-_SAMPLES, _TILE_WIDTH, _TILE_LENGTH = 277, 322, 323
+_SAMPLES, _PLANAR, _TILE_WIDTH, _TILE_LENGTH, _EXTRA, _FORMAT = 277, 284, 322, 323, 338, 339
+_KINDS = {1: "unsigned integers", 2: "signed integers", 3: "floats", 5: "complex integers"}
+_UNCOMPRESSED = 1
+_COLOURS = {0: "gray", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "CIELab"}
 _JPEG_COMPRESSIONS = (6, 7)
 _WHITE_IS_ZERO = 0
 _MAX_SAMPLES = 5
@@ -41,7 +44,11 @@ def read_header(data: bytes) -> Header:
     width, height = tags.get(_WIDTH, 0), tags.get(_LENGTH, 0)
     if not width or not height or tags.get(_SAMPLES, 1) > _MAX_SAMPLES:
         unreadable(f"TIFF of {width} x {height} px, {tags.get(_SAMPLES, 1)} samples")
-    bits = tags.get(_BITS, 1)
+    bits, samples = tags.get(_BITS, 1), tags.get(_SAMPLES, 1)
+    gray = tags.get(_PHOTOMETRIC) in (0, 1)
+    unsigned = tags.get(_FORMAT, 1) == 1
+    if samples == 2 and bits == 16 and tags.get(_PLANAR, 1) != 1:
+        unreadable(f"TIFF of {_form(tags)}, in planes, that nothing here reads")
     return Header(
         format="tiff",
         width=width,
@@ -51,7 +58,24 @@ def read_header(data: bytes) -> Header:
         multi_frame=has_next,
         buffer_pixels=tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_LENGTH, 0),
         white_is_zero=tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and bits == 16,
+        deep=bits == 16 and unsigned,
+        gray_alpha=gray and samples == 2,
+        extra=tags.get(_EXTRA, 2),
+        low_byte_first=data[:2] == b"II",
+        unpacked=tags.get(_COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED,
+        form=_form(tags),
+        unsigned=bits == 32 and unsigned,
     )
+
+
+def _form(tags: dict[int, int]) -> str:
+    """The samples in words: how many of which kind, and what they stand for."""
+    samples, bits = tags.get(_SAMPLES, 1), tags.get(_BITS, 1)
+    kind = _KINDS.get(tags.get(_FORMAT, 1), "samples of no known kind")
+    photometric = tags.get(_PHOTOMETRIC, -1)
+    colour = _COLOURS.get(photometric, f"colour space {photometric}")
+    packed = tags.get(_COMPRESSION, _UNCOMPRESSED)
+    return f"{bits}-bit samples ({kind}; {colour}, {samples} a pixel; compression {packed})"
 
 
 def _first_directory(data: bytes) -> tuple[dict[int, int], bool]:

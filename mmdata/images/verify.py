@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 from PIL import Image
 
-from mmdata.images import bmp, gif, jpeg, png, tiff, webp
+from mmdata.images import avif, bmp, gif, jpeg, png, tiff, webp
 from mmdata.images.facts import Header, ImageFacts, ImageRejected
 from mmdata.images.jpeg_decode import require_all_scans, verify_jpeg
 from mmdata.images.pillow import load
@@ -25,6 +25,7 @@ _READERS: dict[str, Callable[[bytes], Header]] = {
     "gif": gif.read_header,
     "bmp": bmp.read_header,
     "tiff": tiff.read_header,
+    "avif": avif.read_header,
 }
 
 
@@ -57,7 +58,8 @@ def verify_image(data: bytes, policy: ImagePolicy) -> ImageFacts:
     | `truncated` | ends early, or is empty, or its coded data does |
     | `incomplete-scans` | a JPEG whose scans never reach full precision |
     | `unreadable` | malformed, corrupt, or of a kind that is not supported |
-    | `not-an-image` | not JPEG, PNG, WebP, GIF, BMP or TIFF by its first bytes |
+    | `unsupported-format` | a picture, but not JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF |
+    | `not-an-image` | no picture by its first bytes |
     | `too-large`, `too-small`, `bad-aspect` | outside the limits of `policy` |
     | `jpeg-warning` | extraneous bytes before a JPEG marker, where `policy` drops these |
     """

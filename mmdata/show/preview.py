@@ -13,6 +13,7 @@ from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
+from mmdata.errors import words_of
 from mmdata.images import ImagePolicy, PreparedImage, prepare_image
 from mmdata.images.facts import unreadable
 from mmdata.images.jpeg_decode import DECODE_ERRORS
@@ -69,4 +70,4 @@ def _decoded(prepared: PreparedImage, at_least: Size) -> tuple[Image.Image, Box]
         with Image.open(BytesIO(prepared.data)) as image:
             return image.convert("RGB"), image.size
     except (OSError, SyntaxError, *DECODE_ERRORS) as error:
-        unreadable(str(error))
+        unreadable(words_of(error))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mmdata.errors import BadInputError
+from mmdata.errors import BadInputError, words_of
 from mmdata.sources.name_index import NameIndex
 from mmdata.sources.names import NamedImages, Near
 from mmdata.sources.tar_images import IMAGE_SUFFIXES, url_of
@@ -112,7 +112,9 @@ def _table_urls(path: str) -> Iterator[tuple[str, str]]:
         with open_file(path) as file:
             table = pq.read_table(file, columns=["key", "url"])
     except (OSError, KeyError, pa.ArrowException) as error:
-        raise BadInputError(f"{path}: damaged table of URLs: {error}; fetch it again") from error
+        raise BadInputError(
+            f"{path}: damaged table of URLs: {words_of(error)}; fetch it again"
+        ) from error
     for key, url in zip(*(table.column(name).to_pylist() for name in ("key", "url")), strict=True):
         if isinstance(key, str) and isinstance(url, str):
             yield key, url

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from mmdata.errors import BadInputError
+from mmdata.errors import BadInputError, words_of
 from mmdata.sources.arrow_columns import holds_images, image_bytes, values_of
 from mmdata.sources.laion_columns import IMAGE_NAMES, ColumnNames, Columns, find_columns
 from mmdata.sources.laion_rows import Row
@@ -43,7 +43,7 @@ def _open(path: str) -> Iterator[Any]:
             file = pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)
             yield stack.enter_context(file)
     except (OSError, pa.ArrowException) as error:
-        text = " ".join(str(error).split())
+        text = words_of(error)
         raise BadInputError(f"{path}: damaged or no parquet: {text}; fetch it again") from error
 
 

@@ -9,7 +9,7 @@ import os
 from array import array
 from typing import Any
 
-from mmdata.errors import BadInputError
+from mmdata.errors import BadInputError, words_of
 from mmdata.images import ImageRejected
 from mmdata.sources.arrow_columns import holds_images, image_bytes, is_text, plain_type, values_of
 from mmdata.sources.name_index import NameIndex
@@ -108,7 +108,9 @@ class ParquetImages(NamedImages):
                     columns = {name: values_of(table.column(name)) for name in names}
                     self._add_rows(columns, number, group)
         except (OSError, pa.ArrowException) as error:
-            raise BadInputError(f"{path}: damaged parquet: {error}; fetch it again") from error
+            raise BadInputError(
+                f"{path}: damaged parquet: {words_of(error)}; fetch it again"
+            ) from error
         return column
 
     def _add_rows(self, columns: dict[str, list[Any]], number: int, group: int) -> None:
@@ -135,7 +137,9 @@ class ParquetImages(NamedImages):
                 with open_file(path) as raw, pq.ParquetFile(raw) as file:
                     table = file.read_row_group(group, columns=[column])
             except (OSError, pa.ArrowException) as error:
-                raise BadInputError(f"{path}: damaged parquet: {error}; fetch it again") from error
+                raise BadInputError(
+                    f"{path}: damaged parquet: {words_of(error)}; fetch it again"
+                ) from error
             self._kept = (number, group), table.column(0)
         return image_bytes(self._kept[1][place].as_py())
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from mmdata.errors import BadInputError
+from mmdata.errors import BadInputError, words_of
 from mmdata.sources.arrow_columns import values_of
 
 _BATCH_ROWS = 32
@@ -32,7 +32,9 @@ def count_row_groups(file: BinaryIO, label: str) -> int:
         table = pq.ParquetFile(file)
         names = table.schema_arrow.names
     except (OSError, pa.ArrowException) as error:
-        raise BadInputError(f"{label}: damaged parquet file: {error}; fetch it again") from error
+        raise BadInputError(
+            f"{label}: damaged parquet file: {words_of(error)}; fetch it again"
+        ) from error
     if len(set(names)) < len(names):
         raise BadInputError(f"{label}: two columns have one name")
     return int(table.num_row_groups)
@@ -63,7 +65,9 @@ def read_rows(
                 for values in zip(*columns, strict=True):
                     yield _as_json(dict(zip(names, values, strict=True)))
     except (OSError, pa.ArrowException) as error:
-        raise BadInputError(f"{label}: damaged parquet file: {error}; fetch it again") from error
+        raise BadInputError(
+            f"{label}: damaged parquet file: {words_of(error)}; fetch it again"
+        ) from error
 
 
 def _as_json(row: dict[str, Any]) -> bytes:

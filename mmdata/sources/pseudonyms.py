@@ -23,7 +23,9 @@ from mmdata.sources.names import StoredImage
 from schemas.reasons import DocumentNote
 
 _HEX_DIGITS = 32
-_EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
+_EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
+)
 _SHORTEST_NAME = 4
 _NOT_OF_WORDS = re.compile(r"[\d_./\\-]")
 _KEPT_IMAGE_FIELDS = frozenset(("matched_text_index", "matched_sim"))

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, cast
 
-from mmdata.errors import BadInputError, StorageError
+from mmdata.errors import BadInputError, StorageError, words_of
 from mmdata.sources.json_array import read_elements, read_range
 from mmdata.sources.parquet_records import read_rows
 from mmdata.storage.files import open_file, size_of
@@ -142,7 +142,7 @@ def _zip_segments(path: str, endings: tuple[str, ...]) -> list[Segment]:
         with open_file(path) as file, zipfile.ZipFile(file) as archive:
             members = [info for info in archive.infolist() if not info.is_dir()]
     except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-        raise BadInputError(f"{path}: damaged zip: {error}; fetch it again") from error
+        raise BadInputError(f"{path}: damaged zip: {words_of(error)}; fetch it again") from error
     if not members:
         raise BadInputError(f"{path}: the zip is empty")
     wanted = [info for info in members if _is_wanted(info.filename, endings)]
@@ -184,12 +184,16 @@ def open_segment(segment: Segment) -> Iterator[BinaryIO]:
     except StorageError:
         raise
     except (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile) as error:
-        raise BadInputError(f"{segment.label}: damaged: {error}; fetch it again") from error
+        raise BadInputError(
+            f"{segment.label}: damaged: {words_of(error)}; fetch it again"
+        ) from error
     except (NotImplementedError, RuntimeError) as error:
-        raise BadInputError(f"{segment.label}: cannot be decompressed: {error}") from error
+        raise BadInputError(
+            f"{segment.label}: cannot be decompressed: {words_of(error)}"
+        ) from error
     except OSError as error:
         kind = "damaged" if segment.path.endswith((".gz", ".zst")) else "cannot be read"
-        raise BadInputError(f"{segment.label}: {kind}: {error}") from error
+        raise BadInputError(f"{segment.label}: {kind}: {words_of(error)}") from error
 
 
 @contextmanager

@@ -35,6 +35,11 @@ IMAGE_SUFFIXES = (
     ".tiff",
     ".jfif",
     ".jpe",
+    ".avif",
+    ".heic",
+    ".heif",
+    ".jxl",
+    ".jp2",
 )
 #: What archives of images hold beside them.
 _NOT_PICTURES = frozenset(
