@@ -22,8 +22,8 @@ from mmdata.member import encode_member, samples_row
 from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
 from mmdata.sources.embedded import decode_embedded
 from mmdata.sources.names import StoredImage, shown
-from mmdata.sources.split import SplitRule
-from schemas.reasons import DocumentDrop, ImageDrop, ImageNote
+from mmdata.sources.split import Grouping, SplitRule
+from schemas.reasons import DocumentDrop, DocumentNote, ImageDrop, ImageNote
 
 _EXTENSIONS = {
     "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -50,6 +50,7 @@ class AssemblyPolicy:
         max_images: keep that many of a document, those with the greatest similarity; None: all.
         min_similarity: drop images below it; None keeps all.
         max_document_bytes: of a document's encoded images together.
+        grouping: what keeps documents together; the samples tables then tell it by a hash.
         split: documents of other splits are left to other runs; None: there is one only.
     """
 
@@ -62,6 +63,7 @@ class AssemblyPolicy:
     max_images: int | None = None
     min_similarity: float | None = None
     max_document_bytes: int = 256 * 2**20
+    grouping: Grouping | None = None
     split: SplitRule | None = None
 
 
@@ -152,6 +154,7 @@ def check(
     if policy.split is not None and not policy.split.holds(document):
         outcome.elsewhere, outcome.notes = True, []
         return draft
+    _note_group(draft)
     try:
         _check_url(document, policy)
         if not document.images and not policy.keep_text_only:
@@ -182,6 +185,7 @@ def finish(draft: Draft, scores: Scores | None = None) -> Outcome:
     source = scores.source if scores else document.similarity_source
     outcome.parts = encode_member(document, pictures, matched, matrix[places], source)
     outcome.row = samples_row(document, pictures, matched, matrix[places], outcome.parts)
+    outcome.row |= group_row(draft)
     return outcome
 
 
@@ -192,6 +196,22 @@ def drop(draft: Draft, reason: DocumentDrop, detail: str) -> None:
     for index in range(len(draft.document.images)):
         outcome.dropped_images.setdefault(index, (ImageDrop.DOCUMENT_DROPPED, ""))
     outcome.notes = []
+
+
+def _note_group(draft: Draft) -> None:
+    """Remark on a document without the field that was to keep documents together."""
+    grouping = draft.policy.grouping
+    if grouping is not None and grouping.asked and draft.document.group is None:
+        detail = f"no {grouping.by}: the document is a group of its own (--split-by)"
+        draft.outcome.notes.append((None, DocumentNote.NO_GROUP.value, detail))
+
+
+def group_row(draft: Draft) -> dict[str, str]:
+    """The column of the samples table that tells groups, where there is one."""
+    grouping = draft.policy.grouping
+    if grouping is None or not grouping.asked:
+        return {}
+    return {"group": grouping.digest(draft.document.group)}
 
 
 def _own_matrix(draft: Draft) -> Similarity:

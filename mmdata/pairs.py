@@ -11,14 +11,13 @@ from typing import Any
 import msgspec
 import pybase64
 
-from mmdata.assemble import Draft, Outcome, Picture, Scores, drop
+from mmdata.assemble import Draft, Outcome, Picture, Scores, drop, group_row
+from mmdata.sources.laion_rows import carried
 from schemas.document import FORMAT_VERSION
 from schemas.laion import Pair
 from schemas.reasons import DocumentDrop, ImageDrop
 
 EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
-#: What our JSON says itself.
-_OWN = frozenset(Pair.__struct_fields__)
 
 
 @dataclass(slots=True)
@@ -79,7 +78,7 @@ def finish_pair(draft: Draft, key: str, scores: Scores | None = None) -> PairOut
         ("txt", [caption]),
         ("json", [metadata]),
     ]
-    outcome.row = _row(picture, caption, similarity)
+    outcome.row = _row(picture, caption, similarity) | group_row(draft)
     return PairOutcome(outcome, members)
 
 
@@ -101,7 +100,7 @@ def _metadata(draft: Draft, picture: Picture, key: str, similarity: float, sourc
         similarity_source=source,
     )
     fields: dict[str, Any] = {name: getattr(pair, name) for name in Pair.__struct_fields__}
-    fields |= {name: value for name, value in document.extras.items() if name not in _OWN}
+    fields |= carried(document.extras, fields)
     return msgspec.json.encode(fields)
 
 

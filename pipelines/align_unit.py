@@ -18,6 +18,7 @@ import pybase64
 from mmdata.assemble import AssemblyPolicy, Draft, Outcome, Picture, Scores, finish
 from mmdata.errors import BadInputError
 from mmdata.images import ImagePolicy, ImageRejected
+from mmdata.shards.groups import read_label
 from mmdata.shards.naming import KEY_DIGITS, REJECTS, SIDECAR, TAR, sample_key
 from mmdata.shards.reader import ShardReader, read_samples_table, samples_path
 from mmdata.shards.writer import ShardWriter
@@ -41,7 +42,7 @@ from pipelines.units import (
     reject_lines,
     ticked,
 )
-from schemas.manifest import Reject, Sidecar, SourceSpan, Tally
+from schemas.manifest import GROUP_COLUMNS, Reject, Sidecar, SourceSpan, Tally
 
 _COLUMNS = [
     *("key", "sha256", "source_file", "source_member", "source_record"),
@@ -78,7 +79,13 @@ def align_unit(task: UnitTask[AlignRecipe]) -> Iterator[Tick | Scored]:
     if is_done(task, shard):
         return
     with _Source(task) as source:
-        writer = ShardWriter(task.output, shard, key_prefix=source.key_prefix, energon=task.energon)
+        writer = ShardWriter(
+            task.output,
+            shard,
+            key_prefix=source.key_prefix,
+            energon=task.energon,
+            groups=source.groups,
+        )
         writer.tally = source.dropped_before()
         try:
             yield from _write(task, source, writer)
@@ -125,11 +132,13 @@ class _Sample:
         key: of the sample.
         span: its record in the source.
         draft: its document and pictures.
+        group: its column of the samples table, where groups are told.
     """
 
     key: str
     span: SourceSpan
     draft: Draft
+    group: dict[str, str]
 
 
 def _add(writer: ShardWriter, source: "_Source", sample: _Sample, outcome: Outcome) -> None:
@@ -140,6 +149,7 @@ def _add(writer: ShardWriter, source: "_Source", sample: _Sample, outcome: Outco
         else:
             writer.reject(reject)
     if outcome.parts:
+        outcome.row |= sample.group
         writer.add(int(sample.key[-KEY_DIGITS:]), sample.span, outcome.parts, outcome.row)
     count_outcome(writer.tally, outcome)
     for reject in reject_lines(outcome, sample.span, sample.key):
@@ -158,6 +168,7 @@ class _Source:
     Attributes:
         sidecar: of the shard.
         key_prefix: of its samples.
+        groups: what its samples table says of groups; None where it tells none.
     """
 
     def __init__(self, task: UnitTask[AlignRecipe]) -> None:
@@ -167,7 +178,9 @@ class _Source:
         planned = (task.recipe.aligned, segment.end, segment.end)
         if (self.sidecar.fingerprint, self.sidecar.bytes, _size(path)) != planned:
             raise UnitError(f"{path}: has changed since the run was planned; run it again")
-        columns = read_samples_table(samples_path(path), _COLUMNS)
+        self.groups = read_label(samples_path(path))
+        wanted = [*_COLUMNS, *(GROUP_COLUMNS if self.groups else ())]
+        columns = read_samples_table(samples_path(path), wanted)
         self._rows: list[Row] = [
             dict(zip(columns, values, strict=True))
             for values in zip(*columns.values(), strict=True)
@@ -209,7 +222,8 @@ class _Source:
             )
             pixels, draft.pixels = draft.pixels, []
             held = sum(picture.num_bytes for picture in draft.pictures)
-            yield Item(_Sample(key, span, draft), pixels, draft.document.text_list, held)
+            group = {name: row[name] for name in GROUP_COLUMNS if name in row}
+            yield Item(_Sample(key, span, draft, group), pixels, draft.document.text_list, held)
 
     def dropped_before(self) -> Tally:
         """The counts of what the shard has lost already; its samples are still to be added."""

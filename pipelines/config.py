@@ -73,8 +73,6 @@ class ConvertCustom(Conversion):
     """Folders outside the image root that links in it may lead to (hub caches)."""
     pseudonymise: bool = False
     """Keyed hashes for ids, file names and paths; no other fields, no metadata in images."""
-    pseudonym_key: str | None = None
-    """File with the secret key (16 bytes or more). Default: $MMDATA_PSEUDONYM_KEY."""
     keep_field: tuple[str, ...] = ()
     """With --pseudonymise: fields of the records to keep as they are."""
 
@@ -86,8 +84,18 @@ class ConvertCustom(Conversion):
         check_window(self.window)
         if "" in self.placeholder:
             raise UserError("--placeholder '': expected a text")
-        if not self.pseudonymise and (self.pseudonym_key or self.keep_field):
-            raise UserError("--pseudonym-key and --keep-field go with --pseudonymise")
+        if not self.pseudonymise and self.keep_field:
+            raise UserError("--keep-field: goes with --pseudonymise")
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether hashes are made that a secret key is for."""
+        return self.pseudonymise or self.split is not None or self.split_by is not None
+
+    @property
+    def key_users(self) -> str:
+        """The options that a secret key is for."""
+        return "--pseudonymise, --split or --split-by"
 
     def image_policy(self) -> ImagePolicy:
         """What is asked of each image."""

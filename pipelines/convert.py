@@ -14,6 +14,7 @@ from typing import Any
 from mmdata.errors import UserError
 from mmdata.shards.writer import LeaseLostError
 from mmdata.similarity import ClipSpec
+from mmdata.sources.fields import WantedField
 from mmdata.sources.pseudonyms import Pseudonyms
 from mmdata.sources.records import Segment
 from mmdata.storage.files import make_folder
@@ -35,6 +36,7 @@ from pipelines.engine import (
     terminate_as_interrupt,
 )
 from pipelines.events import Alive
+from pipelines.fields import check_fields
 from pipelines.hide import hide_inputs, hide_units, public_plan
 from pipelines.inputs import count_inputs
 from pipelines.log_json import RunLog, open_log
@@ -52,6 +54,7 @@ from pipelines.output import (
 )
 from pipelines.output_files import OutputFiles, look_at
 from pipelines.plan import Plan, make_plan, refuse_another, save_plan
+from pipelines.policy import group_options
 from pipelines.progress import Progress
 from pipelines.result import ConversionResult as ConversionResult
 from pipelines.space import check_space
@@ -77,6 +80,7 @@ def run_conversion(
     clip: ClipSpec | None = None,
     excluded: Sequence[ExcludedInput] = (),
     names: Pseudonyms | None = None,
+    wanted: Sequence[WantedField] = (),
     run: Callable[[UnitTask[Any]], Iterator[Tick | Scored | Alive]] | None = None,
     rate: float = _IMAGES_PER_SECOND,
     is_stale: Callable[[str, int], bool] | None = None,
@@ -94,11 +98,13 @@ def run_conversion(
         clip: computes the similarities; the recipe then leaves documents unaligned.
         excluded: inputs that were left out before.
         names: put pseudonyms in place of the names of inputs in all that is written.
+        wanted: fields of the records that options name.
         run, is_stale: see `Work`; rate: its `images_per_second` without CLIP.
     """
     _check_named(options, specs)
     output = absolute(options.output)
     byte_options = byte_options | (clip_byte_options(clip) if clip else {})
+    byte_options |= group_options(recipe.policy.grouping)
     parts = parts_of(options, output)
     befores = [earlier_plan(part.folder, overwrite=options.overwrite) for part in parts]
     with terminate_as_interrupt():
@@ -123,6 +129,9 @@ def run_conversion(
         for plan in plans:
             hide_units(plan, names)
         works = [_work(recipe, part, clip, run or convert_unit, rate, is_stale) for part in parts]
+        for plan, before, part in zip(plans, befores, parts, strict=True):
+            refuse_another(before, plan, part.folder)
+        check_fields(wanted, inputs)
         results = _run_parts(options, works, plans, befores, parts, quiet=quiet)
     return add_up(parts, results, output)
 
@@ -142,9 +151,7 @@ def _run_parts(
     *,
     quiet: bool,
 ) -> list[ConversionResult]:
-    """One part after the other, when none of their folders holds anything else."""
-    for plan, before, part in zip(plans, befores, parts, strict=True):
-        refuse_another(before, plan, part.folder)
+    """One part after the other."""
     results = []
     for work, plan, before, part in zip(works, plans, befores, parts, strict=True):
         results.append(run_plan(options, work, plan, before, part.folder, quiet=quiet))
@@ -247,7 +254,8 @@ def _run(
     if not result.shards_left and not result.interrupted and not undone:
         if not holds(lease.path, lease.holder.run):
             raise LeaseLostError(f"{output}: another run has taken over; nothing is lost")
-        write_manifest(output, plan, files, energon=options.energon)
+        manifest = write_manifest(output, plan, files, energon=options.energon)
+        result.groups = manifest.groups or None
         result.complete = True
     return result
 

@@ -1,34 +1,35 @@
 """convert-custom: conversations and interleaved pages of one's own to interleaved shards."""
 
-import os
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from mmdata.assemble import AssemblyPolicy, Draft, Outcome, assemble, check
-from mmdata.errors import BadInputError, UserError
+from mmdata.errors import BadInputError
 from mmdata.similarity import ClipSpec
 from mmdata.sources.base import RecordDropped, RecordError, SourceDocument, SourceImage
 from mmdata.sources.containers import SUFFIXES, find_segments
 from mmdata.sources.conversations.formats import Reading, parse_record
+from mmdata.sources.fields import FieldSearch, WantedField
 from mmdata.sources.image_objects import FetchesAhead
 from mmdata.sources.image_store import ImageSource, find_in_folders, open_images
 from mmdata.sources.names import NamedImages, Near, decoded_path
 from mmdata.sources.pseudonyms import Pseudonyms
 from mmdata.sources.records import Overlong, Segment, read_records
+from mmdata.sources.split import URL_HOST, group_of
 from mmdata.storage.files import real_path
 from pipelines.clip import describe_clip, front_end
 from pipelines.config import ConvertCustom
 from pipelines.convert import ConversionResult, run_conversion
 from pipelines.convert_mmc4 import image_urls, reader, usable_images
+from pipelines.fields import scanned, wanted_group
 from pipelines.plan import SegmentScan
 from pipelines.policy import assembly_policy, byte_options
+from pipelines.secret_key import needed_key
 from pipelines.units import overlong_drop
 from schemas.manifest import ExcludedInput, Kind
 from schemas.reasons import DocumentDrop, ImageNote
 
-KEY_VARIABLE = "MMDATA_PSEUDONYM_KEY"
-_LEAST_KEY_BYTES = 16
 #: Images that are looked for in a segment before the work starts, to estimate sizes.
 _PROBED_IMAGES = 64
 #: Records that are parsed before the work starts where none of them lists an image.
@@ -57,7 +58,7 @@ def convert_custom(options: ConvertCustom, *, quiet: bool = False) -> Conversion
         max_record_bytes=options.max_record_bytes,
         key_prefix=options.key_prefix,
         images=images,
-        policy=assembly_policy(options),
+        policy=(policy := assembly_policy(options)),
         reading=Reading(
             format=None if options.format == "auto" else options.format,
             roles=options.roles,
@@ -67,6 +68,7 @@ def convert_custom(options: ConvertCustom, *, quiet: bool = False) -> Conversion
         ),
         names=names,
         clip=clip,
+        wanted=(*wanted_group(policy.grouping), *_wanted(options)),
     )
     return run_conversion(
         options,
@@ -79,6 +81,7 @@ def convert_custom(options: ConvertCustom, *, quiet: bool = False) -> Conversion
         clip=clip,
         excluded=excluded,
         names=names,
+        wanted=recipe.wanted,
     )
 
 
@@ -103,26 +106,15 @@ def _pseudonyms(options: ConvertCustom) -> Pseudonyms | None:
     """
     if not options.pseudonymise:
         return None
-    if options.pseudonym_key is not None:
-        where = f"--pseudonym-key {options.pseudonym_key}"
-        try:
-            with open(options.pseudonym_key, "rb") as file:
-                key = file.read().strip()
-        except OSError as error:
-            raise UserError(f"{where}: cannot be read: {error.strerror}") from None
-    else:
-        where = f"${KEY_VARIABLE}"
-        key = os.environ.get(KEY_VARIABLE, "").strip().encode()
-        if not key:
-            raise UserError(
-                f"--pseudonymise: needs a secret key, in --pseudonym-key FILE or in {where}; "
-                "openssl rand -hex 32 makes one. Keep it: the same key gives the same pseudonyms"
-            )
-    if len(key) < _LEAST_KEY_BYTES:
-        raise UserError(f"{where}: expected at least {_LEAST_KEY_BYTES} bytes, got {len(key)}")
-    by = options.split_by.partition(".")[0]
-    fields = () if options.split is None or by in ("id", "url-host") else (by,)
+    key = needed_key(options)
+    by = (options.split_by or "id").partition(".")[0]
+    fields = () if by in ("id", "url-host") else (by,)
     return Pseudonyms(key, fields, options.keep_field)
+
+
+def _wanted(options: ConvertCustom) -> tuple[WantedField, ...]:
+    """The fields that the options of pseudonyms name."""
+    return tuple(WantedField("--keep-field", path, valued=False) for path in options.keep_field)
 
 
 class _NoImages(NamedImages):
@@ -156,6 +148,7 @@ class CustomRecipe:
     reading: Reading
     names: Pseudonyms | None = None
     clip: ClipSpec | None = None
+    wanted: tuple[WantedField, ...] = ()
 
     def store(self) -> NamedImages:
         """Where images lie that are not in the records."""
@@ -194,7 +187,7 @@ class CustomRecipe:
             BadInputError: damaged, no record of a known format, or none of its images is there.
         """
         store = self.store()
-        scan = SegmentScan(looked_in=store.where())
+        scan, search = SegmentScan(looked_in=store.where()), FieldSearch(self.wanted)
         unknown = ""
         for record in read_records(segment, self.max_record_bytes):
             if isinstance(record, Overlong):
@@ -203,6 +196,7 @@ class CustomRecipe:
                 scan.crc32 = zlib.crc32(b"%d" % record.num_bytes, scan.crc32)
                 continue
             scan.records += 1
+            self._look(record, search)
             scan.record_bytes += len(record)
             scan.crc32 = zlib.crc32(b"\n", zlib.crc32(record, scan.crc32))
             if _wants_more(scan):
@@ -219,7 +213,16 @@ class CustomRecipe:
                 f"{store.where()}; --image-root is the folder that their names are relative to",
                 short=f"none of its {scan.probed_images} images was found",
             )
+        scan.fields = scanned(search)
         return scan
+
+    def _look(self, record: bytes, search: FieldSearch) -> None:
+        """Look for the fields that options name; a host is known of a whole document only."""
+        search.look_at_record(record)
+        for wanted in [wanted for wanted in search.left if wanted.path == URL_HOST]:
+            with suppress(RecordDropped, RecordError):
+                if group_of(self.parse(record), {}, URL_HOST) is not None:
+                    search.see([wanted])
 
     def _probe(self, record: bytes, store: NamedImages, scan: SegmentScan) -> str:
         """Look for one record's images; returns what is wrong where its format is not known."""
@@ -258,6 +261,8 @@ class CustomConverter:
         except RecordDropped as dropped:
             return Outcome(drop=(dropped.reason, "" if names else dropped.detail))
         policy, read = recipe.policy, reader(self._store, document)
+        if policy.grouping is not None:
+            document = policy.grouping.of_record(document, record)
         if names is not None:
             if policy.split is not None and not policy.split.holds(document):
                 return Outcome(placed=True, elsewhere=True)

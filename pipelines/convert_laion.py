@@ -9,6 +9,7 @@ from mmdata.assemble import AssemblyPolicy
 from mmdata.errors import BadInputError
 from mmdata.fetch.policy import FetchPolicy
 from mmdata.similarity import ClipSpec
+from mmdata.sources.fields import FieldSearch, WantedField, as_raw
 from mmdata.sources.laion import (
     SUFFIXES,
     columns_of,
@@ -21,8 +22,10 @@ from mmdata.sources.laion_columns import ColumnNames
 from mmdata.sources.laion_rows import Row, RowFilters
 from mmdata.sources.laion_text import Quoting
 from mmdata.sources.records import Segment
+from mmdata.sources.split import URL_HOST, host_of
 from pipelines.clip import describe_clip
 from pipelines.convert import ConversionResult, run_conversion
+from pipelines.fields import scanned, wanted_group
 from pipelines.laion_options import ConvertLaion, FetcherName, Layout, fetch_policy
 from pipelines.laion_outcomes import has_failed
 from pipelines.laion_unit import laion_unit
@@ -66,13 +69,14 @@ def convert_laion(options: ConvertLaion, *, quiet: bool = False) -> ConversionRe
             url=options.url_col, caption=options.caption_col, similarity=options.similarity_col
         ),
         filters=_filters(options),
-        policy=_policy(options),
+        policy=(policy := _policy(options)),
         layout=options.layout,
         fetcher=options.fetcher,
         fetch=fetch_policy(options),
         retry_failed=options.retry_failed,
         clip=clip,
         quoting=options.quoting,
+        wanted=wanted_group(policy.grouping),
     )
     return run_conversion(
         options,
@@ -83,6 +87,7 @@ def convert_laion(options: ConvertLaion, *, quiet: bool = False) -> ConversionRe
         byte_options=byte_options(options) | _byte_options(options),
         quiet=quiet,
         clip=clip,
+        wanted=recipe.wanted,
         run=laion_unit,
         rate=_IMAGES_PER_SECOND if options.fetcher == "none" else _DOWNLOADS_PER_SECOND,
         is_stale=has_failed if options.retry_failed else None,
@@ -128,6 +133,14 @@ def _byte_options(options: ConvertLaion) -> dict[str, Any]:
     return values | {"nsfw": list(options.nsfw)}
 
 
+def _look_for_host(row: Row, search: FieldSearch) -> None:
+    """A host is known of a row's URL, in whatever column that is."""
+    url = as_raw(row.values.get(row.columns.url))
+    for wanted in [wanted for wanted in search.left if wanted.path == URL_HOST]:
+        if host_of([url]) is not None:
+            search.see([wanted])
+
+
 @dataclass(frozen=True, slots=True)
 class LaionRecipe:
     """How rows become samples."""
@@ -144,6 +157,7 @@ class LaionRecipe:
     retry_failed: bool
     clip: ClipSpec | None = None
     quoting: Quoting = "auto"
+    wanted: tuple[WantedField, ...] = ()
 
     def scan(self, segment: Segment) -> SegmentScan:
         """Count rows, and look at the first ones; nothing is fetched.
@@ -154,13 +168,22 @@ class LaionRecipe:
         columns = columns_of(segment, self.names, self.max_record_bytes, self.quoting)
         if columns is not None and (problem := self.filters.missing(columns)):
             raise BadInputError(f"{segment.path}: {problem}")
-        records, crc32 = count_rows(segment, self.names, self.max_record_bytes, self.quoting)
+        search = FieldSearch(self.wanted)
+        records, crc32 = count_rows(
+            segment, self.names, self.max_record_bytes, self.quoting, search
+        )
         scan = SegmentScan(records=records, crc32=crc32, record_bytes=500 * records)
         rows = read_rows(segment, self.names, self.max_record_bytes, self.quoting)
+        lacking: list[str] = []
         for row in islice(rows, _PROBED_ROWS):
             scan.probed_records += 1
             if isinstance(row, Row):
                 self._probe(row, segment, scan)
+                lacking.append(self.filters.missing(row.columns))
+                _look_for_host(row, search)
+        if lacking and all(lacking):
+            raise BadInputError(f"{segment.path}: {lacking[0]}")
+        scan.fields = scanned(search)
         return scan
 
     def _probe(self, row: Row, segment: Segment, scan: SegmentScan) -> None:

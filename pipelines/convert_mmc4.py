@@ -16,6 +16,7 @@ from mmdata.images.policy import ImagePolicy
 from mmdata.similarity import ClipSpec
 from mmdata.sources import mmc4
 from mmdata.sources.base import RecordDropped, SourceDocument
+from mmdata.sources.fields import FieldSearch, WantedField
 from mmdata.sources.image_objects import FetchesAhead
 from mmdata.sources.image_store import (
     ImageSource,
@@ -28,9 +29,11 @@ from mmdata.sources.image_store import (
 )
 from mmdata.sources.names import NamedImages, StoredImage
 from mmdata.sources.records import SUFFIXES, Overlong, Segment, list_segments, read_records
+from mmdata.sources.split import URL_HOST, group_of
 from pipelines.clip import describe_clip, front_end
 from pipelines.config import ConvertMmc4
 from pipelines.convert import ConversionResult, run_conversion
+from pipelines.fields import scanned, wanted_group
 from pipelines.plan import SegmentScan
 from pipelines.policy import assembly_policy, byte_options
 from pipelines.units import overlong_drop
@@ -62,8 +65,9 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
         key_prefix=options.key_prefix,
         images=images,
         image_path=options.image_path,
-        policy=assembly_policy(options),
+        policy=(policy := assembly_policy(options)),
         clip=clip,
+        wanted=wanted_group(policy.grouping),
     )
     return run_conversion(
         options,
@@ -75,6 +79,7 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
         quiet=quiet,
         clip=clip,
         excluded=excluded,
+        wanted=recipe.wanted,
     )
 
 
@@ -150,6 +155,7 @@ class Mmc4Recipe:
     image_path: str | None
     policy: AssemblyPolicy
     clip: ClipSpec | None = None
+    wanted: tuple[WantedField, ...] = ()
 
     def store(self, segment: Segment) -> NamedImages:
         """Where a segment's images lie."""
@@ -180,7 +186,7 @@ class Mmc4Recipe:
             BadInputError: damaged, a JSON array instead of lines, or none of its images is there.
         """
         store = self.store(segment)
-        scan = SegmentScan(looked_in=store.where())
+        scan, search = SegmentScan(looked_in=store.where()), FieldSearch(self.wanted)
         for record in read_records(segment, self.max_record_bytes):
             if isinstance(record, Overlong):
                 scan.records += 1
@@ -190,6 +196,7 @@ class Mmc4Recipe:
             if scan.records == 0 and segment.start == 0:
                 _refuse_array(record, segment)
             scan.records += 1
+            self._look(record, search)
             scan.record_bytes += len(record)
             scan.crc32 = zlib.crc32(b"\n", zlib.crc32(record, scan.crc32))
             if scan.probed_found == 0 or scan.probed_images < _PROBED_IMAGES:
@@ -202,7 +209,19 @@ class Mmc4Recipe:
                 "where those may lead with --allow-symlinks-to",
                 short=f"none of its {scan.probed_images} images was found",
             )
+        scan.fields = scanned(search)
         return scan
+
+    def _look(self, record: bytes, search: FieldSearch) -> None:
+        """Look for the fields that options name; a host is known of a whole document only."""
+        search.look_at_record(record)
+        for wanted in [wanted for wanted in search.left if wanted.path == URL_HOST]:
+            with suppress(RecordDropped):
+                if (
+                    group_of(mmc4.parse_record(record, matrix_wanted=False), {}, URL_HOST)
+                    is not None
+                ):
+                    search.see([wanted])
 
 
 class Mmc4Converter:
@@ -221,6 +240,8 @@ class Mmc4Converter:
             document = mmc4.parse_record(record, matrix_wanted=self._front is None)
         except RecordDropped as dropped:
             return Outcome(drop=(dropped.reason, dropped.detail))
+        if (grouping := self._recipe.policy.grouping) is not None:
+            document = grouping.of_record(document, record)
         read = reader(self._store, document)
         if self._front is not None:
             return check(document, read, self._recipe.policy, self._front.pixels)

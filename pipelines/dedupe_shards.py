@@ -13,14 +13,15 @@ from typing import Any
 import msgspec
 
 from mmdata.errors import MMDataError
+from mmdata.shards.groups import read_label
 from mmdata.shards.naming import KEY_DIGITS, REJECTS, SAMPLES, SIDECAR, TAR, sample_key, shard_stem
-from mmdata.shards.reader import ShardReader, read_samples_table
+from mmdata.shards.reader import ShardReader, read_samples_table, samples_columns
 from mmdata.shards.writer import LeaseLostError, ShardWriter, encode_record
 from mmdata.storage.atomic import write_atomically
 from mmdata.storage.files import read_bytes
 from mmdata.storage.lease import holds
 from pipelines.output import committed
-from schemas.manifest import SAMPLES_COLUMNS, Reject, Sidecar, SourceSpan, Tally
+from schemas.manifest import Reject, Sidecar, SourceSpan, Tally
 from schemas.reasons import DocumentDrop, ImageDrop
 
 _REJECT = msgspec.json.Decoder(Reject)
@@ -83,12 +84,13 @@ def _rename(task: FinishTask, shard: int, draft: Sidecar) -> None:
 def _write_without(task: FinishTask, shard: int, draft: Sidecar, firsts: dict[int, int]) -> None:
     """Write a shard anew without some of its documents."""
     stem = os.path.join(task.output, shard_stem(shard))
-    columns = read_samples_table(stem + SAMPLES, list(SAMPLES_COLUMNS))
+    columns = read_samples_table(stem + SAMPLES, samples_columns(stem + SAMPLES))
     rows = [
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]
     gone = {row["key"]: row for row in rows if int(row["key"][-KEY_DIGITS:]) in firsts}
-    writer = ShardWriter(task.output, shard, key_prefix=task.key_prefix)
+    label = read_label(stem + SAMPLES)
+    writer = ShardWriter(task.output, shard, key_prefix=task.key_prefix, groups=label)
     try:
         writer.tally = _tally(draft.tally, list(gone.values()))
         _copy(writer, stem + TAR, [row for row in rows if row["key"] not in gone])

@@ -11,7 +11,7 @@ import msgspec
 
 from mmdata.sources.pseudonyms import Pseudonyms
 from mmdata.sources.records import Segment
-from pipelines.plan import Plan, PlanInput
+from pipelines.plan import Plan, PlanInput, SegmentScan
 from schemas.manifest import ExcludedInput
 
 
@@ -44,6 +44,11 @@ def _hidden(member: str, names: Pseudonyms) -> str:
     return names.of(member) if member else ""
 
 
+def _public_scan(scan: SegmentScan) -> SegmentScan:
+    """A scan without places, and without the names of fields: those may tell something too."""
+    return msgspec.structs.replace(scan, looked_in="", fields=None)
+
+
 def public_plan(plan: Plan) -> Plan:
     """A plan as it may be written down."""
     if not plan.hidden:
@@ -60,7 +65,7 @@ def public_plan(plan: Plan) -> Plan:
                 entry,
                 path=entry.name,
                 segments=[public(segment, entry.name) for segment in entry.segments],
-                scans=[msgspec.structs.replace(scan, looked_in="") for scan in entry.scans],
+                scans=[_public_scan(scan) for scan in entry.scans],
             )
             for entry in plan.inputs
         ],

@@ -13,13 +13,13 @@ from typing import Any, Self
 import msgspec
 
 from mmdata.shards.naming import REJECTS, SAMPLES, TAR, shard_stem
-from mmdata.shards.reader import ShardReader, read_samples_table
+from mmdata.shards.reader import ShardReader, read_samples_table, samples_columns
 from mmdata.shards.writer import ShardWriter
 from mmdata.storage.files import read_bytes
 from pipelines.dedupe_shards import copy_sample
 from pipelines.laion_outcomes import is_failed, outcomes_path, read_table
 from pipelines.units import increment
-from schemas.manifest import SAMPLES_COLUMNS, Reject, Tally
+from schemas.manifest import Reject, Tally
 
 _REJECT = msgspec.json.Decoder(Reject)
 
@@ -35,7 +35,7 @@ class HeldShard:
     def __init__(self, output: str, shard: int) -> None:
         stem = os.path.join(output, shard_stem(shard))
         self._outcomes = {row["key"]: row for row in read_table(outcomes_path(output, shard))}
-        columns = read_samples_table(stem + SAMPLES, list(SAMPLES_COLUMNS))
+        columns = read_samples_table(stem + SAMPLES, samples_columns(stem + SAMPLES))
         rows = (
             dict(zip(columns, values, strict=True))
             for values in zip(*columns.values(), strict=True)

@@ -7,6 +7,7 @@ ahead. A shard whose failed rows are fetched again starts from what it holds (`l
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from itertools import islice
 from typing import Protocol, cast
 
@@ -20,7 +21,7 @@ from mmdata.shards.writer import ShardWriter
 from mmdata.similarity import ClipSpec
 from mmdata.sources.laion import AnyRow, read_rows
 from mmdata.sources.laion_columns import ColumnNames
-from mmdata.sources.laion_rows import PairSource, RowFilters
+from mmdata.sources.laion_rows import PairSource, RowFilters, document_extras
 from mmdata.sources.laion_text import Quoting
 from mmdata.sources.names import StoredImage
 from mmdata.sources.records import Overlong
@@ -42,6 +43,7 @@ from pipelines.units import (
     check_versions,
     conversion_versions,
     count_outcome,
+    label_of_policy,
     overlong_drop,
     pass_over,
     progress_of,
@@ -177,6 +179,7 @@ class _ShardWork:
                 self.shard,
                 key_prefix=self.job.key_prefix,
                 energon=self.task.energon,
+                groups=label_of_policy(self.job.policy),
             )
             try:
                 yield from self._fill(writer, rows, held)
@@ -233,7 +236,7 @@ class _ShardWork:
             elif isinstance(row, Overlong):
                 yield Place(number, key, drop=overlong_drop(row, job.max_record_bytes))
             else:
-                yield parsed(number, key, row, job.filters, job.policy.split)
+                yield parsed(number, key, row, job)
 
     def _drafts(
         self, places: Iterator[Place], scoring: "_Scoring | None"
@@ -295,6 +298,8 @@ class _ShardWork:
             if pair.members:
                 writer.add_members(ordinal, span, pair.members, pair.outcome.row)
             return pair.outcome
+        document = place.draft.document
+        place.draft.document = replace(document, extras=document_extras(document))
         outcome = finish(place.draft, scores)
         if outcome.parts:
             writer.add(ordinal, span, outcome.parts, outcome.row)

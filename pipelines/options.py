@@ -90,10 +90,13 @@ class Conversion:
     """Put before every sample key ([0-9a-z_-])."""
     split: str | None = None
     """Splits and their shares, as train=0.9,val=0.1; each becomes a folder of its own."""
-    split_by: str = "id"
-    """What stays together: id, url-host or a field of the source (patient, meta.subject)."""
+    split_by: str | None = None
+    """What stays together: id, url-host or a field of the source (patient, meta.subject). Default:
+    id. Without --split it is recorded, for mmdata validate --against."""
     split_seed: int = 0
     """Another seed splits otherwise."""
+    pseudonym_key: str | None = None
+    """File with a secret key (16 bytes or more) for ids. Default: $MMDATA_PSEUDONYM_KEY."""
     skip_bad_inputs: bool = False
     """Leave out inputs that are missing or damaged, and name them, instead of refusing to start."""
     overwrite: bool = False
@@ -137,8 +140,19 @@ class Conversion:
         check_key_prefix(self.key_prefix)
         if self.split is not None:
             parse_split(self.split)
-        if not all(self.split_by.split(".")):
-            raise UserError(f"--split-by {self.split_by!r}: expected id, url-host or a field")
+        check_field(self.split_by, "--split-by", "id, url-host or a field")
+        if self.pseudonym_key is not None and not self.needs_key:
+            raise UserError(f"--pseudonym-key {self.pseudonym_key}: goes with {self.key_users}")
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether hashes are made that a secret key is for."""
+        return self.split is not None or self.split_by is not None
+
+    @property
+    def key_users(self) -> str:
+        """The options that a secret key is for."""
+        return "--split or --split-by"
 
     def _check_images_of_a_document(self) -> None:
         if self.keep_text_only and self.min_images:
@@ -237,6 +251,12 @@ def parse_split(text: str) -> dict[str, float]:
     if abs(sum(shares.values()) - 1) > 1e-6:
         raise UserError(f"--split {text}: the shares come to {sum(shares.values()):g}, expected 1")
     return shares
+
+
+def check_field(name: str | None, flag: str, expected: str = "a field") -> None:
+    """Refuse what can name no field of a record."""
+    if name is not None and not all(name.split(".")):
+        raise UserError(f"{flag} {name!r}: expected {expected}")
 
 
 def check_min_similarity(value: float | None) -> None:

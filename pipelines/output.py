@@ -9,9 +9,11 @@ import os
 from collections import Counter
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from mmdata.errors import UserError
 from mmdata.shards.energon import META_FILES, META_FOLDER, write_meta, write_tar_index
+from mmdata.shards.groups import count_groups, read_label
 from mmdata.shards.naming import (
     MANIFEST_NAME,
     PLAN_NAME,
@@ -32,7 +34,7 @@ from mmdata.storage.urls import is_url
 from pipelines.output_files import LiveFiles, OutputFiles
 from pipelines.plan import Plan, load_plan
 from schemas.document import FORMAT_VERSION
-from schemas.manifest import Manifest, ManifestInput, ManifestShard, Sidecar, Tally
+from schemas.manifest import Groups, Manifest, ManifestInput, ManifestShard, Sidecar, Tally
 from schemas.reasons import ImageDrop
 
 
@@ -194,6 +196,16 @@ def _write_energon(output: str, sizes: dict[str, int], files: OutputFiles) -> No
     write_meta(output, sizes)
 
 
+def _groups(output: str, rows: list[ManifestShard], documents: int) -> Groups | UnsetType:
+    """The groups that the samples tables tell; unset where not all of them do, by one field."""
+    tables = [os.path.join(output, row.shard.removesuffix(TAR) + SAMPLES) for row in rows]
+    label = read_label(tables[0]) if tables else None
+    if label is None or any(read_label(table) != label for table in tables[1:]):
+        return UNSET
+    groups, without = count_groups(tables, documents)
+    return Groups(by=label.by, key=label.key, groups=groups, documents_without=without)
+
+
 def write_manifest(
     output: str, plan: Plan, files: OutputFiles, *, energon: bool = False
 ) -> Manifest:
@@ -233,6 +245,7 @@ def write_manifest(
         ],
         excluded_inputs=plan.excluded,
         shards=rows,
+        groups=_groups(output, rows, totals.documents),
     )
     sizes = {row.shard: row.samples for row in rows}
     if energon:

@@ -38,6 +38,18 @@ class ShardScan(Struct, kw_only=True, omit_defaults=True):
     last_key: str = ""
 
 
+class FieldScan(Struct, kw_only=True, omit_defaults=True):
+    """What the records of a segment have of the fields that options name.
+
+    Attributes:
+        found: options and fields, as the user gives them, that a record has.
+        there: names of fields that there are, of some records.
+    """
+
+    found: list[str] = []
+    there: list[str] = []
+
+
 class SegmentScan(Struct, kw_only=True, omit_defaults=True):
     """What one pass over a segment found, and a look at its first images.
 
@@ -51,6 +63,7 @@ class SegmentScan(Struct, kw_only=True, omit_defaults=True):
         probed_bytes: of those files.
         looked_in: where images were looked for.
         shard: of an input that is a shard.
+        fields: of the fields that options name; None where none does.
     """
 
     records: int = 0
@@ -62,6 +75,7 @@ class SegmentScan(Struct, kw_only=True, omit_defaults=True):
     probed_bytes: int = 0
     looked_in: str = ""
     shard: ShardScan | None = None
+    fields: FieldScan | None = None
 
 
 class PlanInput(Struct, kw_only=True):

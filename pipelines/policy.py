@@ -3,7 +3,10 @@
 from typing import Any
 
 from mmdata.assemble import AssemblyPolicy
+from mmdata.sources.keyed_hash import PUBLIC_KEY
+from mmdata.sources.split import Grouping
 from pipelines.options import Conversion
+from pipelines.secret_key import read_key
 
 #: Options that change the bytes of the shards (docs_per_shard is the plan's).
 BYTE_OPTIONS = (
@@ -36,6 +39,25 @@ def byte_options(options: Conversion) -> dict[str, Any]:
     return {name: getattr(options, name) for name in BYTE_OPTIONS}
 
 
+def grouping_of(options: Conversion) -> Grouping | None:
+    """What keeps documents together: by the field that was named, or for splits by the id.
+
+    Raises:
+        UserError: the key of its hashes cannot be used.
+    """
+    if options.split is None and options.split_by is None:
+        return None
+    by, asked = options.split_by or "id", options.split_by is not None
+    return Grouping(by, read_key(options) or PUBLIC_KEY, asked=asked)
+
+
+def group_options(grouping: Grouping | None) -> dict[str, Any]:
+    """The options that the samples tables depend on, for the fingerprint; none without groups."""
+    if grouping is None or not grouping.asked:
+        return {}
+    return {"group_by": grouping.by, "group_key": grouping.key_id}
+
+
 def assembly_policy(options: Conversion) -> AssemblyPolicy:
     """What a document must be like, from the options."""
     return AssemblyPolicy(
@@ -48,4 +70,5 @@ def assembly_policy(options: Conversion) -> AssemblyPolicy:
         max_images=options.max_images,
         min_similarity=options.min_similarity,
         max_document_bytes=options.max_document_bytes,
+        grouping=grouping_of(options),
     )

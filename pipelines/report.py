@@ -1,10 +1,12 @@
 """What a person reads at the end of a conversion: in, out, dropped by reason, and what next."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipelines.convert import ConversionResult
 from pipelines.fetch_images import FetchResult
+from pipelines.fields import inputs_without
 from pipelines.hide import public_plan
 from pipelines.index import IndexResult
 from pipelines.space import free_bytes, human_bytes, human_seconds
@@ -29,6 +31,7 @@ def print_conversion(result: ConversionResult, console: Console | None = None) -
         return
     _print_counts(result, console)
     _print_dropped(result.tally, console)
+    _print_groups(result, console)
     _print_excluded(result, console)
     _print_again(result, console)
     for label, failure in result.failures:
@@ -86,6 +89,8 @@ def _print_counts(result: ConversionResult, console: Console) -> None:
     table.add_row("  of them re-encoded", "", f"{tally.images_reencoded:,}", "")
     table.add_row("sentences", "", f"{tally.sentences:,}", "")
     table.add_row("image files", "", human_bytes(tally.image_bytes), "")
+    if result.groups is not None:
+        table.add_row(f"groups ({escape(result.groups.by)})", "", f"{result.groups.groups:,}", "")
     shards = result.shards_written + result.shards_kept
     table.add_row("shards", f"{result.plan.num_shards:,}", f"{shards:,}", "")
     console.print(table)
@@ -112,6 +117,24 @@ def _print_dropped(tally: Tally, console: Console) -> None:
             f"{left:,} images were not fetched: *.outcomes.parquet says why, --retry-failed asks "
             "again"
         )
+
+
+def _print_groups(result: ConversionResult, console: Console) -> None:
+    """What did not stay together, since nothing says what it belongs to."""
+    by = str(result.plan.options.get("group_by", ""))
+    for name in inputs_without(by, result.plan.inputs) if by else ():
+        console.print(f"note: no record of {name} has the field {by} (--split-by)", markup=False)
+    if result.groups is not None and result.groups.documents_without:
+        console.print(
+            f"{count_of(result.groups.documents_without, 'document')} without {by}: each is a "
+            "group of its own",
+            markup=False,
+        )
+
+
+def count_of(number: int, what: str) -> str:
+    """A number of things, in words that fit it."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _print_excluded(result: ConversionResult, console: Console) -> None:

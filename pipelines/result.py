@@ -6,7 +6,7 @@ from mmdata.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_INTERRUPTED
 from pipelines.clip import Scored
 from pipelines.engine import UnitAgain, UnitFailure
 from pipelines.plan import Plan
-from schemas.manifest import Tally
+from schemas.manifest import Groups, Tally
 
 
 @dataclass(slots=True)
@@ -29,6 +29,7 @@ class ConversionResult:
         seconds: how long the work took; of a dry run, how long it would take.
         scored: what CLIP has scored in this run, where it was asked to.
         lost: inputs of which no document is left, where that is for the user to look at.
+        groups: what stays together in a complete output, and how many of it; None without.
         splits: with --split, what each came to; the rest is their sum.
     """
 
@@ -48,6 +49,7 @@ class ConversionResult:
     seconds: float = 0.0
     scored: Scored | None = None
     lost: list[str] = field(default_factory=list)
+    groups: Groups | None = None
     splits: "list[tuple[str, ConversionResult]]" = field(default_factory=list)
 
     @property

@@ -61,7 +61,7 @@ def parts_of(options: Conversion, output: str) -> list[Part]:
             f"{output}: holds a conversion without splits; choose another folder, or remove it"
         )
     shares = parse_split(options.split)
-    rules = make_rules(shares, options.split_by, options.split_seed)
+    rules = make_rules(shares, options.split_by or "id", options.split_seed)
     return [
         Part(os.path.join(output, rule.name), shares[rule.name], rule, is_first=number == 0)
         for number, rule in enumerate(rules)

@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from mmdata.assemble import AssemblyPolicy, Draft, MissingImageError, Outcome, Scores, finish
 from mmdata.errors import BadInputError, MMDataError, ReadFaultError, StorageError
+from mmdata.shards.groups import GroupLabel
 from mmdata.shards.naming import sample_key
 from mmdata.shards.writer import ShardWriter
 from mmdata.similarity import ClipSpec
@@ -193,7 +194,8 @@ def _write_shard(
 ) -> Iterator[Tick | Scored]:
     unit = task.unit
     prefix = task.recipe.key_prefix
-    writer = ShardWriter(task.output, shard, key_prefix=prefix, energon=task.energon)
+    groups = label_of_policy(task.recipe.policy)
+    writer = ShardWriter(task.output, shard, key_prefix=prefix, energon=task.energon, groups=groups)
     last = Tick(0, 0, 0, 0)
     count = 0
     pulse = Pulse()
@@ -230,6 +232,14 @@ def _write_shard(
     yield ticked(last, progress_of(writer.tally))
     if scoring:
         yield scoring.report()
+
+
+def label_of_policy(policy: AssemblyPolicy) -> GroupLabel | None:
+    """What the samples tables say of groups; None where nothing is to stay together."""
+    grouping = policy.grouping
+    if grouping is None or not grouping.asked:
+        return None
+    return GroupLabel(grouping.by, grouping.key_id)
 
 
 class _Scoring:

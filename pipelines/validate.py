@@ -21,6 +21,7 @@ from mmdata.storage.paths import expand_paths
 from mmdata.validation.across import compare_shards
 from mmdata.validation.choosing import chosen_codes
 from mmdata.validation.findings import Findings
+from mmdata.validation.grouped import check_keys
 from mmdata.validation.manifest_rules import Folder, check_folder, read_folder
 from mmdata.validation.report import ReportBuilder, with_outlook
 from mmdata.validation.shard import ShardResult, ShardTask, check_shard
@@ -47,6 +48,9 @@ def validate(options: Validate) -> ValidationReport:
     """
     codes = chosen_codes(options.select, options.ignore)
     paths = find_shards(options.shards)
+    other = find_shards(options.against) if options.against else []
+    if other:
+        check_keys(paths, other)
     by_folder: dict[str, list[int]] = defaultdict(list)
     for index, path in enumerate(paths):
         by_folder[os.path.dirname(path) or "."].append(index)
@@ -75,7 +79,6 @@ def validate(options: Validate) -> ValidationReport:
         builder.add(place, findings.counts, findings.kept)
     across = None
     if options.across or options.against:
-        other = find_shards(options.against) if options.against else []
         findings = Findings(paths[0] if paths else "", options.max_findings)
         across = compare_shards(paths, other, findings)
         place = len(paths) + len(folders)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from schemas.document import FORMAT_VERSION, Count, Sha256
 
@@ -110,6 +110,15 @@ class ExcludedInput(Struct, kw_only=True, frozen=True):
     problem: str
 
 
+class Groups(Struct, kw_only=True, frozen=True):
+    """What keeps documents together, as the samples tables tell it, and how many there are."""
+
+    by: Annotated[str, Meta(description="field of the source, or url-host")]
+    key: Annotated[str, Meta(description="tells keys of hashes apart; `public`: no secret one")]
+    groups: Annotated[int, Meta(ge=0, description="different ones in all shards")]
+    documents_without: Annotated[int, Meta(ge=0, description="each a group of its own")]
+
+
 class Manifest(Struct, kw_only=True, frozen=True):
     """`manifest.json`, written last: its presence means that the dataset is complete."""
 
@@ -123,6 +132,9 @@ class Manifest(Struct, kw_only=True, frozen=True):
     inputs: list[ManifestInput]
     excluded_inputs: list[ExcludedInput]
     shards: list[ManifestShard]
+    groups: Annotated[
+        Groups | UnsetType, Meta(description="with --split or --split-by; else absent")
+    ] = UNSET
 
 
 def manifest_fingerprint(
@@ -170,6 +182,12 @@ SAMPLES_COLUMNS: dict[str, tuple[str, str]] = {
     "format": ("list<string>", "jpeg, png or webp"),
     "image_sha256": ("list<string>", "of the encoded file"),
     "reencoded": ("list<bool>", "false: the source's bytes, unchanged"),
+}
+
+
+#: Further columns, of conversions that were told to keep documents together: as above.
+GROUP_COLUMNS: dict[str, tuple[str, str]] = {
+    "group": ("string", "keyed hash of what the document stays together with; empty without one"),
 }
 
 

@@ -100,6 +100,7 @@ class DocumentNote(StrEnum):
     TAG_IN_ANSWER = "tag-in-answer"
     NAMES_IN_TEXT = "names-in-text"
     BAD_SIMILARITY = "bad-similarity"
+    NO_GROUP = "no-group"
 
 
 class RepairNote(StrEnum):

@@ -65,6 +65,8 @@ class AcrossReport(Struct, frozen=True, kw_only=True):
     mean_similarity: Annotated[float | None, Meta(description="of all images; None without any")]
     lowest_mean: Annotated[float | None, Meta(description="of a shard")]
     highest_mean: Annotated[float | None, Meta(description="of a shard")]
+    groups: Annotated[int, Meta(ge=0, description="that the samples tables tell")] = 0
+    leaked_groups: Annotated[int, Meta(ge=0, description="that the other dataset has too")] = 0
 
 
 class ValidationReport(Struct, frozen=True, kw_only=True):

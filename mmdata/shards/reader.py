@@ -10,6 +10,7 @@ error here, not a silent end as in tarfile: `mmdata validate` says all there is 
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -21,6 +22,7 @@ from mmdata.shards.structure import Damage, Fault, Member, walk
 from mmdata.shards.tar import BLOCK_BYTES, is_our_header
 from mmdata.storage.files import exists, map_file, read_bytes
 from mmdata.storage.urls import is_url
+from schemas.manifest import GROUP_COLUMNS, SAMPLES_COLUMNS
 
 #: Faults that leave every member where it is.
 HARMLESS_DAMAGE = frozenset((Damage.NOT_A_FILE, Damage.TRAILING, Damage.PADDING))
@@ -229,11 +231,12 @@ def samples_path(shard: str | os.PathLike[str]) -> str:
     return os.fspath(shard).removesuffix(TAR) + SAMPLES
 
 
-def read_samples_table(path: str, columns: list[str]) -> dict[str, list[Any]]:
-    """Columns of a samples table as lists.
+@contextmanager
+def open_samples_table(path: str) -> Iterator[Any]:
+    """A samples table as a pyarrow.parquet.ParquetFile.
 
     Raises:
-        BadInputError: it cannot be read or lacks a column.
+        BadInputError: it cannot be read, or what is asked of it is not there.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -242,7 +245,28 @@ def read_samples_table(path: str, columns: list[str]) -> dict[str, list[Any]]:
         # read_table takes thrice as long for a file: it looks for a data set first.
         source = pa.BufferReader(read_bytes(path)) if is_url(path) else path
         with pq.ParquetFile(source) as file:
-            table = file.read(columns=columns, use_threads=False)
-        return {name: table.column(name).to_pylist() for name in columns}
+            yield file
     except (OSError, KeyError, pa.ArrowException) as error:
         raise BadInputError(f"{path}: not a samples table: {error}") from error
+
+
+def read_samples_table(path: str, columns: list[str]) -> dict[str, list[Any]]:
+    """Columns of a samples table as lists.
+
+    Raises:
+        BadInputError: it cannot be read or lacks a column.
+    """
+    with open_samples_table(path) as file:
+        table = file.read(columns=columns, use_threads=False)
+        return {name: table.column(name).to_pylist() for name in columns}
+
+
+def samples_columns(path: str) -> list[str]:
+    """The columns that we know of and a samples table has: tables of groups have one more.
+
+    Raises:
+        BadInputError: it cannot be read.
+    """
+    with open_samples_table(path) as file:
+        there = file.schema_arrow.names
+        return [*SAMPLES_COLUMNS, *(name for name in GROUP_COLUMNS if name in there)]

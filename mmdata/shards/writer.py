@@ -14,6 +14,7 @@ import msgspec
 from mmdata.errors import MMDataError
 from mmdata.shards.columns import arrow_array
 from mmdata.shards.energon import encode_offsets
+from mmdata.shards.groups import GroupLabel
 from mmdata.shards.naming import (
     REJECTS,
     SAMPLES,
@@ -26,7 +27,16 @@ from mmdata.shards.naming import (
 from mmdata.shards.tar import END_MARK, member_header, padding
 from mmdata.storage.atomic import Pending, pending_file, remove, sync_folder, write_atomically
 from schemas.document import FORMAT_VERSION
-from schemas.manifest import SAMPLES_COLUMNS, Kind, Layout, Reject, Sidecar, SourceSpan, Tally
+from schemas.manifest import (
+    GROUP_COLUMNS,
+    SAMPLES_COLUMNS,
+    Kind,
+    Layout,
+    Reject,
+    Sidecar,
+    SourceSpan,
+    Tally,
+)
 
 
 class LeaseLostError(MMDataError):
@@ -41,14 +51,29 @@ class ShardWriter:
     """
 
     def __init__(
-        self, folder: str, index: int, *, key_prefix: str = "", energon: bool = False
+        self,
+        folder: str,
+        index: int,
+        *,
+        key_prefix: str = "",
+        energon: bool = False,
+        groups: GroupLabel | None = None,
     ) -> None:
-        """Open the tar under a temporary name; `energon`: Energon's index is written with it."""
+        """Open the tar under a temporary name.
+
+        Args:
+            folder: that the shard is written to.
+            index: of the shard.
+            key_prefix: of its sample keys.
+            energon: Energon's index is written with it.
+            groups: rows tell the groups of their samples, by this field and key.
+        """
         self.folder = folder
         self.stem = shard_stem(index)
         self.tally = Tally(documents_dropped={}, images_dropped={}, notes={})
         self._key_prefix = key_prefix
         self._energon = energon
+        self._groups = groups
         self._starts: list[int] = []
         self._rows: list[dict[str, Any]] = []
         self._rejects: list[Reject] = []
@@ -132,7 +157,7 @@ class ShardWriter:
             self._finish_tar()
             pending.append(table := pending_file(self._path(SAMPLES)))
             pending.append(rejects := pending_file(self._path(REJECTS)))
-            table.write(samples_table(self._rows))
+            table.write(samples_table(self._rows, self._groups))
             for reject in self._rejects:
                 rejects.write(msgspec.json.encode(reject) + b"\n")
             pending += self._attached
@@ -192,14 +217,23 @@ def encode_record(record: msgspec.Struct) -> bytes:
     return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
 
 
-def samples_table(rows: list[dict[str, Any]]) -> bytes:
-    """The samples table as a parquet file (zstd, one row group; columns as in the schema)."""
+def samples_table(rows: list[dict[str, Any]], groups: GroupLabel | None = None) -> bytes:
+    """The samples table as a parquet file (zstd, one row group; columns as in the schema).
+
+    Args:
+        rows: of the samples.
+        groups: what their column `group` holds; None without one.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {name: [row[name] for row in rows] for name in SAMPLES_COLUMNS}
-    arrays = {name: arrow_array(SAMPLES_COLUMNS[name][0], columns[name]) for name in columns}
+    kinds = SAMPLES_COLUMNS | (GROUP_COLUMNS if groups else {})
+    arrays = {
+        name: arrow_array(kind, [row[name] for row in rows]) for name, (kind, _) in kinds.items()
+    }
     table = pa.Table.from_arrays(list(arrays.values()), names=list(arrays))
+    if groups:
+        table = table.replace_schema_metadata(groups.metadata())
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=max(len(rows), 1))
     return bytes(sink.getvalue())

@@ -62,6 +62,7 @@ class SourceDocument:
         matched: for `given`: the sentence of each image.
         notes: remarks (reason, detail) on what was set right.
         roles: of a conversation, where they are kept: who says each of `text_list`.
+        group: what it is to stay together with, where that is asked for; None without one.
     """
 
     text_list: list[str]
@@ -73,3 +74,4 @@ class SourceDocument:
     matched: list[int] | None = None
     notes: list[tuple[str, str]] = field(default_factory=list)
     roles: list[str] | None = None
+    group: str | None = None

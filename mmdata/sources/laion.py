@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from mmdata.errors import BadInputError
 from mmdata.sources.base import RecordDropped
+from mmdata.sources.fields import FieldSearch
 from mmdata.sources.laion_columns import ColumnNames, Columns
 from mmdata.sources.laion_parquet import (
     count_parquet,
@@ -127,28 +128,52 @@ def read_rows(
 
 
 def count_rows(
-    segment: Segment, names: ColumnNames, max_record_bytes: int, quoting: Quoting = "auto"
+    segment: Segment,
+    names: ColumnNames,
+    max_record_bytes: int,
+    quoting: Quoting = "auto",
+    search: FieldSearch | None = None,
 ) -> tuple[int, int]:
     """(rows of a segment, CRC-32 of what it was read from); the segment is read to its end.
 
     Of a file of several segments, the first one's CRC is that of the whole file.
 
+    Args:
+        segment: of an input.
+        names: columns as the user named them.
+        max_record_bytes: longer records are passed over.
+        quoting: of delimited text.
+        search: looks at the rows on the way.
+
     Raises:
         BadInputError: damaged.
     """
-    kind = _kind(segment.path)
+    kind, search = _kind(segment.path), search or FieldSearch(())
     if kind == "json":
         crc = rows = 0
         for record in read_records(segment, max_record_bytes):
-            data = b"%d" % record.num_bytes if isinstance(record, Overlong) else record
+            if isinstance(record, Overlong):
+                data = b"%d" % record.num_bytes
+            else:
+                data = record
+                search.look_at_record(record)
             crc, rows = zlib.crc32(b"\n", zlib.crc32(data, crc)), rows + 1
         return rows, crc
     crc = _file_crc(segment.path) if segment.start == 0 else 0
     if kind == "parquet":
-        return count_parquet(segment), crc
-    if kind == "table":
+        return count_parquet(segment, search), crc
+    if kind == "table" and not search.left:
         return count_table(segment, names, quoting, max_record_bytes), crc
-    return sum(1 for _ in tar_rows(segment, ColumnNames())), crc
+    rows = 0
+    for row in (
+        table_rows(segment, names, quoting, max_record_bytes)
+        if kind == "table"
+        else tar_rows(segment, ColumnNames())
+    ):
+        rows += 1
+        if isinstance(row, Row):
+            search.look(row.values)
+    return rows, crc
 
 
 def _file_crc(path: str) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from mmdata.errors import BadInputError
+from mmdata.sources.fields import nearest
 
 URL_NAMES = ("URL", "url", "image_url", "img_url", "SAMPLE_URL")
 CAPTION_NAMES = ("TEXT", "text", "caption", "Caption", "alt_text", "txt")
@@ -89,7 +90,9 @@ def _pick(
         return _first(there, known)
     if wanted not in there:
         got = ", ".join(map(str, list(there)[:20]))
-        raise BadInputError(f"{where}: no column {wanted!r} ({flag}), got {got or 'none'}")
+        near = nearest(wanted, list(map(str, there)))
+        meant = f"; did you mean {near}?" if near else ","
+        raise BadInputError(f"{where}: no column {wanted!r} ({flag}){meant} got {got or 'none'}")
     return wanted
 
 

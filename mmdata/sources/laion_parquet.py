@@ -14,7 +14,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from mmdata.errors import BadInputError, words_of
-from mmdata.sources.arrow_columns import holds_images, image_bytes, values_of
+from mmdata.sources.arrow_columns import holds_images, image_bytes, plain_type, values_of
+from mmdata.sources.fields import FieldSearch
 from mmdata.sources.laion_columns import IMAGE_NAMES, ColumnNames, Columns, find_columns
 from mmdata.sources.laion_rows import Row
 from mmdata.sources.records import Segment
@@ -124,19 +125,46 @@ def parquet_rows(segment: Segment, columns: Columns) -> Iterator[Row]:
                 return
 
 
-def count_parquet(segment: Segment) -> int:
-    """The rows of a segment, all of its pages decoded on the way.
+def count_parquet(segment: Segment, search: FieldSearch) -> int:
+    """The rows of a segment, all of its pages decoded on the way; `search` looks at them.
 
     Raises:
         BadInputError: the file is damaged.
     """
     with _open(segment.path) as file:
         groups, _ = _groups(file, segment)
-        for _ in file.iter_batches(
+        if search.left:
+            search.there |= dict.fromkeys(_names(file.schema_arrow))
+        for batch in file.iter_batches(
             batch_size=_IMAGE_BATCH_ROWS * 4, row_groups=groups, use_threads=False
         ):
-            continue
+            if search.left:
+                _look(batch, search)
     return (segment.end or 0) - segment.start
+
+
+def _names(schema: Any) -> Iterator[str]:
+    """Names of columns, those inside structs as `a.b`."""
+    import pyarrow.types as kinds
+
+    for field in schema:
+        yield field.name
+        plain = plain_type(field.type)
+        if kinds.is_struct(plain):
+            yield from (f"{field.name}.{name}" for name in _names(plain))
+
+
+def _look(batch: Any, search: FieldSearch) -> None:
+    """Look for fields in the columns that may hold them."""
+    names = [
+        name
+        for name in batch.schema.names
+        if any(wanted.path == name or wanted.path.startswith(name + ".") for wanted in search.left)
+    ]
+    for values in _values(batch.select(names)) if names else ():
+        if not search.left:
+            return
+        search.look(values)
 
 
 def _groups(file: Any, segment: Segment) -> tuple[list[int], int]:
@@ -167,7 +195,7 @@ def _row(
         return Row(values, columns, beside.read(values.get("key")), has_image=True)
     if not has_image:
         return Row(values, columns)
-    image = image_bytes(values.pop(columns.image, None))
+    image = image_bytes(values.get(columns.image))
     return Row(values, columns, image, has_image=True)
 
 

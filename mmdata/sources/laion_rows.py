@@ -5,6 +5,7 @@ every other column is carried along. The filters on columns apply before anythin
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -13,16 +14,21 @@ import msgspec
 import numpy as np
 
 from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
+from mmdata.sources.fields import as_raw
 from mmdata.sources.laion_columns import Columns
+from schemas.document import FORMAT_VERSION
 from schemas.reasons import DocumentDrop, DocumentNote
 
-#: Names that a document or a pair gives its own values.
-RESERVED = frozenset(
+#: Names that a document gives its own values, and those of which it promises a type.
+_OWN = frozenset(
     (
         *("format_version", "text_list", "image_info", "similarity_matrix", "similarity_source"),
-        *("alignment", "url", "could_have_url_duplicate", "id"),
+        *("alignment", "roles"),
     )
 )
+_TYPED: dict[str, type] = {"url": str, "could_have_url_duplicate": int}
+#: Equal to the value of no column.
+_NO_COLUMN = object()
 #: Cosines of float32 vectors leave [-1, 1] by rounding only.
 _COSINE_BOUND = 1.0 + 1e-4
 #: Where nothing says how similar picture and text are: given as a pair, taken as a pair.
@@ -238,17 +244,56 @@ def _name(url: str) -> str:
 
 
 def _extras(row: Row) -> dict[str, msgspec.Raw]:
-    """All other columns as raw JSON; ours stand where names clash."""
-    skipped = row.columns.used | RESERVED
-    extras: dict[str, msgspec.Raw] = {}
-    for name, value in row.values.items():
-        if name in skipped:
-            continue
-        if isinstance(value, msgspec.Raw):
-            extras[name] = value
-            continue
-        try:
-            extras[name] = msgspec.Raw(msgspec.json.encode(value))
-        except (TypeError, UnicodeEncodeError, ValueError, OverflowError):
-            extras[name] = msgspec.Raw(msgspec.json.encode(repr(value)))
-    return extras
+    """All other columns as raw JSON."""
+    used = row.columns.used
+    return {name: as_raw(value) for name, value in row.values.items() if name not in used}
+
+
+def carried(extras: Mapping[str, msgspec.Raw], said: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
+    """Columns under names that leave a sample's own fields alone.
+
+    A column that has the name of such a field goes under `source_NAME`, unless it says what the
+    sample says there, or nothing.
+
+    Args:
+        extras: columns by name, as raw JSON.
+        said: what the sample says under its own names.
+    """
+    found: dict[str, msgspec.Raw] = {}
+    for name, raw in extras.items():
+        new = name
+        if name in said:
+            value = plain(raw)
+            if value is None or _is_same(value, said[name]):
+                continue
+            while new in extras or new in said or new in found:
+                new = f"source_{new}"
+        found[new] = raw
+    return found
+
+
+def _is_same(value: Any, said: Any) -> bool:
+    """Whether a column says what the sample says; text tables have numbers as text."""
+    if isinstance(said, int | float):
+        return number_of(value) == said
+    return bool(value == said)
+
+
+def document_extras(document: SourceDocument) -> dict[str, msgspec.Raw]:
+    """The columns of a row under names that are free in an interleaved document."""
+    said: dict[str, Any] = dict.fromkeys(_OWN, _NO_COLUMN)
+    said |= {
+        "format_version": FORMAT_VERSION,
+        "text_list": document.text_list,
+        "similarity_source": document.similarity_source,
+        "alignment": document.alignment,
+    }
+    for name, kind in _TYPED.items():
+        if name in document.extras and not _may_stand(document.extras[name], kind):
+            said[name] = _NO_COLUMN
+    return carried(document.extras, said)
+
+
+def _may_stand(raw: msgspec.Raw, kind: type) -> bool:
+    value = msgspec.json.decode(raw)
+    return value is None or (isinstance(value, kind) and not isinstance(value, bool))

@@ -8,8 +8,6 @@ names are replaced too (where they look like names: four characters or more, and
 not), and that is counted. Other text stays as it is; `mmdata/images/strip.py` sees to the pictures.
 """
 
-import hashlib
-import hmac
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -19,10 +17,10 @@ import msgspec
 
 from mmdata.images import ImageRejected
 from mmdata.sources.base import SourceDocument, SourceImage
+from mmdata.sources.keyed_hash import keyed_hash
 from mmdata.sources.names import StoredImage
 from schemas.reasons import DocumentNote
 
-_HEX_DIGITS = 32
 _EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 )
@@ -50,8 +48,7 @@ class Pseudonyms:
 
     def of(self, name: str) -> str:
         """The pseudonym of an id or name."""
-        data = name.encode("utf-8", "surrogatepass")
-        return hmac.new(self.key, data, hashlib.sha256).hexdigest()[:_HEX_DIGITS]
+        return keyed_hash(self.key, name)
 
     def of_image(self, name: str) -> str:
         """The pseudonym of an image's name, with its ending where that is an image's."""

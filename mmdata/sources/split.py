@@ -1,20 +1,65 @@
-"""Which split a document belongs to: a keyed hash of its group, so that a group is never parted.
+"""Which group a document belongs to, and which split its group: a group is never parted.
 
-The group is a field of the source (`id`, `patient`, `meta.subject`) or the host of its URL. A
-document without one is a group of its own, by its text. The hash depends on the group and the seed
-alone: not on the order of inputs, on other documents, or on how many there are.
+The group is a field of the source (`id`, `patient`, `meta.subject`), whatever else that field is
+used for, or the host of its URL. A document without one is a group of its own, by its text. Which
+split follows from a hash of the group and the seed alone: not from the order of inputs, from other
+documents, or from how many there are.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from mmdata.sources.base import SourceDocument
+from mmdata.sources.fields import text_of, value_at
+from mmdata.sources.keyed_hash import key_id, keyed_hash
 
+URL_HOST = "url-host"
 _SCALE = 2**64
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """What keeps documents together, and how the samples tables name it.
+
+    Attributes:
+        by: `id`, `url-host` or a field; `a.b` is field b of the object a.
+        key: of the hashes that stand for groups.
+        asked: the user named the field; then samples tables tell groups, and a document without
+            one is worth a remark. Splits that are by `id` of themselves tell none: ids of records
+            that are equal in two datasets are chance, more often than not.
+    """
+
+    by: str
+    key: bytes = field(repr=False)
+    asked: bool = True
+
+    @property
+    def key_id(self) -> str:
+        """Tells whether two tables have hashes of one key."""
+        return key_id(self.key)
+
+    def document(self, document: SourceDocument, fields: Mapping[str, Any]) -> SourceDocument:
+        """A document with its group.
+
+        Args:
+            document: of a record.
+            fields: all that the record has, also what the document was made of.
+        """
+        return replace(document, group=group_of(document, fields, self.by))
+
+    def of_record(self, document: SourceDocument, record: bytes) -> SourceDocument:
+        """The same for a record that is a JSON object."""
+        return self.document(document, {} if self.by == URL_HOST else _FIELDS.decode(record))
+
+    def digest(self, group: str | None) -> str:
+        """What stands for a group in a samples table; empty for none."""
+        return "" if group is None else keyed_hash(self.key, group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +70,7 @@ class SplitRule:
         name: of the split.
         low: its part of the hash's range begins here, 0 to 1.
         high: and ends before this.
-        by: `id`, `url-host` or a field; `a.b` is field b of the object a.
+        by: as of `Grouping`.
         seed: of the hash.
     """
 
@@ -41,8 +86,8 @@ class SplitRule:
         return self.high - self.low
 
     def holds(self, document: SourceDocument) -> bool:
-        """Whether a document belongs to this split."""
-        group = group_of(document, self.by)
+        """Whether a document, which knows its group, belongs to this split."""
+        group = document.group
         if group is None:
             group = "\0".join(["", *document.text_list])
         key = b"mmdata split %d" % self.seed
@@ -63,26 +108,23 @@ def make_rules(shares: dict[str, float], by: str, seed: int) -> list[SplitRule]:
     return rules
 
 
-def group_of(document: SourceDocument, by: str) -> str | None:
-    """The group of a document as text; None where it has none."""
-    if by == "url-host":
-        return _host(document)
-    name, *inner = by.split(".")
-    raw = document.extras.get(name)
-    if raw is None:
-        return None
-    value: Any = msgspec.json.decode(raw)
-    for name in inner:
-        value = value.get(name) if isinstance(value, dict) else None
-    if value is None:
-        return None
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+def group_of(document: SourceDocument, fields: Mapping[str, Any], by: str) -> str | None:
+    """The group of a document as text; None where it has none.
 
-
-def _host(document: SourceDocument) -> str | None:
-    """The host of the document's URL, else of its first image that has one."""
+    Args:
+        document: of a record.
+        fields: of the record.
+        by: as of `Grouping`.
+    """
+    if by != URL_HOST:
+        return text_of(value_at(fields, by))
     raws = [document.extras.get("url"), *(image.fields.get("raw_url") for image in document.images)]
-    for raw in raws:
+    return host_of(raws)
+
+
+def host_of(urls: Iterable[msgspec.Raw | None]) -> str | None:
+    """The host of the first URL, as raw JSON, that has one."""
+    for raw in urls:
         try:
             host = urlsplit(msgspec.json.decode(raw, type=str)).hostname if raw else None
         except (msgspec.DecodeError, ValueError):

@@ -1,7 +1,8 @@
 """Rules over many shards, and over two datasets: what repeats, what leaked, what drifts.
 
-Equal means equal by hash: of a document its sentences and images in order, of an image its file.
-The samples tables have these hashes, shards without a table are read. Hashes go to unnamed
+Equal means equal by hash: of a document its sentences and images in order, of an image its file, of
+a group (a patient) its name. The samples tables have these hashes, of groups where the conversion
+was told what stays together; shards without a table are read. Hashes go to unnamed
 temporary files, one a partition of all hashes, that are sorted one at a time: 24 bytes a document
 and image on the disk, 240 MB of memory, 16 bytes more for each that repeats.
 """
@@ -11,7 +12,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from os.path import basename
 from typing import IO
@@ -20,10 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.errors import BadInputError
+from mmdata.shards.groups import read_label
 from mmdata.shards.reader import ShardReader, read_samples_table, samples_path
 from mmdata.storage.files import exists
 from mmdata.usage.records import Base64, UnusableError, image_bytes, likely_rule, read_record
 from mmdata.validation.findings import Findings
+from mmdata.validation.grouped import report_uncompared
 from schemas.validation import AcrossReport
 
 #: Partitions of the hashes. One is compared at a time, with 66 bytes a hash while it is sorted: 240
@@ -50,12 +53,14 @@ class Described:
         document: 16 bytes that stand for its sentences and images.
         images: the same of each image that has bytes.
         similarities: of each image with its sentence, where they are known.
+        group: the same of what it belongs to; None where that is not told.
     """
 
     key: str
     document: bytes
     images: list[bytes]
     similarities: list[float]
+    group: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -120,7 +125,7 @@ class _Repeats:
 
 
 def compare_shards(paths: Sequence[str], other: Sequence[str], findings: Findings) -> AcrossReport:
-    """DUP001, DUP002, LEAK001, LEAK002, DRIFT001.
+    """DUP001, DUP002, LEAK001 to LEAK004, DRIFT001.
 
     Args:
         paths: shards of the dataset.
@@ -130,9 +135,9 @@ def compare_shards(paths: Sequence[str], other: Sequence[str], findings: Finding
     means = [_Mean() for _ in paths]
     every = [*paths, *other]
     with ExitStack() as stack:
-        documents, images = (
+        documents, images, groups = (
             _Hashes([stack.enter_context(tempfile.TemporaryFile()) for _ in range(partitions)])
-            for partitions in (DOCUMENT_PARTITIONS, IMAGE_PARTITIONS)
+            for partitions in (DOCUMENT_PARTITIONS, IMAGE_PARTITIONS, DOCUMENT_PARTITIONS)
         )
         for shard, path in enumerate(every):
             try:
@@ -141,18 +146,25 @@ def compare_shards(paths: Sequence[str], other: Sequence[str], findings: Finding
                     documents.add(sample.document, place)
                     for digest in sample.images:
                         images.add(digest, place)
+                    if sample.group is not None:
+                        groups.add(sample.group, place)
                     if shard < len(paths):
                         means[shard].add(sample.similarities)
             except (BadInputError, OSError) as error:
                 findings.add("TAR012", "a shard to compare", str(error), shard=path)
             documents.spread()
             images.spread()
-        same, pictures = documents.compare(), images.compare()
+            groups.spread()
+        same, pictures, together = documents.compare(), images.compare(), groups.compare()
+    if other:
+        report_uncompared(paths, other, findings)
+    leaked_groups = _once_each(together.leaked)
     for code, pairs in (
         ("DUP001", same.again),
         ("DUP002", pictures.again),
         ("LEAK001", same.leaked),
         ("LEAK002", pictures.leaked),
+        ("LEAK003", leaked_groups),
     ):
         _report(code, pairs, every, findings)
     known = [one.mean for one in means if one.number]
@@ -166,7 +178,15 @@ def compare_shards(paths: Sequence[str], other: Sequence[str], findings: Finding
         mean_similarity=_drift(paths, means, findings),
         lowest_mean=min(known, default=None),
         highest_mean=max(known, default=None),
+        groups=groups.own - len(together.again),
+        leaked_groups=len(leaked_groups),
     )
+
+
+def _once_each(pairs: Places) -> Places:
+    """Of each group the first document: all of a group equal the same one of the other dataset."""
+    _, first = np.unique(pairs[:, 1], return_index=True)
+    return pairs[np.sort(first)]
 
 
 def describe(path: str) -> Iterator[Described]:
@@ -175,12 +195,17 @@ def describe(path: str) -> Iterator[Described]:
     Raises:
         BadInputError: the shard or its samples table cannot be read.
     """
-    if exists(samples_path(path)):
+    beside = samples_path(path)
+    if exists(beside):
         columns = ["key", "text_sha256", "image_sha256", "similarity"]
-        table = read_samples_table(samples_path(path), columns)
-        for key, text, images, similarities in zip(*table.values(), strict=True):
+        told = read_label(beside) is not None
+        table = read_samples_table(beside, [*columns, *(["group"] if told else [])])
+        groups = table.pop("group", [])
+        for row, (key, text, images, similarities) in enumerate(zip(*table.values(), strict=True)):
             known = [value for value in similarities if value is not None and math.isfinite(value)]
-            yield _described(key, text, images, known)
+            described = _described(key, text, images, known)
+            group = bytes.fromhex(groups[row]) if groups and groups[row] else None
+            yield replace(described, group=group)
         return
     with ShardReader(path) as reader:
         for sample in reader:
@@ -246,11 +271,12 @@ def _by_place(pairs: Places) -> Places:
 def _report(code: str, pairs: Places, paths: Sequence[str], findings: Findings) -> None:
     """A finding for each pair; only those that are kept are looked up."""
     expected = "each once" if code.startswith("DUP") else "nothing of the other dataset"
+    equal_to = "of the group of" if code == "LEAK003" else "equal to"
     kept = pairs[: findings.max_findings]
     for place, equal in kept.tolist():
         path, key = _where(place, paths)
         owner, equal_key = _where(equal, paths)
-        got = f"equal to {equal_key} of {basename(owner)}"
+        got = f"{equal_to} {equal_key} of {basename(owner)}"
         findings.add(code, expected, got, key=key, shard=path)
     shards = len(np.unique(pairs[:, 0] >> np.uint64(_SHARD_SHIFT)))
     findings.count(code, len(pairs) - len(kept), shards=shards)

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from os.path import basename, join
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from mmdata.shards.naming import MANIFEST_NAME, PLAN_NAME, SIDECAR, SIZES_NAME, TAR
+from mmdata.errors import BadInputError
+from mmdata.shards.groups import count_groups, read_label
+from mmdata.shards.naming import MANIFEST_NAME, PLAN_NAME, SAMPLES, SIDECAR, SIZES_NAME, TAR
 from mmdata.shards.reader import split_name
 from mmdata.shards.structure import walk
 from mmdata.storage.files import exists, list_names, open_buffer, read_bytes
@@ -19,7 +22,14 @@ from mmdata.validation.documents import Problem, schema_problem
 from mmdata.validation.findings import Findings
 from mmdata.validation.shard import ShardResult
 from schemas.document import FORMAT_VERSION
-from schemas.manifest import Manifest, ManifestShard, Sidecar, Tally, manifest_fingerprint
+from schemas.manifest import (
+    Groups,
+    Manifest,
+    ManifestShard,
+    Sidecar,
+    Tally,
+    manifest_fingerprint,
+)
 
 _MANIFEST_DECODER = msgspec.json.Decoder(Manifest)
 _SIZES_DECODER = msgspec.json.Decoder(dict[str, int])
@@ -128,6 +138,7 @@ def check_folder(folder: Folder, results: Sequence[ShardResult], findings: Findi
     if folder.whole:
         missing_shards(folder, findings)
         totals_add_up(folder.manifest, results, findings)
+        groups_fit(folder, findings)
 
 
 def missing_shards(folder: Folder, findings: Findings) -> None:
@@ -183,6 +194,30 @@ def totals_add_up(manifest: Manifest, results: Sequence[ShardResult], findings: 
         if value != got[name]:
             path = f"$.totals.{name}"
             findings.add("MAN006", f"{value}, the sum of the sidecars", f"{got[name]}", path=path)
+
+
+def groups_fit(folder: Folder, findings: Findings) -> None:
+    """MAN012, where the samples tables of all listed shards can be read."""
+    if folder.manifest is None:
+        return
+    stems = [row.shard.removesuffix(TAR) for row in folder.manifest.shards]
+    tables = [join(folder.path, stem + SAMPLES) for stem in stems]
+    try:
+        labels = [read_label(table) for table in tables]
+        label = labels[0] if labels and labels.count(labels[0]) == len(labels) else None
+        expected: Groups | UnsetType = UNSET
+        if label is not None:
+            groups, without = count_groups(tables, folder.manifest.totals.documents)
+            expected = Groups(by=label.by, key=label.key, groups=groups, documents_without=without)
+    except (BadInputError, OSError):
+        return  # SIDE006 tells
+    if expected != folder.manifest.groups:
+        told = [_group_words(groups) for groups in (expected, folder.manifest.groups)]
+        findings.add("MAN012", told[0], told[1], path="$.groups")
+
+
+def _group_words(groups: Groups | UnsetType) -> str:
+    return "none" if groups is UNSET else msgspec.json.encode(groups).decode()
 
 
 def sum_tallies(tallies: Sequence[Tally]) -> Tally:

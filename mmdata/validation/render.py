@@ -76,6 +76,10 @@ def across_line(across: AcrossReport) -> str:
         f"{across.leaked_documents:,} documents and {across.leaked_images:,} images are in the "
         "other dataset"
     )
+    if across.groups:
+        repeated += f"; {across.leaked_groups:,} of {across.groups:,} groups are in it too"
+    else:
+        repeated += "; no groups are told (convert with --split-by)"
     if across.mean_similarity is None:
         return repeated
     return (

@@ -32,6 +32,7 @@ class Rule:
 _CONVERT_AGAIN = "convert the shard again"
 _COPY_AGAIN = "copy the shard again, or convert it again"
 _MIXED = "files of two runs were mixed: copy the folder again"
+_SPLIT_AGAIN = "convert both with one --split-by and --pseudonym-key"
 _SOURCE = "correct or drop the record in the source"
 
 _E: Severity = "error"
@@ -88,6 +89,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "MAN011", _E, _S, "a field of the manifest is not known here", "update mmdata, or copy it"
     ),
+    Rule("MAN012", _E, _S, "the groups are not those of the samples tables", _MIXED),
     Rule("JSON001", _E, _C, "a JSON member is not UTF-8", _SOURCE),
     Rule("JSON002", _E, _C, "a JSON member is not JSON", _SOURCE),
     Rule("JSON003", _E, _C, "an object has a key twice; which one counts is a gamble", _SOURCE),
@@ -121,6 +123,8 @@ RULES: tuple[Rule, ...] = (
     Rule("DUP002", _W, _S, "an image is there more than once", "look whether it says anything"),
     Rule("LEAK001", _E, _S, "a document is in the other dataset too", "drop it in one of the two"),
     Rule("LEAK002", _W, _S, "an image is in the other dataset too", "drop it in one of the two"),
+    Rule("LEAK003", _E, _S, "a group (patient, page) is in the other dataset too", _SPLIT_AGAIN),
+    Rule("LEAK004", _W, _S, "groups could not be compared with the other dataset's", _SPLIT_AGAIN),
     Rule("DRIFT001", _W, _S, "a shard's mean similarity is far from all others'", "see its source"),
     Rule("PAIR001", _E, _S, "members of a sample are apart; readers split it", _CONVERT_AGAIN),
     Rule("PAIR002", _E, _S, "a sample has no image", _CONVERT_AGAIN),

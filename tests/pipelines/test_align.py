@@ -100,6 +100,16 @@ def test_the_numbers_are_those_of_the_scorer(shards: Path, reference: Path, clip
     assert moved > 0
 
 
+def test_groups_stay_in_the_tables(clip: str, tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "in", records=4)
+    convert_mmc4(corpus.options(tmp_path / "out", split_by="url"), quiet=True)
+    assert run(tmp_path / "out", tmp_path / "aligned", clip).complete
+    groups = manifest_of(tmp_path / "out")["groups"]
+    assert groups["groups"] > 1
+    assert manifest_of(tmp_path / "aligned")["groups"] == groups
+    assert findings(tmp_path / "aligned") == []
+
+
 def test_nothing_else_changes(shards: Path, reference: Path) -> None:
     computed = {"similarity_matrix", "similarity_source", "image_info"}
     for key, sample in documents_of(reference).items():

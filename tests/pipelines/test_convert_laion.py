@@ -144,6 +144,61 @@ class TestInputs:
         assert convert(source, tmp_path / "out", **more).tally.images == 2
         with pytest.raises(BadInputError, match=r"no column 'x' \(--url-col\)"):
             convert_laion(options(source, tmp_path / "b", caption_col="alt", url_col="x"))
+        with pytest.raises(BadInputError, match=r"'lnik' \(--url-col\); did you mean link\?"):
+            convert_laion(options(source, tmp_path / "b", caption_col="alt", url_col="lnik"))
+        assert not (tmp_path / "b").exists()
+
+    @pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.jsonl"])
+    @pytest.mark.parametrize("layout", ["interleaved", "pairs"])
+    def test_every_other_column_is_carried_along(
+        self, web: Web, tmp_path: Path, layout: str, name: str
+    ) -> None:
+        """COYO's names, a page's URL beside the picture's, and names that samples use too."""
+        more = {"id": "841", "url": "http://page.example/1", "alignment": "left", "sha256": "x"}
+        convert(write(tmp_path / name, rows(web, 1, **more)), tmp_path / "out", layout=layout)
+        if layout == "pairs":
+            told = json.loads(pairs(tmp_path / "out")["000000000000"]["json"])
+            expected = {"id": "841", "alignment": "left", "source_sha256": "x"}
+            expected |= {"url": web.url("/ok/0.jpg"), "source_url": "http://page.example/1"}
+        else:
+            told = documents_of(tmp_path / "out")["000000000000"]
+            expected = {"id": "841", "source_alignment": "left", "sha256": "x"}
+            expected |= {"url": "http://page.example/1", "alignment": "given"}
+        assert {key: told[key] for key in expected} == expected
+        assert not {"source_width", "source_similarity", "source_URL"} & told.keys()
+
+    @pytest.mark.parametrize(
+        ("name", "by"),
+        [
+            *(("a.parquet", by) for by in ("id", "url", "URL", "alignment", "similarity", "m.s")),
+            *(("a.csv", by) for by in ("id", "TEXT", "m.s")),
+            *(("a.jsonl", by) for by in ("id", "URL", "m.s")),
+        ],
+    )
+    def test_splits_are_by_any_column(self, web: Web, tmp_path: Path, name: str, by: str) -> None:
+        """Used for something else, or of a name that samples have too, or inside another."""
+        table = rows(web, 24)
+        for number, row in enumerate(table):
+            column = by.partition(".")[0]
+            row[column] = {"URL": web.url(f"/ok/{number // 2}.jpg")}.get(by, number // 2 / 10)
+            if by == "TEXT":
+                row[by] = f"text {number // 2}"
+            if by == "m.s" and not name.endswith(".csv"):
+                row["m"] = {"s": number // 2}
+            elif by == "m.s":
+                row["m.s"] = row.pop("m")
+        source = write(tmp_path / name, table)
+        more = {"split": "train=0.5,val=0.5", "split_by": by}
+        result = convert_laion(options(source, tmp_path / "out", **more), quiet=True)
+        assert result.complete
+        found = [
+            {int(key) // 2 for key in documents_of(tmp_path / "out" / part)}
+            for part in ("train", "val")
+        ]
+        assert all(found)
+        assert not found[0] & found[1]
+        groups = [manifest_of(tmp_path / "out" / part)["groups"] for part in ("train", "val")]
+        assert sum(one["groups"] for one in groups) == 12
 
     @pytest.mark.parametrize("form", ["bytes", "struct"])
     def test_images_in_parquet_need_no_network(self, tmp_path: Path, form: str) -> None:

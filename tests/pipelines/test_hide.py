@@ -13,7 +13,8 @@ from PIL import Image
 
 from mmdata.errors import UserError
 from pipelines.config import Validate
-from pipelines.convert_custom import KEY_VARIABLE, convert_custom
+from pipelines.convert_custom import convert_custom
+from pipelines.secret_key import KEY_VARIABLE
 from pipelines.validate import validate
 from tests.corpus import (
     documents_of,
@@ -163,7 +164,7 @@ def test_names_alone_change(source: Conversations, key: str, tmp_path: Path) -> 
     """The same documents with the same images, in the same splits."""
     more = {"split": "train=0.5,val=0.5", "split_by": "patient"}
     convert_custom(source.options(tmp_path / "open", **more), quiet=True)
-    hidden(source, tmp_path / "hidden", key, keep_field=("unheard_of",), **more)
+    hidden(source, tmp_path / "hidden", key, **more)
     for part in ("train", "val"):
         told = documents_of(tmp_path / "open" / part)
         untold = documents_of(tmp_path / "hidden" / part)

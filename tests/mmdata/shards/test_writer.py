@@ -154,7 +154,7 @@ def test_a_crash_between_any_two_steps_leaves_no_valid_looking_shard(
 def test_a_table_that_cannot_be_written_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(rows: object) -> bytes:
+    def fail(*_: object) -> bytes:
         raise MemoryError
 
     monkeypatch.setattr(module, "samples_table", fail)

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from mmdata.sources.base import RecordDropped
 from mmdata.sources.laion_columns import Columns
-from mmdata.sources.laion_rows import Row, RowFilters, check_filters, number_of, parse_row
+from mmdata.sources.laion_rows import (
+    Row,
+    RowFilters,
+    carried,
+    check_filters,
+    document_extras,
+    number_of,
+    parse_row,
+)
 
 COLUMNS = Columns(url="URL", caption="TEXT", similarity="similarity", width="W", height="H")
 GOOD = {"URL": "http://example.org/a%20b.jpg?x=1", "TEXT": "a text", "similarity": 0.5}
@@ -53,7 +61,14 @@ def test_whatever_stands_in_a_row_it_is_a_pair_or_dropped_with_a_reason(
     except RecordDropped:
         return
     encoded = msgspec.json.encode(document.extras)
-    assert set(msgspec.json.decode(encoded)) <= {"similarity", "W", "H", "other"}
+    columns = msgspec.json.decode(encoded)
+    assert columns.keys() == values.keys() - {"URL", "TEXT"}
+    told = msgspec.json.decode(msgspec.json.encode(document_extras(document)))
+    text_list = columns.pop("text_list", None)
+    assert told.pop("source_text_list", None) == (
+        None if text_list == document.text_list else text_list
+    )
+    assert told == columns
     document.text_list[0].encode("utf-8")
 
 
@@ -88,3 +103,34 @@ def test_names_are_for_people(url: str) -> None:
     name = parse_row(row).document.images[0].name
     assert len(name) <= 200
     assert "\0" not in name
+
+
+def raw(**values: Any) -> dict[str, msgspec.Raw]:
+    return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"id": 7, "word": "x"}, {"id": 7, "word": "x"}),
+        ({"width": 48}, {}),
+        ({"width": "48"}, {}),
+        ({"width": 47}, {"source_width": 47}),
+        ({"width": None}, {}),
+        ({"url": "http://page"}, {"source_url": "http://page"}),
+        ({"url": "page", "source_url": 1}, {"source_source_url": "page", "source_url": 1}),
+    ],
+)  # fmt: skip
+def test_a_column_with_the_name_of_a_field_of_the_sample(
+    columns: dict[str, Any], told: dict[str, Any]
+) -> None:
+    """It is carried along under another name, where it says something else."""
+    found = carried(raw(**columns), {"width": 48, "url": "http://picture"})
+    assert {name: msgspec.json.decode(value) for name, value in found.items()} == told
+
+
+def test_a_document_promises_types_that_a_column_may_not_have() -> None:
+    extras = document_extras(parse(url=7, could_have_url_duplicate="1", id=3, roles="x").document)
+    assert {"source_url", "source_could_have_url_duplicate", "id", "source_roles"} <= set(extras)
+    extras = document_extras(parse(url="http://page", could_have_url_duplicate=1).document)
+    assert {"url", "could_have_url_duplicate"} <= set(extras)

@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmdata.sources.base import SourceDocument, SourceImage
-from mmdata.sources.split import group_of, make_rules
+from mmdata.sources.split import Grouping, group_of, make_rules
 
 
 def document(url: str = "", **extras: Any) -> SourceDocument:
     fields = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in extras.items()}
     images = [SourceImage("a", {"raw_url": msgspec.Raw(msgspec.json.encode(url))})] if url else []
-    return SourceDocument(["a text"], images, None, "placeholder", "given", fields)
+    made = SourceDocument(["a text"], images, None, "placeholder", "given", fields)
+    return Grouping("id", b"a key").document(made, fields)
 
 
 @pytest.mark.parametrize(
@@ -27,18 +28,24 @@ def document(url: str = "", **extras: Any) -> SourceDocument:
         (document(meta={"subject": {"name": "x"}}), "meta.subject.name", "x"),
         (document(meta=[1]), "meta.subject", None),
         (document(extra={"a": 1}), "extra", '{"a":1}'),
+        (document(id=17.0), "id", "17"),
+        (document(id=0.5), "id", "0.5"),
+        (document(id=float("nan")), "id", None),
+        (document(id=" "), "id", None),
+        (document(**{"meta.subject": "flat", "meta": {"subject": "x"}}), "meta.subject", "flat"),
+        (document(**{"a.b": {"c.d": "x"}}), "a.b.c.d", "x"),
         (document(url="http://images.example.org/1.jpg"), "url-host", "images.example.org"),
         (document(url="no url"), "url-host", None),
     ],
 )
 def test_the_group_of_a_document(given_document: SourceDocument, by: str, group: str) -> None:
-    assert group_of(given_document, by) == group
+    assert group_of(given_document, given_document.extras, by) == group
 
 
 def test_the_page_s_own_host_comes_first() -> None:
     fields = {"url": msgspec.Raw(b'"https://PAGE.example.org/x"')}
     page = SourceDocument(["t"], [], None, "mmc4", "assigned", fields)
-    assert group_of(page, "url-host") == "page.example.org"
+    assert group_of(page, {}, "url-host") == "page.example.org"
 
 
 @given(st.text(max_size=20), st.integers(0, 3))
