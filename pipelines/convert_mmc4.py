@@ -124,9 +124,9 @@ def usable_images(
         if not options.skip_bad_inputs:
             raise BadInputError(_all_of(problems, images, flag)) from None
         good = tuple(path for path in source.files if path not in problems)
-        if not good:
+        if not good and source.kind != "folder-and-archives":
             raise BadInputError(_all_of(problems, images, flag)) from None
-        source = replace(source, files=good)
+        source = replace(source, files=good, kind=source.kind if good else "folder")
         return source, [
             ExcludedInput(file=os.path.basename(path), problem=problem)
             for path, problem in problems.items()

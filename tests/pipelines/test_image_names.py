@@ -115,6 +115,17 @@ def test_how_a_run_is_shared_out_makes_no_difference(source: Conversations, tmp_
     assert snapshot(outputs[0]) == snapshot(outputs[1])
 
 
+def test_a_damaged_archive_beside_folders_is_named_and_may_be_left_out(
+    source: Conversations, tmp_path: Path
+) -> None:
+    (Path(source.root) / "left-over.tar").write_bytes(b"not a tar" * 100)
+    with pytest.raises(BadInputError, match=r"left-over\.tar: damaged tar"):
+        convert_custom(source.options(tmp_path / "out"), quiet=True)
+    assert not (tmp_path / "out").exists()
+    options = source.options(tmp_path / "out", skip_bad_inputs=True)
+    assert convert_custom(options, quiet=True).tally.images == len(NAMES)
+
+
 def test_no_payload_gets_into_a_reject(tmp_path: Path) -> None:
     sound = base64.b64encode(picture(1, size=(200, 200))).decode()
     broken = sound[:5000] + "!" + sound[5001:]

@@ -35,6 +35,7 @@ _PLAIN = frozenset(
     ("type", "text", "detail", "cache_control", "min_pixels", "max_pixels", "alt", "alt_text")
 )
 _NOTHING = (b"null", b'""', b"[]", b"{}")
+_LONGEST_NOTHING = 4
 _TEXTS = ("text", "input_text", "output_text")
 _MEDIA = b'"image/'
 _HEAD_BYTES = 200
@@ -198,9 +199,17 @@ def _says_image(part: ContentPart, kind: str | None) -> bool:
     word = (kind or "").lower()
     if "image" in word or word == "img":
         return True
-    held = [name for name in _IMAGE_KEYS if bytes(part.get(name, b"null")) not in _NOTHING]
-    media = any(_MEDIA in bytes(raw)[:_HEAD_BYTES] for raw in part.values())
-    return bool(held) or (media and word not in _TEXTS)
+    if any(name in part and not _is_nothing(part[name]) for name in _IMAGE_KEYS):
+        return True
+    if word in _TEXTS:
+        return False
+    heads = (memoryview(raw)[:_HEAD_BYTES] for name, raw in part.items() if name != "text")
+    return any(_MEDIA in bytes(head) for head in heads)
+
+
+def _is_nothing(raw: msgspec.Raw) -> bool:
+    view = memoryview(raw)
+    return len(view) <= _LONGEST_NOTHING and bytes(view) in _NOTHING
 
 
 def decode(decoder: "msgspec.json.Decoder[Record]", record: bytes) -> Record:

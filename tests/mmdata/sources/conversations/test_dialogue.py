@@ -196,6 +196,14 @@ def test_a_part_may_stand_alone_and_a_text_may_be_a_part() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["text", None])
+def test_a_text_about_media_types_is_a_text(kind: str | None) -> None:
+    part = {"type": kind, "text": '"image/png" is one of them.'}
+    document = parsed([part], "Yes.", images=["a.jpg"])
+    assert document.text_list[0] == part["text"]
+    assert [note for note, _ in document.notes] == ["no-tags"]
+
+
 def test_the_nulls_of_a_table_say_nothing() -> None:
     """Parquet gives every part the keys of all parts."""
     empty = {"image": None, "image_url": None, "index": None, "path": None}
