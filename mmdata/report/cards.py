@@ -204,7 +204,9 @@ def _pairs(document: ShownDocument, scale: HeatScale) -> Markup | None:
 
 def _pair(document: ShownDocument, image: ShownImage, scale: HeatScale) -> Markup:
     words = image.text or "(not known)"
-    facts: list[Child] = [f"image {image.number}, similarity ", _value(image.similarity, scale)]
+    facts: list[Child] = [f"image {image.number}"]
+    if image.similarity is not None:
+        facts = [f"{facts[0]}, similarity ", _value(image.similarity, scale)]
     if image.margin is not None:
         sign = "+" if image.margin >= 0 else ""
         margin = f"margin {sign}{numbers.cosine(image.margin)}"

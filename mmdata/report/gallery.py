@@ -6,6 +6,7 @@ that is needed most.
 """
 
 import hashlib
+import math
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -49,7 +50,7 @@ class ShownImage:
 
     number: int
     sentence: int
-    similarity: float
+    similarity: float | None
     margin: float | None
     num_bytes: int
     width: int
@@ -190,12 +191,13 @@ def _describe(
     """What the samples table alone knows."""
     row = one.row
     num_images = len(row["matched"])
+    known = [value for value in row["similarity"] if value is not None]
     rows = ImageRows(
         offsets=[0, num_images],
         sentences=[row["sentences"]],
         image_bytes=row["image_bytes"],
         matched=row["matched"],
-        similarity=row["similarity"],
+        similarity=[math.nan if value is None else value for value in row["similarity"]],
     )
     reason, drops = verdicts(rows, 0, alignment, policy)
     images = [_image(row, number, drops) for number in range(min(num_images, MAX_IMAGES))]
@@ -207,7 +209,7 @@ def _describe(
         source=f"{row['source_file']}{member}, record {row['source_record']}",
         num_sentences=row["sentences"],
         num_images=num_images,
-        similarity=sum(row["similarity"]) / num_images if num_images else None,
+        similarity=sum(known) / len(known) if known else None,
         unused=str(reason or ""),
         images=images,
         alignment=alignment.kind,

@@ -65,10 +65,12 @@ def pick(
 
 
 def mean_similarity(table: SamplesTable) -> NDArray[np.float64]:
-    """(documents,): of the images with their sentences; NaN where there is no image."""
-    sums = np.concatenate(([0.0], np.cumsum(table.column("similarity"), dtype=np.float64)))
+    """(documents,): of the images with their sentences; NaN where none is known."""
+    values = np.array(table.similarity(), dtype=np.float64)
+    known = ~np.isnan(values)
+    sums = np.concatenate(([0.0], np.cumsum(np.where(known, values, 0.0))))
     offsets = np.array(table.offsets)
-    counts = np.diff(offsets)
+    counts = np.diff(np.concatenate(([0], np.cumsum(known)))[offsets])
     means = np.full(len(counts), np.nan)
     some = counts > 0
     means[some] = (sums[offsets[1:]] - sums[offsets[:-1]])[some] / counts[some]

@@ -5,6 +5,7 @@ so workers make one for some shards each and the driver merges them; the order d
 Nothing here opens a tar.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ class Summary:
         problems: (path, why) of the first shards that could not be read; `num_problems` counts all.
         num_sidecars: shards whose sidecar says what came in; `tally` and `tar_bytes` are theirs.
         examples: by action and reason, the first few rejects.
-        by_shard: (documents, images, sum of similarities) by place among all shards.
+        by_shard: (documents, images of a known similarity, sum of these) by place among all shards.
     """
 
     shards: int = 0
@@ -151,6 +152,7 @@ def _summarise_table(table: SamplesTable, task: SummaryTask, place: int) -> Summ
     rows = table.image_rows()
     width, height = np.array([table.column("width"), table.column("height")], dtype=np.int64)
     text_bytes = table.column("text_bytes")
+    similarity = [value for value in rows.similarity if not math.isnan(value)]
     values: dict[str, Any] = {
         "images": np.diff(rows.offsets),
         "sentences": rows.sentences,
@@ -158,7 +160,7 @@ def _summarise_table(table: SamplesTable, task: SummaryTask, place: int) -> Summ
         "longest_side": np.maximum(width, height),
         "shortest_side": np.minimum(width, height),
         "image_bytes": rows.image_bytes,
-        "similarity": rows.similarity,
+        "similarity": similarity,
         "margin": [value for value in table.column("margin") if value is not None],
     }
     summary = Summary(
@@ -171,7 +173,7 @@ def _summarise_table(table: SamplesTable, task: SummaryTask, place: int) -> Summ
         reencoded=sum(map(bool, table.column("reencoded"))),
         formats=Counter(map(str, table.column("format"))),
         training=training_use(rows, task.alignment, task.policy),
-        by_shard={place: (table.num_documents, len(rows.similarity), sum(rows.similarity))},
+        by_shard={place: (table.num_documents, len(similarity), sum(similarity))},
     )
     for name, found in values.items():
         summary.distributions[name].add(found)

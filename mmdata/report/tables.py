@@ -4,6 +4,7 @@ A table is 100 kB for 1,000 documents, so one is in memory at a time and the siz
 not matter. Lists come flat with offsets; numbers as Python's, which `mmdata.selection` takes.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,13 +69,13 @@ class SamplesTable:
         """A plain column, or a list column with its lists one behind the other.
 
         Raises:
-            BadInputError: a value is missing (but for a margin, which need not exist), or a text
-                is not UTF-8.
+            BadInputError: a value is missing (but for a margin, or a similarity that shards by
+                others do not record), or a text is not UTF-8.
         """
         array = self._columns[name]
         if SAMPLES_COLUMNS[name][0].startswith("list<"):
             array = array.flatten()
-        if array.null_count and name != "margin":
+        if array.null_count and name not in ("margin", "similarity"):
             raise BadInputError(f"{self.path}: a value of `{name}` is missing")
         try:
             values: list[Any] = array.to_pylist()
@@ -84,8 +85,13 @@ class SamplesTable:
 
     def image_rows(self) -> ImageRows:
         """What selection asks for."""
-        names = ("sentences", "image_bytes", "matched", "similarity")
-        return ImageRows(self.offsets, **{name: self.column(name) for name in names})
+        names = ("sentences", "image_bytes", "matched")
+        columns = {name: self.column(name) for name in names}
+        return ImageRows(self.offsets, similarity=self.similarity(), **columns)
+
+    def similarity(self) -> list[float]:
+        """Of each image; NaN where it is not recorded."""
+        return [math.nan if value is None else value for value in self.column("similarity")]
 
     def row(self, number: int) -> dict[str, Any]:
         """One row: values, and lists of values.

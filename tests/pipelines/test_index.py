@@ -18,6 +18,8 @@ from pipelines.align import _read_inputs, _read_manifest
 from pipelines.config import Validate
 from pipelines.index import IndexResult, index
 from pipelines.repair_options import Index
+from pipelines.report_html import report
+from pipelines.report_options import Report
 from pipelines.validate import validate
 from tests.shard_factory import (
     encode,
@@ -64,8 +66,8 @@ class TestOpenFlamingos:
             "manifest.json",
             "sizes.json",
         }
-        report = validate(Validate(shards=(str(folder),), workers=0))
-        assert report.findings == []
+        found = validate(Validate(shards=(str(folder),), workers=0))
+        assert found.findings == []
         sizes = json.loads((folder / "sizes.json").read_text())
         assert sizes == {"000000000.tar": 3, "000000001.tar": 3}
 
@@ -98,8 +100,8 @@ class TestOpenFlamingos:
         folder = openflamingos(tmp_path / "in")
         run(folder)
         flip(folder / "000000001.tar", 700)
-        report = validate(Validate(shards=(str(folder),), workers=0))
-        assert {"SIDE005", "SIDE009"} <= {count.code for count in report.counts}
+        found = validate(Validate(shards=(str(folder),), workers=0))
+        assert {"SIDE005", "SIDE009"} <= {count.code for count in found.counts}
 
     def test_what_cannot_be_read_is_in_the_table_and_counted(self, tmp_path: Path) -> None:
         (tmp_path / "in").mkdir()
@@ -146,6 +148,16 @@ class TestPairs:
         assert rows[0]["text_sha256"] == sha256(b"caption 0\n")
         catalogue = find_shards("a", [str(tmp_path)])
         assert resolve_rule("a", catalogue) == "caption"
+
+    def test_a_report_shows_them(self, tmp_path: Path) -> None:
+        """Their similarity is not recorded, and their text may stand before the picture."""
+        members = [("a.txt", b"A barn."), ("a.jpg", make_image(1)), ("b.jpg", make_image(2))]
+        (tmp_path / "0.tar").write_bytes(make_tar([*members, ("b.txt", b"A mill.")]))
+        assert run(tmp_path).exit_code == 0
+        page = tmp_path / "report.html"
+        assert report(Report(shards=(str(tmp_path),), output=str(page), workers=0)).exit_code == 0
+        shown = page.read_text()
+        assert all(text in shown for text in ("A barn.", "A mill.", "image 0"))
 
     def test_a_sample_without_a_picture_fails_its_shard_alone(self, tmp_path: Path) -> None:
         make_pairs(tmp_path)
