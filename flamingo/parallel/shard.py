@@ -9,6 +9,10 @@ Every rank has to gather the same groups in the same order, or all wait for ever
 how many chunks of images they encode, so the tower is gathered once for all chunks and let go by
 `encode_images`; a rank without images encodes a blank one.
 
+Every other group is let go behind each forward pass, the last one too: FSDP2 would keep that one
+for the backward pass, and behind a pass that has none (a measurement, text that is written) the
+model's parameters would be the gathered ones, which no optimizer has and no checkpoint may hold.
+
 Matrices in NF4 are spread and gathered in their 4 bits; each has to be cut into equal parts.
 """
 
@@ -86,9 +90,8 @@ def shard_model(
         # A group of one gathers nothing, and torch asks a tensor of several parts for its one.
         options["ignored_params"] = {one for one in model.parameters() if is_quantised(one)}
     for unit in shard_units(model):
-        more = {"reshard_after_forward": False} if unit.stays else {}
         modules: Any = list(unit.modules) if len(unit.modules) > 1 else unit.modules[0]
-        group: Any = fully_shard(modules, **(options | more))
+        group: Any = fully_shard(modules, reshard_after_forward=not unit.stays, **options)
         if not unit.in_backward:
             group.set_unshard_in_backward(False)
     # Both run the LM without `forward`: the last group would not be gathered.

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.distributed.fsdp import FSDPModule
 
 from flamingo.data.stream import Stream
 from flamingo.model.factory import NoWeights, create_model_and_transforms
@@ -71,11 +70,7 @@ def build_model(
         if options.pack:
             model.allow_packing()
         pixels = pixels_of(image_processor)
-    if options.cpu_offload == "params" and isinstance(model, FSDPModule):
-        # All is where it belongs, but the last group may be whole still, from finding out how to
-        # pack; the optimizer is to get its shards.
-        model.reshard()
-    else:
+    if options.cpu_offload != "params":  # then all is where it belongs
         model.to(world.device)
     model.train()
     # For the dropout of adapters, which nothing else draws with: each rank its own.

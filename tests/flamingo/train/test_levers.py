@@ -1,13 +1,12 @@
 """Every pair of settings that is not refused trains, and computes what the plain run computes.
 
-The covering array is made here, from the table of refusals itself: the fewest runs that a greedy
-choice finds in which each pair of settings of two levers is met. Twelve named combinations train on
+The covering array is made from the table of refusals itself: the fewest runs that a greedy choice
+finds in which each pair of settings of two levers is met. Twelve named combinations train on
 two ranks, in one launch, and agree with one process.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from itertools import combinations, product
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,12 @@ from tests.flamingo.conftest import World as Folders
 from tests.flamingo.parallel.rank_case import Case, train_case
 from tests.flamingo.parallel.test_spread import make_lm
 
+from .covering import Setting, covering_rows, pairs, settings
 from .eager import without_compiler
 from .levers_rank import run_levers
 
 pytestmark = [pytest.mark.slow, pytest.mark.matrix]
 
-Setting = dict[str, Any]
 #: Each lever's settings; the first is the plain one.
 LEVERS: list[list[Setting]] = [
     [{"precision": name} for name in ("fp32", "bf16-mixed", "bf16", "fp16-mixed")],
@@ -56,45 +55,18 @@ TOLERANCE = {"fp32": 1e-4, "bf16-mixed": 0.02, "bf16": 0.05, "fp16-mixed": 0.01}
 
 OTHERS = ("pack", "pack_tokens", "lm_adapter")
 
-Row = tuple[int, ...]
 
-
-def settings(row: Row) -> Setting:
-    chosen: Setting = {}
-    for lever, place in zip(LEVERS, row, strict=True):
-        chosen |= lever[place]
-    return chosen
-
-
-def is_taken(row: Row) -> bool:
+def is_taken(chosen: Setting) -> bool:
     try:
-        Train(lm_path="lm", run_name="run", mmc4_shards="shards", **settings(row))
+        Train(lm_path="lm", run_name="run", mmc4_shards="shards", **chosen)
     except UserError:
         return False
     return True
 
 
-def pairs(row: Row) -> Iterator[tuple[int, int, int, int]]:
-    for first, second in combinations(range(len(row)), 2):
-        yield first, row[first], second, row[second]
-
-
-def covering_rows() -> list[Row]:
-    """Rows in which every pair is met that any taken row has; the same ones every time."""
-    rows = [row for row in product(*(range(len(lever)) for lever in LEVERS)) if is_taken(row)]
-    bits: dict[tuple[int, int, int, int], int] = {}
-    masks = [sum(1 << bits.setdefault(pair, len(bits)) for pair in pairs(row)) for row in rows]
-    left = (1 << len(bits)) - 1
-    chosen = []
-    compiled = next(i for i, lever in enumerate(LEVERS) if {"compile": True} in lever)
-    while left:
-        # Among equals one that is not compiled: tracing takes longer than the training.
-        best = max(
-            range(len(rows)), key=lambda i: ((masks[i] & left).bit_count(), -rows[i][compiled], -i)
-        )
-        chosen.append(rows[best])
-        left &= ~masks[best]
-    return chosen
+def is_compiled(chosen: Setting) -> int:
+    """Tracing takes longer than the training."""
+    return int(chosen.get("compile", False))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +91,7 @@ def small(run_options: Callable[..., Train], lm: Path) -> Callable[..., Train]:
 
 
 def test_every_pair_of_settings_trains_as_the_plain_run(small: Callable[..., Train]) -> None:
-    rows = covering_rows()
+    rows = covering_rows(LEVERS, is_taken, is_compiled)
     assert {tuple(pair) for row in rows for pair in pairs(row)} >= {
         (0, 2, 1, 1),  # bf16 with adamw8bit
         (2, 2, 4, 3),  # parameters in host memory, and all of them train
@@ -129,7 +101,7 @@ def test_every_pair_of_settings_trains_as_the_plain_run(small: Callable[..., Tra
     wrong = []
     with without_compiler():
         for number, row in enumerate(rows):
-            chosen = settings(row)
+            chosen = settings(LEVERS, row)
             # Packed sequences hold other samples, and matrices of 4 bits are others.
             others = {name: chosen[name] for name in OTHERS if name in chosen}
             key = repr(others)
