@@ -9,7 +9,7 @@ In order: tokenizer and configs, the check that all belongs together, then weigh
 - use_local_files: LM and tokenizer from this machine only. `offline`: no network at all, the
   vision tower included.
 - decoder_layers_attr_name: where the LM's layers lie, if structure does not tell.
-- freeze_lm_embeddings: the media-token rows keep their initial values (and are saved).
+- freeze_lm_embeddings: the media tokens' input rows keep their initial values (and are saved).
 - new_token_init: their initial values, 'normal' (N(0, 0.02) from the seed alone) or 'mean' (of
   the LM's rows).
 - init_from: a checkpoint, OpenFlamingo's (released or trained) or ours, checked before loading.

@@ -60,8 +60,9 @@ class Flamingo(nn.Module):
     freeze
         The parts of `FROZEN` that do not train; without one of them that part is fine-tuned whole.
     freeze_lm_embeddings, train_output_rows
-        Whether the media-token rows train: the input's, and an untied output's (tied, they are the
-        input's and train with it).
+        Whether the media-token rows stay as they are: the input's; and whether those of an untied
+        output train, which stay otherwise, as in OpenFlamingo (tied, they are the input's). Where
+        all of the LM trains, they do.
 
     Forward
     -------
@@ -148,7 +149,13 @@ class Flamingo(nn.Module):
         media_tokens = self.media_tokens
         media_tokens.input_rows.requires_grad_(not rows)
         if media_tokens.output_rows is not None:
-            media_tokens.output_rows.requires_grad_(train_output_rows)
+            with_lm = "lm" not in self.freeze and not rows
+            media_tokens.output_rows.requires_grad_(train_output_rows or with_lm)
+        elif rows and train_output_rows:
+            raise UserError(
+                "--train-output-rows: the output rows of this language model are its input rows "
+                "(tied), which --freeze-lm-embeddings keeps as they are: leave one of them out"
+            )
 
     def initialise(
         self, seed: int, *, new_token_init: str = "normal", num_known_rows: int | None = None

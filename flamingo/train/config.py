@@ -79,11 +79,13 @@ class Train(AdapterOptions):
     vision_chunk: int = 64
     """Images that go through the vision tower at once."""
     freeze_lm_embeddings: bool = False
-    """Keep the rows of the two media tokens at their initial values."""
+    """Keep the input rows of the two media tokens at their initial values (with a tied LM these are
+    the output rows too). Without it they train, as in OpenFlamingo."""
     new_token_init: Literal["normal", "mean"] = "normal"
     """First values of those rows: N(0, 0.02) from the seed, or the mean of all rows."""
-    train_output_rows: bool = True
-    """Train the output rows of the media tokens too, where the LM does not tie them."""
+    train_output_rows: bool = False
+    """Train the output rows of the media tokens too, where the LM does not tie them. OpenFlamingo
+    never does; a run that began with them goes on with them."""
     init_from: str | None = None
     """Start from the weights alone of a run, a checkpoint, or a file of OpenFlamingo's."""
     resume_from_checkpoint: str | None = None

@@ -30,6 +30,7 @@ from flamingo.train.device import choose_device, configured_image_size, quiet_lo
 from flamingo.train.feeds import make_streams, make_validation, open_cache
 from flamingo.train.initial import first_weights
 from flamingo.train.loop import StreamFeed, Trainer
+from flamingo.train.media_rows import with_kept_rows
 from flamingo.train.optim import expect_optimizer, make_optimizer
 from flamingo.train.precision import LossScale
 from flamingo.train.retention import SaveRule
@@ -144,6 +145,7 @@ def train(options: Train, *, mark: Mark = unmarked) -> TrainResult:
             options = with_largest_batch(options, world)
         with world.together():
             setup = _set_up(options, world, stack)
+            options = with_kept_rows(options, setup.resume, is_told=world.is_first)
             os.makedirs(options.run_name, exist_ok=True)
             if options.dry_run:
                 return _dry_run(options, setup, world)

@@ -175,8 +175,16 @@ def test_tied_rows_are_trained_once_whether_asked_or_not():
 
 
 def test_frozen_embeddings_freeze_the_rows():
-    model = wrap(make_lm("opt"), freeze_lm_embeddings=True)
-    assert not model.media_tokens.input_rows.requires_grad
+    for family in ("opt", "llama"):
+        model = wrap(make_lm(family), freeze_lm_embeddings=True)
+        assert not any(one.requires_grad for one in model.media_tokens.parameters())
+
+
+def test_output_rows_that_are_asked_for_and_frozen_at_once_are_refused():
+    with pytest.raises(UserError, match=r"--train-output-rows: .*\(tied\).* leave one of them out"):
+        wrap(make_lm("opt"), freeze_lm_embeddings=True, train_output_rows=True)
+    model = wrap(make_lm("llama"), freeze_lm_embeddings=True, train_output_rows=True)
+    assert model.media_tokens.output_rows.requires_grad
 
 
 class Adapted(nn.Module):

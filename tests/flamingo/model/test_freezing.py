@@ -40,7 +40,7 @@ def test_all_that_trains_has_a_gradient_and_nothing_else(
 
 
 def test_of_the_tower_only_what_no_token_comes_from_stays(lm_family: str) -> None:
-    model = make_flamingo(lm_family, freeze=(), train_output_rows=True)
+    model = make_flamingo(lm_family, freeze=())
     frozen = {name for name, one in model.named_parameters() if not one.requires_grad}
     tower = {"vision_encoder.proj", "vision_encoder.ln_post.weight", "vision_encoder.ln_post.bias"}
     assert frozen == tower

@@ -110,7 +110,7 @@ def test_any_subset_of_the_streams_trains(run_options: Options, world: World) ->
 
 
 def test_the_media_rows_train_in_and_out(run_options: Options) -> None:
-    options = run_options("trained", save_steps=1)
+    options = run_options("trained", save_steps=1, train_output_rows=True)
     train(options)
     before, after = weights(options, 1), weights(options, 4)
     rows = [name for name in after if "media_tokens" in name]
@@ -121,12 +121,11 @@ def test_the_media_rows_train_in_and_out(run_options: Options) -> None:
 
 
 def test_frozen_rows_are_in_the_checkpoint_all_the_same(run_options: Options) -> None:
-    options = run_options(
-        "frozen", freeze_lm_embeddings=True, train_output_rows=False, save_steps=1
-    )
+    options = run_options("frozen", freeze_lm_embeddings=True, save_steps=1)
     train(options)
     before, after = weights(options, 1), weights(options, 4)
-    assert torch.equal(before["media_tokens.input_rows"], after["media_tokens.input_rows"])
+    for name in ("media_tokens.input_rows", "media_tokens.output_rows"):
+        assert torch.equal(before[name], after[name]), name
 
 
 def test_a_stream_that_yields_nothing_stops_at_once_with_the_counts(run_options: Options) -> None:
