@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmdata.storage.atomic import give_usual_modes
+
 SAMPLE = Path(__file__).parent / "mmc4"
 VOCABULARY = 768
 #: A ViT of 64 x 64 pixels with 16-pixel patches: 16 patch tokens of width 64.
@@ -89,6 +91,7 @@ def make_language_model(folder: Path, vocabulary: int) -> None:
         tie_word_embeddings=False,
     )
     GPTNeoXForCausalLM(config).save_pretrained(folder)
+    give_usual_modes(str(folder))
 
 
 def make_clip(folder: Path) -> None:
@@ -104,6 +107,7 @@ def make_clip(folder: Path) -> None:
     model = open_clip.CLIP(**CLIP_CONFIG)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
+    give_usual_modes(str(folder))
 
 
 def main() -> None:

@@ -44,7 +44,12 @@ from flamingo.train.device import quiet_loading
 from flamingo.train.trained import Trained, build, find_trained
 from mmdata import __version__
 from mmdata.errors import UserError
-from mmdata.storage.atomic import sha256_of, sync_folder, write_atomically
+from mmdata.storage.atomic import (
+    give_usual_modes,
+    sha256_of,
+    sync_folder,
+    write_atomically,
+)
 from mmdata.usage.tokenizer import load_tokenizer
 
 EXPORTS = "exports"
@@ -227,6 +232,7 @@ def _folder_in_one(output: str, *, overwrite: bool) -> Iterator[str]:
     os.mkdir(draft)
     try:
         yield draft
+        give_usual_modes(draft)
         _sync_tree(draft)
         _check_free(output, overwrite=overwrite)  # it took a while
         old = None

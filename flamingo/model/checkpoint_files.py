@@ -22,6 +22,7 @@ from torch import Tensor
 
 from flamingo.model.sharded_files import is_sharded, read_sharded_weights, sharded_shapes
 from mmdata.errors import BadInputError
+from mmdata.storage.atomic import give_usual_modes
 
 RECORD_KEY = "mmdata.flamingo"
 PARTS_KEY = "mmdata.parts"
@@ -118,6 +119,7 @@ def write_weights(
     own = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
     try:
         save_file(own, temporary, metadata=metadata)
+        give_usual_modes(str(temporary))  # safetensors lets its owner alone read it
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

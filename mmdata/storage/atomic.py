@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import re
+import stat
 import uuid
 from collections.abc import Iterable
 from typing import IO, Protocol
@@ -127,6 +128,38 @@ def write_atomically(path: str, data: bytes) -> None:
     finally:
         pending.discard()  # of what was not published
     sync_folder(os.path.dirname(path))
+
+
+def give_usual_modes(path: str) -> None:
+    """Let a file, or a folder with all that is in it, be read by whom the process's mask allows.
+
+    Libraries that write under a temporary name of their own may leave a file that its owner alone
+    can read, and a copy has the mode of what it was made of. Afterwards files have 0644 and folders
+    0777, less the mask.
+    """
+    taken = _mask_of_process(os.path.dirname(path))
+    _set_mode(path, taken)
+    for parent, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            _set_mode(os.path.join(parent, name), taken)
+
+
+def _mask_of_process(folder: str) -> int:
+    """Asking for it changes it for a moment, for all threads: a file that is made tells it."""
+    made = temporary_path(os.path.join(folder, "mode"))
+    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o777)
+    try:
+        return 0o777 & ~os.fstat(descriptor).st_mode
+    finally:
+        os.close(descriptor)
+        os.unlink(made)
+
+
+def _set_mode(path: str, taken: int) -> None:
+    found = os.stat(path).st_mode
+    wanted = (0o777 if stat.S_ISDIR(found) else 0o644) & ~taken
+    if found & 0o777 != wanted:
+        os.chmod(path, stat.S_IMODE(found) & ~0o777 | wanted)  # the group stays inherited
 
 
 def sha256_of(path: str, chunk_bytes: int = 1 << 22) -> str:

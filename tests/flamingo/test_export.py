@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 
-from flamingo.export import export, summary, write_model
+from flamingo.export import _folder_in_one, export, summary, write_model
 from flamingo.export_options import Export
 from flamingo.model.checkpoint_files import read_header
 from flamingo.model.flamingo import Flamingo
@@ -150,6 +151,26 @@ def test_the_manifest_lists_every_file(run: Path, tmp_path: Path) -> None:
     assert result.bytes == sum(there.values())
 
 
+@pytest.mark.parametrize("format", ["safetensors", "openflamingo"])
+@pytest.mark.parametrize(("mask", "expected"), [(0o022, 0o644), (0o027, 0o640)])
+def test_all_files_can_be_read_by_the_same_people(
+    format: Any, mask: int, expected: int, run: Path, tmp_path: Path
+) -> None:
+    tokenizer = run / "checkpoints" / "step-00000004" / "tokenizer" / "tokenizer.json"
+    tokenizer.chmod(0o600)
+    before = os.umask(mask)
+    try:
+        export(Export(run=str(run), format=format, output=str(tmp_path / "out"), offline=True))
+    finally:
+        os.umask(before)
+        tokenizer.chmod(0o644)
+    assert modes(tmp_path / "out") == {expected}
+
+
+def modes(folder: Path) -> set[int]:
+    return {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_folder_that_is_no_export_is_never_overwritten(run: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
@@ -222,6 +243,16 @@ def test_merged_adapters_are_in_the_lm_beside_the_weights(run: Path, tmp_path: P
     assert other is not None
     with pytest.raises(UserError, match="does not fit: lm_sha256"):  # the LM without them
         build(found.moved(lm_path=other.lm_path), offline=True)
+
+
+def test_a_merged_language_model_can_be_read_as_the_rest(run: Path, tmp_path: Path) -> None:
+    model, tokenizer, trained = with_adapters(run)
+    with _folder_in_one(str(tmp_path / "out"), overwrite=False) as draft:
+        write_model(model, tokenizer, trained, draft, format="safetensors", merge=True)
+    assert (tmp_path / "out" / "lm" / "model.safetensors").is_file()
+    assert len(modes(tmp_path / "out")) == 1
+    folders = [path for path in (tmp_path / "out").rglob("*") if path.is_dir()]
+    assert all(path.stat().st_mode & 0o500 == 0o500 for path in folders)
 
 
 def test_openflamingos_form_has_no_place_for_adapters(run: Path, tmp_path: Path) -> None:

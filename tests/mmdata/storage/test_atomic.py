@@ -2,12 +2,16 @@
 
 import errno
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from mmdata.storage.atomic import (
     PendingFile,
+    give_usual_modes,
     is_temporary,
     remove,
     sha256_of,
@@ -119,3 +123,42 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(range(256)) * 50)
     expected = hashlib.sha256(bytes(range(256)) * 50).hexdigest()
     assert sha256_of(str(tmp_path / "a"), chunk_bytes=100) == expected
+
+
+@contextmanager
+def mask(taken: int) -> Iterator[None]:
+    before = os.umask(taken)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize(
+    ("taken", "file", "folder"), [(0o022, 0o644, 0o755), (0o027, 0o640, 0o750)]
+)
+def test_what_libraries_leave_to_one_reader_is_read_as_the_mask_says(
+    taken: int, file: int, folder: int, tmp_path: Path
+) -> None:
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    for name, mode in (("w", 0o600), ("r", 0o444), ("x", 0o777)):
+        (inside / name).write_bytes(b"1")
+        (inside / name).chmod(mode)
+    inside.chmod(0o2700)  # its group is inherited
+    with mask(taken):
+        give_usual_modes(str(tmp_path / "a"))
+        write_atomically(str(inside / "ours"), b"1")
+    modes = {path.name: path.stat().st_mode & 0o7777 for path in (tmp_path / "a").rglob("*")}
+    assert modes == dict.fromkeys(("w", "r", "x", "ours"), file) | {"b": 0o2000 | folder}
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_one_file_is_given_the_mode_alone(tmp_path: Path) -> None:
+    for name in ("w", "other"):
+        (tmp_path / name).write_bytes(b"1")
+        (tmp_path / name).chmod(0o600)
+    with mask(0o022):
+        give_usual_modes(str(tmp_path / "w"))
+    assert (tmp_path / "w").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "other").stat().st_mode & 0o777 == 0o600
