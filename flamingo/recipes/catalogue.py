@@ -1,9 +1,9 @@
 """The recipes: files for `mmdata train --config`, each complete in itself.
 
-They repeat what they have in common, so that one file says all that a run is; a test holds what
-each changes of the baseline. What they leave open is where data lies and what the run is called.
-They are package data, so that they are there after an install; `examples/recipes` is a link to
-them.
+They repeat what they have in common, so that one file says all that a run is. Its first comment
+names the recipe that it was made from and every option that it changes of it; a test holds the
+file to that. What they leave open is where data lies and what the run is called. They are package
+data, so that they are there after an install; `examples/recipes` is a link to them.
 """
 
 import shutil
@@ -18,9 +18,10 @@ Read = Callable[[str, Sequence[str]], dict[str, Any]]
 
 _FOLDER = Path(__file__).parent / "files"
 _ENDING = ".yaml"
+BASELINE = "baseline"
 #: In the order in which they are listed: the baseline and what changes it, then OpenFlamingo's.
 NAMES = (
-    *("baseline", "smaller-batch", "accumulation", "bf16", "mixed", "sgd", "8-bit"),
+    *(BASELINE, "smaller-batch", "accumulation", "bf16", "mixed", "sgd", "8-bit"),
     *("checkpointing", "offload", "lora", "qlora", "ddp", "fsdp"),
     *("openflamingo-3b", "openflamingo-3b-instruct", "openflamingo-4b"),
     *("openflamingo-4b-instruct", "openflamingo-9b"),
@@ -46,6 +47,21 @@ def title(name: str) -> str:
             break
         words.append(line.removeprefix("# "))
     return " ".join(words)
+
+
+def options_of(name: str) -> dict[str, str]:
+    """A recipe's options, values as they are typed in its file: a line each."""
+    lines = recipe_path(name).read_text(encoding="utf-8").splitlines()
+    pairs = (line.partition(": ") for line in lines if not line.startswith("#"))
+    return {option: value.strip('"') for option, _, value in pairs}
+
+
+def difference(name: str, other: str = BASELINE) -> str:
+    """What a recipe changes of another: `option: value, …, without option, …`; empty: nothing."""
+    own, others = options_of(name), options_of(other)
+    told = [f"{option}: {value}" for option, value in own.items() if others.get(option) != value]
+    gone = [option for option in others if option not in own]
+    return ", ".join(told + [f"without {option}" for option in gone])
 
 
 def copy_recipes(names: Sequence[str], folder: str) -> list[Path]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from flamingo.memory.estimate import GB, Estimate, estimate
-from flamingo.recipes.catalogue import Read, recipe_path, title
+from flamingo.recipes.catalogue import BASELINE, Read, difference, recipe_path, title
 from flamingo.recipes.language_models import known_language_models, stand_in
 from flamingo.train.config import Train
 
@@ -22,9 +22,12 @@ _COLUMNS = {
     "communication": ("communication",),
 }
 _ACTIVATIONS = "activations"
+_HEADS = (*_COLUMNS, _ACTIVATIONS, "  total")
 #: CUDA's context, NCCL and the allocator's rounding take up to so much of an estimate more.
 _MARGIN = 0.1
-_NAME_WIDTH, _WIDTH = 26, 14
+_NAME_WIDTH, _FITS_WIDTH = 26, 31
+#: Between columns.
+_GAP = "  "
 
 
 @contextmanager
@@ -77,16 +80,15 @@ def list_recipes(
     names: Sequence[str], read: Read, changes: Sequence[str], budget_gb: float
 ) -> Iterator[str]:
     """The lines of the table, each as soon as it is known."""
-    heads = [*_COLUMNS, _ACTIVATIONS, "total"]
     yield "GB of the rank that holds most, at the largest moment of a step (estimated)\n"
-    yield _row("recipe", heads, f"fits {budget_gb:g} GB")
+    yield _row("recipe", _HEADS, f"fits {budget_gb:g} GB", f"against the {BASELINE}")
     for name in names:
         found = estimate_recipe(name, read, changes)
         numbers = [f"{number / GB:.1f}" for number in [*columns(found).values(), found.total]]
         told = verdict(found.total, budget_gb)
         if found.fixed.optimizer_cpu:
             told += f" (and {found.fixed.optimizer_cpu / GB:.1f} GB of the host)"
-        yield _row(name, numbers, told)
+        yield _row(name, numbers, told, difference(name))
     yield "\n"
     for name in names:
         yield f"{name:<{_NAME_WIDTH}}{title(name)}\n"
@@ -96,5 +98,7 @@ def list_recipes(
     yield "mmdata recipes --copy-to FOLDER writes the files; mmdata train --config FILE takes one\n"
 
 
-def _row(name: str, cells: Sequence[str], last: str) -> str:
-    return f"{name:<{_NAME_WIDTH}}{''.join(f'{cell:>{_WIDTH}}' for cell in cells)}  {last}\n"
+def _row(name: str, cells: Sequence[str], fits: str, change: str) -> str:
+    numbers = (f"{cell:>{len(head)}}" for cell, head in zip(cells, _HEADS, strict=True))
+    line = _GAP.join((f"{name:<{_NAME_WIDTH}}", *numbers, f"{fits:<{_FITS_WIDTH}}", change))
+    return line.rstrip() + "\n"

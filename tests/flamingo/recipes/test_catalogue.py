@@ -1,11 +1,20 @@
 """Recipes are files for `--config`: complete, in one place, each what its name says."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flamingo.recipes.catalogue import NAMES, copy_recipes, recipe_path, title
+from flamingo.recipes.catalogue import (
+    BASELINE,
+    NAMES,
+    copy_recipes,
+    difference,
+    options_of,
+    recipe_path,
+    title,
+)
 from flamingo.train.config import Train
 from mmdata.config_file import read_changed
 from mmdata.errors import UserError
@@ -19,7 +28,7 @@ EIGHTH = {"batch_size_mmc4": 4, "batch_size_laion": 8, "nproc_per_node": "8"}
 CHANGES: dict[str, dict[str, Any]] = {
     "baseline": {},
     "smaller-batch": SMALL | {"learning_rate": 5e-5},
-    "accumulation": SMALL | {"gradient_accumulation_steps": 16, "learning_rate": 2e-4},
+    "accumulation": SMALL | {"gradient_accumulation_steps": 4},
     "bf16": {"precision": "bf16"},
     "mixed": {"precision": "bf16-mixed"},
     "sgd": {"optimizer": "sgd", "learning_rate": 1e-2},
@@ -27,7 +36,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "checkpointing": {"gradient_checkpointing": True},
     "offload": {"cpu_offload": "optimizer"},
     "lora": {"lm_adapter": "lora"},
-    "qlora": {"lm_adapter": "qlora", "precision": "bf16-mixed"},
+    "qlora": {"lm_adapter": "qlora"},
     "ddp": EIGHTH | {"parallel": "ddp"},
     "fsdp": EIGHTH | {"parallel": "fsdp"},
 }
@@ -66,6 +75,46 @@ def test_a_recipe_is_a_run_but_for_data_and_a_name(name: str) -> None:
 @pytest.mark.parametrize("name", COURSE)
 def test_a_recipe_of_the_course_changes_what_it_says_of_the_baseline(name: str) -> None:
     assert values(name) == values("baseline") | CHANGES[name]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != BASELINE])
+def test_the_first_comment_says_all_that_a_recipe_changes_of_its_neighbour(name: str) -> None:
+    told = title(name)
+    found = re.match(r"As ([a-z0-9-]+), but ", told)
+    assert found is not None, told
+    assert told.startswith(f"{found[0]}{difference(name, found[1])}. ")
+
+
+def test_a_difference_names_what_is_changed_added_and_left_out() -> None:
+    assert difference("accumulation") == (
+        "batch-size-mmc4: 8, batch-size-laion: 16, gradient-accumulation-steps: 4"
+    )
+    assert difference("baseline", "ddp") == (
+        "batch-size-mmc4: 32, batch-size-laion: 64, without parallel, without nproc-per-node"
+    )
+    assert difference(BASELINE) == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_options_are_read_as_a_config_is(name: str) -> None:
+    typed = [f"{option}={value}" for option, value in options_of(name).items()]
+    assert read_changed(str(recipe_path(BASELINE)), typed) == values(BASELINE) | values(name)
+
+
+def test_accumulation_takes_the_step_of_the_baseline() -> None:
+    given, plain = values("accumulation"), values(BASELINE)
+    for size in ("batch_size_mmc4", "batch_size_laion"):
+        assert given[size] * given["gradient_accumulation_steps"] == plain[size]
+
+
+def test_the_docs_show_the_same_changes() -> None:
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    cells = [[cell.strip() for cell in line.split("|")] for line in page.splitlines()]
+    shown = {row[1].strip("`"): row[-2] for row in cells if len(row) > 3 and row[1][:1] == "`"}
+    assert {name: change.replace("`", "") for name, change in shown.items()} == {
+        name: difference(name) for name in shown
+    }
+    assert set(COURSE) <= shown.keys()
 
 
 def test_every_recipe_of_the_course_is_held_to_its_changes() -> None:

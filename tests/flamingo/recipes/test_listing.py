@@ -66,7 +66,7 @@ def test_a_row_tells_where_memory_goes(world: World) -> None:
 def test_a_language_model_in_four_bits_is_estimated_as_one(world: World) -> None:
     mixed = [*changes(world), "precision=bf16-mixed"]
     whole = columns(estimate_recipe("lora", read_changed, mixed))
-    quantised = columns(estimate_recipe("qlora", read_changed, changes(world)))
+    quantised = columns(estimate_recipe("qlora", read_changed, mixed))
     # Four layers of 12 x 128 x 128 weights, of 16 bits each or of 4 and a scale for each 64.
     weights = 4 * 12 * 128 * 128
     saved = whole["parameters"] - quantised["parameters"]
@@ -77,8 +77,9 @@ def test_a_language_model_in_four_bits_is_estimated_as_one(world: World) -> None
 def test_the_list_says_what_fits_and_where_sizes_are_from(world: World) -> None:
     lines = list(list_recipes(["baseline", "offload"], read_changed, changes(world), 80.0))
     head, baseline, offload = (line.split() for line in lines[1:4])
-    assert head[-4:] == ["total", "fits", "80", "GB"]
+    assert head[-7:] == ["total", "fits", "80", "GB", "against", "the", "baseline"]
     assert (baseline[0], baseline[-1]) == ("baseline", "yes")
+    assert lines[1].index("against") == lines[3].index("cpu-offload: optimizer")
     assert "of the host)" in lines[3]
     assert offload[0] == "offload"
     tight = list(list_recipes(["baseline"], read_changed, changes(world), 0.001))
