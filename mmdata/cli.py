@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, field, fields, make_dataclass, replace
+from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn, get_type_hints
 
 from flamingo.export_options import Export
@@ -265,6 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     to be queued again.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _print_in_any_encoding()
     if arguments == ["--version"]:
         print(f"mmdata {__version__}")
         return 0
@@ -283,6 +285,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         print(f"mmdata: {place}{error.strerror or error}", file=sys.stderr)
         return EXIT_CANNOT_START
+
+
+def _print_in_any_encoding() -> None:
+    """Let what the output's encoding lacks, or a name that is no text, be printed as an escape.
+
+    Captions of the web in an ASCII or Latin-1 terminal must not end a command with a traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _reader_has_gone() -> int:

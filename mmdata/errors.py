@@ -1,8 +1,9 @@
 """Errors that a person can act on: one clear line, and the exit code that goes with it.
 
-Exit codes everywhere: 0 done, 1 some units failed (or findings, for validate), 2 could not start,
-3 interrupted (the same command goes on where it stopped), 85 asked to stop by SIGTERM or SIGUSR1
-and saved: requeue (85 is Linux's ERESTART, "interrupted call should be restarted").
+Exit codes everywhere: 0 done, 1 some units failed (or an input was of another form, or validate
+has findings), 2 could not start, 3 interrupted (the same command goes on where it stopped), 85
+asked to stop by SIGTERM or SIGUSR1 and saved: requeue (85 is Linux's ERESTART, "interrupted call
+should be restarted").
 """
 
 import re

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 from mmdata.errors import UserError
 from mmdata.shards.writer import LeaseLostError
@@ -37,12 +37,12 @@ from pipelines.engine import (
 )
 from pipelines.events import Alive
 from pipelines.fields import check_fields
+from pipelines.form import Probed, check_form
 from pipelines.hide import hide_inputs, hide_units, public_plan
 from pipelines.inputs import count_inputs
 from pipelines.log_json import RunLog, open_log
 from pipelines.options import Conversion, RunOptions
 from pipelines.output import (
-    add_tally,
     check_unchanged,
     clear,
     clearable_bytes,
@@ -59,6 +59,7 @@ from pipelines.progress import Progress
 from pipelines.result import ConversionResult as ConversionResult
 from pipelines.space import check_space
 from pipelines.split import Part, add_up, part_options, parts_of, recipe_of
+from pipelines.sums import sum_up
 from pipelines.units import Counting, Tick, UnitTask, conversion_versions, convert_unit
 from pipelines.work import Job
 from pipelines.work import Work as Work
@@ -68,9 +69,13 @@ from schemas.manifest import ExcludedInput
 _IMAGES_PER_SECOND = 1200.0
 
 
+class ConversionRecipe(Counting, Probed, Protocol):
+    """What a conversion asks of its recipe before the work starts."""
+
+
 def run_conversion(
     options: Conversion,
-    recipe: Counting,
+    recipe: ConversionRecipe,
     specs: Sequence[str],
     *,
     suffixes: tuple[str, ...],
@@ -128,9 +133,11 @@ def run_conversion(
         ]
         for plan in plans:
             hide_units(plan, names)
-        works = [_work(recipe, part, clip, run or convert_unit, rate, is_stale) for part in parts]
         for plan, before, part in zip(plans, befores, parts, strict=True):
             refuse_another(before, plan, part.folder)
+        if befores[0] is None:  # else it was asked when that run began
+            check_form(recipe, inputs, hidden=names is not None)
+        works = [_work(recipe, part, clip, run or convert_unit, rate, is_stale) for part in parts]
         check_fields(wanted, inputs)
         results = _run_parts(options, works, plans, befores, parts, quiet=quiet)
     return add_up(parts, results, output)
@@ -250,7 +257,7 @@ def _run(
     sweep(output)  # what a worker that was killed left; its unit was done again
     if tasks or draft_fingerprint(plan) != plan.fingerprint:
         files = look_at(output)
-    _sum_up(result, work, tasks, files)
+    sum_up(result, work, tasks, files)
     if not result.shards_left and not result.interrupted and not undone:
         if not holds(lease.path, lease.holder.run):
             raise LeaseLostError(f"{output}: another run has taken over; nothing is lost")
@@ -330,31 +337,6 @@ def _do(
         result.seconds = progress.seconds
     log.tell_rest(result.plan, tasks)
     result.scored = total_scored(scored, pool)
-
-
-def _sum_up(
-    result: ConversionResult, work: Work[Job], tasks: Sequence[UnitTask[Job]], files: OutputFiles
-) -> None:
-    """What is committed now, by the sidecars on disk: they alone say what exists."""
-    plan, output = result.plan, result.output
-    planned = {shard for task in tasks for shard in task.shards}
-    for shard in range(plan.num_shards):
-        sidecar = standing(plan, output, shard, files=files)
-        if sidecar is None:
-            result.shards_left += 1
-            continue
-        add_tally(result.tally, sidecar.tally)
-        if work.one_shard_each and not sidecar.tally.documents:
-            result.lost += [span.file for span in sidecar.source]
-        if shard in planned:
-            result.shards_written += 1
-    failed = {label for label, _ in result.failures}
-    for index, task in enumerate(tasks):
-        label = task.unit.label
-        gone = [s for s in task.shards if standing(plan, output, s, files=files) is None]
-        if gone and label not in failed and not result.interrupted:
-            reason = f"ended without writing {len(gone)} of its shards; run the command again"
-            result.failures.append((label, UnitFailure(index, reason, "")))
 
 
 def _tasks(

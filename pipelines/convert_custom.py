@@ -1,6 +1,7 @@
 """convert-custom: conversations and interleaved pages of one's own to interleaved shards."""
 
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -23,12 +24,13 @@ from pipelines.config import ConvertCustom
 from pipelines.convert import ConversionResult, run_conversion
 from pipelines.convert_mmc4 import image_urls, reader, usable_images
 from pipelines.fields import scanned, wanted_group
+from pipelines.form import FormFault, json_forms
 from pipelines.plan import SegmentScan
 from pipelines.policy import assembly_policy, byte_options
 from pipelines.secret_key import needed_key
 from pipelines.units import overlong_drop
 from schemas.manifest import ExcludedInput, Kind
-from schemas.reasons import DocumentDrop, ImageNote
+from schemas.reasons import ImageNote
 
 #: Images that are looked for in a segment before the work starts, to estimate sizes.
 _PROBED_IMAGES = 64
@@ -184,11 +186,10 @@ class CustomRecipe:
         """Count records; look for images until one is found, and for some more to know sizes.
 
         Raises:
-            BadInputError: damaged, no record of a known format, or none of its images is there.
+            BadInputError: damaged, or none of its images is there.
         """
         store = self.store()
         scan, search = SegmentScan(looked_in=store.where()), FieldSearch(self.wanted)
-        unknown = ""
         for record in read_records(segment, self.max_record_bytes):
             if isinstance(record, Overlong):
                 scan.records += 1
@@ -200,13 +201,7 @@ class CustomRecipe:
             scan.record_bytes += len(record)
             scan.crc32 = zlib.crc32(b"\n", zlib.crc32(record, scan.crc32))
             if _wants_more(scan):
-                unknown = self._probe(record, store, scan) or unknown
-        if unknown and not scan.probed_records:
-            raise BadInputError(
-                f"{segment.label}: no record is of a known format: {unknown} (--format says which "
-                "it is meant to be)",
-                short="no record is of a known format",
-            )
+                self._probe(record, store, scan)
         if scan.probed_images and not scan.probed_found:
             raise BadInputError(
                 f"{segment.label}: none of its {scan.probed_images} images was found in "
@@ -224,14 +219,16 @@ class CustomRecipe:
                 if group_of(self.parse(record), {}, URL_HOST) is not None:
                     search.see([wanted])
 
-    def _probe(self, record: bytes, store: NamedImages, scan: SegmentScan) -> str:
-        """Look for one record's images; returns what is wrong where its format is not known."""
+    def forms(self, segment: Segment) -> Iterator[FormFault | None]:
+        """Every record by the parser that converts it."""
+        return json_forms(segment, self.max_record_bytes, self.parse)
+
+    def _probe(self, record: bytes, store: NamedImages, scan: SegmentScan) -> None:
+        """Look for one record's images; what is wrong with it is told when it is converted."""
         try:
             document = self.parse(record)
-        except RecordDropped as dropped:
-            return dropped.detail if dropped.reason == DocumentDrop.UNKNOWN_FORMAT else ""
-        except RecordError:  # told when it is converted
-            return ""
+        except (RecordDropped, RecordError):
+            return
         scan.probed_records += 1
         urls = image_urls(document) if store.by_url else {}
         for image in document.images:
@@ -240,7 +237,6 @@ class CustomRecipe:
             if size is not None:
                 scan.probed_found += 1
                 scan.probed_bytes += size
-        return ""
 
 
 class CustomConverter:

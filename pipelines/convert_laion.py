@@ -1,6 +1,7 @@
 """convert-laion: lists of image-text pairs to shards, their images fetched on the way."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -9,6 +10,7 @@ from mmdata.assemble import AssemblyPolicy
 from mmdata.errors import BadInputError
 from mmdata.fetch.policy import FetchPolicy
 from mmdata.similarity import ClipSpec
+from mmdata.sources.base import RecordDropped
 from mmdata.sources.fields import FieldSearch, WantedField, as_raw
 from mmdata.sources.laion import (
     SUFFIXES,
@@ -19,13 +21,14 @@ from mmdata.sources.laion import (
     read_rows,
 )
 from mmdata.sources.laion_columns import ColumnNames
-from mmdata.sources.laion_rows import Row, RowFilters
+from mmdata.sources.laion_rows import Row, RowFilters, parse_row
 from mmdata.sources.laion_text import Quoting
-from mmdata.sources.records import Segment
+from mmdata.sources.records import Overlong, Segment
 from mmdata.sources.split import URL_HOST, host_of
 from pipelines.clip import describe_clip
 from pipelines.convert import ConversionResult, run_conversion
 from pipelines.fields import scanned, wanted_group
+from pipelines.form import FormFault, overlong_fault
 from pipelines.laion_options import ConvertLaion, FetcherName, Layout, fetch_policy
 from pipelines.laion_outcomes import has_failed
 from pipelines.laion_unit import laion_unit
@@ -186,6 +189,16 @@ class LaionRecipe:
         scan.fields = scanned(search)
         return scan
 
+    def forms(self, segment: Segment) -> Iterator[FormFault | None]:
+        """Every row by the parser that converts it."""
+        for row in read_rows(segment, self.names, self.max_record_bytes, self.quoting):
+            if isinstance(row, Overlong):
+                yield overlong_fault(row, self.max_record_bytes)
+            elif isinstance(row, RecordDropped):
+                yield FormFault(row, row.fields)
+            else:
+                yield _form_of(row)
+
     def _probe(self, row: Row, segment: Segment, scan: SegmentScan) -> None:
         scan.probed_images += 1
         if row.has_image:
@@ -201,3 +214,11 @@ class LaionRecipe:
             scan.looked_in = "the web; not asked yet, 50 kB each are assumed"
             scan.probed_found += 1
             scan.probed_bytes += _ASSUMED_IMAGE_BYTES
+
+
+def _form_of(row: Row) -> FormFault | None:
+    try:
+        parse_row(row)
+    except RecordDropped as dropped:
+        return FormFault(dropped, tuple(row.values))
+    return None

@@ -3,9 +3,10 @@
 import os
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -34,6 +35,7 @@ from pipelines.clip import describe_clip, front_end
 from pipelines.config import ConvertMmc4
 from pipelines.convert import ConversionResult, run_conversion
 from pipelines.fields import scanned, wanted_group
+from pipelines.form import FormFault, json_forms
 from pipelines.plan import SegmentScan
 from pipelines.policy import assembly_policy, byte_options
 from pipelines.units import overlong_drop
@@ -211,6 +213,11 @@ class Mmc4Recipe:
             )
         scan.fields = scanned(search)
         return scan
+
+    def forms(self, segment: Segment) -> Iterator[FormFault | None]:
+        """Every record by the parser that converts it."""
+        parse = partial(mmc4.parse_record, matrix_wanted=self.clip is None)
+        return json_forms(segment, self.max_record_bytes, parse)
 
     def _look(self, record: bytes, search: FieldSearch) -> None:
         """Look for the fields that options name; a host is known of a whole document only."""

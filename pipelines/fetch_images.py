@@ -48,6 +48,8 @@ from schemas.reasons import ImageDrop
 
 #: `status` of an image that was in the folder already.
 THERE = "there"
+#: How it ends where nothing was asked, since the URL may not be.
+REFUSED = (FetchStatus.PRIVATE_ADDRESS.value, FetchStatus.BAD_URL.value)
 _TICK_IMAGES = 50
 
 
@@ -74,11 +76,17 @@ class FetchResult:
     seconds: float = 0.0
 
     @property
+    def all_refused(self) -> bool:
+        """Whether there were images, and no URL of them may be asked."""
+        asked = {status for status, count in self.counts.items() if count}
+        return bool(asked) and asked <= {*REFUSED}
+
+    @property
     def exit_code(self) -> int:
-        """0 done, 1 some files failed, 3 interrupted."""
+        """0 done, 1 some files failed or no URL may be asked, 3 interrupted."""
         if self.interrupted:
             return EXIT_INTERRUPTED
-        return EXIT_FINDINGS if self.failures else EXIT_DONE
+        return EXIT_FINDINGS if self.failures or self.all_refused else EXIT_DONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,12 @@
 """What a person reads at the end of a conversion: in, out, dropped by reason, and what next."""
 
+from collections import Counter
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mmdata.fetch.outcome import FetchStatus
 from pipelines.convert import ConversionResult
 from pipelines.fetch_images import FetchResult
 from pipelines.fields import inputs_without
@@ -38,6 +41,7 @@ def print_conversion(result: ConversionResult, console: Console | None = None) -
         console.print(f"failed: {label}: {failure.error}", markup=False)
     for name in result.lost:
         console.print(f"lost: {name}: not one of its samples could be saved", markup=False)
+    _print_unfit(result, console)
     _print_scored(result, console)
     _print_ending(result, console)
 
@@ -112,6 +116,12 @@ def _print_dropped(tally: Tally, console: Console) -> None:
         console.print(table)
     if tally.documents_dropped or tally.images_dropped:
         console.print("each of them: *.rejects.jsonl beside its shard (file, record, reason)")
+    if tally.images_dropped.get(ImageDrop.UNSAFE_URL) and not tally.documents:
+        console.print(
+            "URLs were refused (unsafe-url): *.outcomes.parquet says why; --allow-private-hosts "
+            "also asks loopback, private and link-local addresses (with --retry-failed, those "
+            "that were refused here)"
+        )
     if left := tally.images_dropped.get(ImageDrop.NOT_FETCHED):
         console.print(
             f"{left:,} images were not fetched: *.outcomes.parquet says why, --retry-failed asks "
@@ -162,6 +172,17 @@ def _print_again(result: ConversionResult, console: Console) -> None:
             console.print(f"run again: {label}: {event.detail}", markup=False)
 
 
+def _print_unfit(result: ConversionResult, console: Console) -> None:
+    for entry in result.unfit:
+        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in entry.reasons.items())
+        console.print(
+            f"not of the form: {entry.name}: all of its {entry.records:,} records were dropped "
+            f"({reasons}); *.rejects.jsonl says which field did not fit; leave the input out, or "
+            "convert it by itself to be told what it looks like",
+            markup=False,
+        )
+
+
 def _print_scored(result: ConversionResult, console: Console) -> None:
     scored = result.scored
     if scored is None:
@@ -208,6 +229,19 @@ def _print_ending(result: ConversionResult, console: Console) -> None:
         console.print(f"wrote {result.shards_written:,} shards in {result.seconds:.1f} s{speed}")
 
 
+def _why_refused(counts: Counter[str]) -> str:
+    """No URL may be asked: which, and what opens them."""
+    text = "no URL may be asked, so nothing was fetched"
+    if counts[FetchStatus.PRIVATE_ADDRESS.value]:
+        text += (
+            "; --allow-private-hosts also asks loopback, private and link-local addresses (with "
+            "--retry-failed, those that were refused here)"
+        )
+    if counts[FetchStatus.BAD_URL.value]:
+        text += "; bad-url: only http and https are asked, without user names"
+    return text
+
+
 def print_fetched(result: FetchResult, console: Console | None = None) -> None:
     """Print what became of the images that were to be fetched."""
     console = console or Console(highlight=False, soft_wrap=True)
@@ -218,6 +252,8 @@ def print_fetched(result: FetchResult, console: Console | None = None) -> None:
     for how, count in sorted(result.counts.items()):
         table.add_row(how, f"{count:,}")
     console.print(table)
+    if result.all_refused:
+        console.print(_why_refused(result.counts))
     for label, failure in result.failures:
         console.print(f"failed: {label}: {failure.error}", markup=False)
     if result.files_kept:

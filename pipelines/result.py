@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from mmdata.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_INTERRUPTED
 from pipelines.clip import Scored
 from pipelines.engine import UnitAgain, UnitFailure
+from pipelines.form import UnfitInput
 from pipelines.plan import Plan
 from schemas.manifest import Groups, Tally
 
@@ -30,6 +31,7 @@ class ConversionResult:
         scored: what CLIP has scored in this run, where it was asked to.
         lost: inputs of which no document is left, where that is for the user to look at.
         groups: what stays together in a complete output, and how many of it; None without.
+        unfit: inputs of which every record was dropped for its form.
         splits: with --split, what each came to; the rest is their sum.
     """
 
@@ -50,11 +52,12 @@ class ConversionResult:
     scored: Scored | None = None
     lost: list[str] = field(default_factory=list)
     groups: Groups | None = None
+    unfit: list[UnfitInput] = field(default_factory=list)
     splits: "list[tuple[str, ConversionResult]]" = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
-        """0 done, 1 some units failed or an input was lost whole, 3 interrupted."""
+        """0 done, 1 units failed or an input was lost or is of another form, 3 interrupted."""
         if self.interrupted:
             return EXIT_INTERRUPTED
-        return EXIT_FINDINGS if self.failures or self.lost else EXIT_DONE
+        return EXIT_FINDINGS if self.failures or self.lost or self.unfit else EXIT_DONE

@@ -102,6 +102,7 @@ def add_up(
         total.splits.append((part.name, result))
         add_tally(total.tally, result.tally)
         total.failures += result.failures
+        total.unfit += result.unfit
         total.interrupted |= result.interrupted
         total.limited |= result.limited
         for name in ("shards_written", "shards_kept", "shards_left", "seconds"):

@@ -27,10 +27,12 @@ class Turn(Struct, rename={"sender": "from"}):
     sender: str | None = None
     value: str | UnsetType = UNSET
     role: str | None = None
-    content: str | list[str | ContentPart] | ContentPart | UnsetType = UNSET
+    content: str | list[str | ContentPart] | ContentPart | UnsetType | None = UNSET
     text: Annotated[msgspec.Raw | UnsetType, Meta(description="where there is no value")] = UNSET
     image: Annotated[msgspec.Raw | UnsetType, Meta(description="one, or a list, of a turn")] = UNSET
     images: msgspec.Raw | UnsetType = UNSET
+    tool_calls: Annotated[Any, Meta(description="OpenAI's; the content may then be null")] = None
+    function_call: Any = None
 
 
 class Dialogue(Struct):

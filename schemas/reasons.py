@@ -90,6 +90,21 @@ class DocumentDrop(StrEnum):
     LISTED_BAD_ASPECT = "listed-bad-aspect"
 
 
+#: Drops for form: the record is not of the format that is read. The others say that a record of the
+#: format was not wanted, not complete, or there before. A run of which every record is dropped for
+#: its form has failed.
+FORM_DROPS = frozenset(
+    (
+        *(DocumentDrop.BAD_JSON, DocumentDrop.NOT_UTF8, DocumentDrop.NOT_AN_OBJECT),
+        *(DocumentDrop.DUPLICATE_KEYS, DocumentDrop.LONE_SURROGATE, DocumentDrop.TOO_DEEP),
+        *(DocumentDrop.RECORD_TOO_LARGE, DocumentDrop.BAD_SCHEMA, DocumentDrop.NO_TEXT),
+        *(DocumentDrop.NO_MATRIX, DocumentDrop.BAD_MATRIX, DocumentDrop.NON_FINITE),
+        DocumentDrop.BAD_NUMBER,
+        *(DocumentDrop.UNKNOWN_FORMAT, DocumentDrop.NO_URL, DocumentDrop.NOT_A_SAMPLE),
+    )
+)
+
+
 class DocumentNote(StrEnum):
     """What was remarkable about a document that was kept."""
 
@@ -101,6 +116,7 @@ class DocumentNote(StrEnum):
     NAMES_IN_TEXT = "names-in-text"
     BAD_SIMILARITY = "bad-similarity"
     NO_GROUP = "no-group"
+    SEVERAL_CAPTIONS = "several-captions"
 
 
 class RepairNote(StrEnum):

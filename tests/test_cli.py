@@ -1,5 +1,6 @@
 """The face: subcommands, a configuration file, errors as one line, exit codes."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from mmdata import __version__, cli
 from mmdata.cli import main
 from pipelines.config import ConvertMmc4, Show
+from tests.shard_factory import make_document, make_shard_of
 
 
 @pytest.fixture
@@ -171,3 +173,19 @@ def test_says_nothing_when_its_reader_has_gone(tmp_path: Path) -> None:
     process.stderr.close()
     process.wait()
     assert b"Traceback" not in error
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_no_encoding_of_the_output_ends_a_command(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "\u00dc\u5348"
+    folder.mkdir()
+    texts = ["K\u00f6ln", "\u5348\u5f8c", "b"]
+    make_shard_of(folder, make_document() | {"text_list": texts})
+    sink = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(sink, encoding, errors="strict"))
+    assert main(["show", str(folder)]) == 0
+    assert main(["validate", str(folder), "--workers", "0"]) in (0, 1)
+    sys.stdout.flush()
+    assert b"000000000000" in sink.getvalue()

@@ -8,7 +8,9 @@ else a moment later gains nothing. URLs are parsed by yarl, the parser that the 
 """
 
 import asyncio
+import html
 import ipaddress
+import re
 import socket
 import time
 from collections import OrderedDict
@@ -20,6 +22,8 @@ from yarl import URL
 from mmdata.fetch.outcome import FetchError, FetchStatus
 
 _MAX_URL_CHARACTERS = 8192
+_ENTITY = re.compile(r"&(?:amp|quot|apos|lt|gt|#\d{1,6}|#[xX][0-9a-fA-F]{1,5});")
+_MAX_ESCAPES = 3
 _RESOLVER_THREADS = 32
 #: How long a name that does not resolve is not asked for again, and how many are remembered.
 _NEGATIVE_SECONDS = 60.0
@@ -61,6 +65,19 @@ def check_url(text: str, *, allow_private: bool) -> URL:
     if problem:
         raise FetchError(FetchStatus.PRIVATE_ADDRESS, problem)
     return url
+
+
+def unescape_url(text: str) -> str:
+    """A URL that was copied from HTML as it was meant: `&amp;` is `&`, however often escaped.
+
+    Only whole entities count: `&copy=1` is a parameter.
+    """
+    for _ in range(_MAX_ESCAPES):
+        plain = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
+        if plain == text:
+            break
+        text = plain
+    return text
 
 
 def _bad(detail: str) -> FetchError:

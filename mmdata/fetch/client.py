@@ -20,6 +20,7 @@ from mmdata.fetch.addresses import (
     PrivateAddressError,
     PublicResolver,
     check_url,
+    unescape_url,
 )
 from mmdata.fetch.body import Room, read_body
 from mmdata.fetch.gate import Gate
@@ -84,6 +85,18 @@ class Client:
             gate: says when it may go on.
         """
         start = time.monotonic()
+        result = await self._fetch(text, gate)
+        plain = unescape_url(text)
+        if plain != text and _is_refused(result):
+            before, result = result, await self._fetch(plain, gate)
+            result.attempts += before.attempts
+            how = "then without HTML's &amp; and the like"
+            result.detail = f"{before.http_status} as given, {how}: {result.detail or 'ok'}"
+        result.seconds = time.monotonic() - start
+        return result
+
+    async def _fetch(self, text: str, gate: Gate) -> Fetched:
+        """Fetch a URL as it is written, with attempts where these may help."""
         attempts = 0
         result = Fetched(FetchStatus.BAD_URL)
         try:
@@ -100,7 +113,6 @@ class Client:
         except FetchError as error:
             result = Fetched(error.status, b"", error.http_status, detail=error.detail)
         result.attempts = attempts
-        result.seconds = time.monotonic() - start
         return result
 
     async def _wait(self, url: URL, attempts: int, error: FetchError) -> None:
@@ -201,6 +213,14 @@ class Client:
                 status = FetchStatus.REDIRECTS
             detail = f"a redirect to {target[:100]!r}: {error.detail}"
             raise FetchError(status, detail, http_status=response.status) from None
+
+
+def _is_refused(result: Fetched) -> bool:
+    """Whether a host answered that it does not know, or does not take, the URL as it is."""
+    code = result.http_status
+    if result.status != FetchStatus.HTTP_ERROR or code is None:
+        return False
+    return 400 <= code < 500 and code not in (408, 425, 429)
 
 
 def _failure(error: Exception) -> FetchError:

@@ -16,12 +16,14 @@ class RecordDropped(Exception):
     Attributes:
         reason: what it is counted as.
         detail: one line: `$.path`, expected, got.
+        fields: names of those that the record has, where they say more than the detail.
     """
 
-    def __init__(self, reason: DocumentDrop, detail: str) -> None:
+    def __init__(self, reason: DocumentDrop, detail: str, *, fields: tuple[str, ...] = ()) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+        self.fields = fields
 
 
 class RecordError(Exception):

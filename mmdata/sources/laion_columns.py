@@ -7,7 +7,7 @@ from mmdata.errors import BadInputError
 from mmdata.sources.fields import nearest
 
 URL_NAMES = ("URL", "url", "image_url", "img_url", "SAMPLE_URL")
-CAPTION_NAMES = ("TEXT", "text", "caption", "Caption", "alt_text", "txt")
+CAPTION_NAMES = ("TEXT", "text", "caption", "Caption", "alt_text", "txt", "captions")
 SIMILARITY_NAMES = ("similarity", "SIMILARITY")
 IMAGE_NAMES = ("bytes", "image", "jpg", "png", "webp", "image_bytes")
 PUNSAFE_NAMES = ("punsafe", "p_unsafe")

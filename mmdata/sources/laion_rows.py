@@ -29,6 +29,8 @@ _OWN = frozenset(
 _TYPED: dict[str, type] = {"url": str, "could_have_url_duplicate": int}
 #: Equal to the value of no column.
 _NO_COLUMN = object()
+#: Where the other captions of a picture stand, if its row has a list of them.
+OTHER_CAPTIONS = "other_captions"
 #: Cosines of float32 vectors leave [-1, 1] by rounding only.
 _COSINE_BOUND = 1.0 + 1e-4
 #: Where nothing says how similar picture and text are: given as a pair, taken as a pair.
@@ -108,13 +110,18 @@ def parse_row(row: Row) -> PairSource:
         RecordDropped: it lacks what a pair needs.
     """
     values, columns = row.values, row.columns
-    caption = _text(values.get(columns.caption), columns.caption)
+    caption, others = _caption(values.get(columns.caption), columns.caption)
     if not caption.strip():
         raise RecordDropped(DocumentDrop.NO_TEXT, f"{columns.caption}: expected a caption")
     url = _url(values.get(columns.url), columns.url) if columns.url else ""
     if not url and not row.has_image:
         raise RecordDropped(DocumentDrop.NO_URL, f"{columns.url}: expected a URL, got nothing")
     similarity, notes = _similarity(row)
+    extras = _extras(row)
+    if others:
+        extras.setdefault(OTHER_CAPTIONS, msgspec.Raw(msgspec.json.encode(others)))
+        detail = f"{columns.caption}: the first of {len(others) + 1}"
+        notes.append((DocumentNote.SEVERAL_CAPTIONS.value, detail))
     known = similarity is not None
     image = SourceImage(_name(url), {"raw_url": msgspec.Raw(msgspec.json.encode(url))})
     document = SourceDocument(
@@ -123,7 +130,7 @@ def parse_row(row: Row) -> PairSource:
         similarity=np.array([[similarity if known else PLACEHOLDER]], dtype=np.float64),
         similarity_source="laion" if known else "placeholder",
         alignment="given",
-        extras=_extras(row),
+        extras=extras,
         matched=[0],
         notes=notes,
     )
@@ -194,6 +201,20 @@ def number_of(value: Any) -> float | None:
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
+
+
+def _caption(value: Any, column: str) -> tuple[str, list[str]]:
+    """The caption of a row and, of a list of captions, those behind the first that says something.
+
+    Raises:
+        RecordDropped: it is neither text nor a list of text.
+    """
+    value = plain(value)
+    if not isinstance(value, list):
+        return _text(value, column), []
+    texts = [_text(item, f"{column}[{place}]") for place, item in enumerate(value)]
+    texts = [text for text in texts if text.strip()]
+    return (texts[0], texts[1:]) if texts else ("", [])
 
 
 def _text(value: Any, column: str) -> str:

@@ -173,7 +173,8 @@ def json_rows(
         except RecordDropped as dropped:
             yield dropped
         except BadInputError as error:
-            yield RecordDropped(DocumentDrop.BAD_SCHEMA, str(error).removeprefix(segment.path))
+            detail = str(error).removeprefix(f"{segment.path}: ")
+            yield RecordDropped(DocumentDrop.BAD_SCHEMA, detail, fields=shape)
 
 
 def json_columns(segment: Segment, names: ColumnNames, max_record_bytes: int) -> Columns | None:

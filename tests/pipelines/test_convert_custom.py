@@ -342,7 +342,7 @@ def test_the_window_of_each_image_is_recorded(name: str, tmp_path: Path) -> None
 
 def test_an_input_of_no_known_format_is_refused(tmp_path: Path) -> None:
     source = one_array(tmp_path, {"data": []}, {"more": 1})
-    with pytest.raises(BadInputError, match="no record is of a known format: expected conversat"):
+    with pytest.raises(BadInputError, match="unknown-format: expected conversations, messages"):
         convert_custom(source.options(tmp_path / "out"), quiet=True)
     assert not (tmp_path / "out").exists()
 

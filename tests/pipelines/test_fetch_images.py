@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from mmdata.cli import main
 from mmdata.errors import BadInputError, UserError
 from pipelines.config import ConvertMmc4
 from pipelines.convert_mmc4 import convert_mmc4
@@ -125,6 +126,19 @@ def test_done_is_done_and_failures_are_asked_again_when_told(web: Web, tmp_path:
     assert web.asked()["/ok/1.jpg"] == 1
     assert retried.counts["ok"] == 1
     assert {row["result"] for row in table(tmp_path / "images", 0).values()} == {"kept", "bad-url"}
+
+
+def test_where_no_url_may_be_asked_that_is_said_with_the_flag(
+    web: Web, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = docs(tmp_path, 0, {"a.jpg": web.url("/ok/1.jpg"), "b.jpg": "file:///etc/passwd"})
+    command = ["fetch-images", str(path), "--output", str(tmp_path / "images"), "--workers", "0"]
+    assert main(command) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no URL may be asked, so nothing was fetched; --allow-private-hosts also asks" in said
+    assert "only http and https are asked" in said
+    assert main([*command, "--allow-private-hosts", "--retry-failed"]) == 0
+    assert "no URL may be asked" not in capsys.readouterr().out
 
 
 def test_inputs_are_all_named(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """convert-laion on tables as people have them: rows in are rows out and drops, none is merged."""
 
 import gzip
+import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mmdata.cli import main
@@ -105,6 +109,38 @@ class TestJsonLines:
         (tmp_path / "a.jsonl").write_text('{"caption": "no address"}\n' + good * 2)
         result = convert(tmp_path / "a.jsonl", tmp_path / "out")
         assert (result.tally.documents, result.tally.documents_dropped) == (2, {"bad-schema": 1})
+
+
+class TestCaptions:
+    def test_of_a_list_the_first_is_taken_and_the_others_are_kept(
+        self, web: Web, tmp_path: Path
+    ) -> None:
+        lists = [["", "one", "two"], ["only"], [], [7], "plain"]
+        rows = [{"url": web.url("/ok/1.jpg"), "captions": texts} for texts in lists]
+        (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        pq.write_table(pa.Table.from_pylist(rows[:3]), tmp_path / "b.parquet")
+        result = convert(tmp_path / "a.jsonl", tmp_path / "out")
+        assert captions(tmp_path / "out") == ["one", "only", "plain"]
+        assert result.tally.documents_dropped == {"bad-schema": 1, "no-text": 1}
+        assert result.tally.notes == {"several-captions": 1}
+        first = json.loads(pairs(tmp_path / "out")["000000000000"]["json"])
+        assert first["other_captions"] == ["two"]
+        convert(tmp_path / "b.parquet", tmp_path / "b")
+        assert captions(tmp_path / "b") == ["one", "only"]
+
+
+@pytest.mark.parametrize(("method", "name"), [(9, "deflate64"), (93, "zstd"), (77, "unknown")])
+def test_a_zip_that_is_packed_otherwise_is_named_by_its_method(
+    method: int, name: str, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.jsonl.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.jsonl", "{}\n")
+    data = bytearray((tmp_path / "a.jsonl.zip").read_bytes())
+    for head, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        data[data.index(head) + place] = method
+    (tmp_path / "a.jsonl.zip").write_bytes(data)
+    with pytest.raises(BadInputError, match=rf"is compressed with {name} \(method {method}\)"):
+        convert(tmp_path / "a.jsonl.zip", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

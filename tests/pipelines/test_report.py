@@ -60,7 +60,8 @@ def test_failures_are_said_with_their_record(tmp_path: Path) -> None:
 
 
 def test_a_run_that_kept_nothing_warns(tmp_path: Path) -> None:
-    corpus = one_file(tmp_path, [b"{", b"[]"])
+    without = {"text_list": ["a"], "image_info": [], "similarity_matrix": []}
+    corpus = one_file(tmp_path, [without, b"{"])
     assert "warning: no document was kept: every shard is empty" in printed(corpus, tmp_path / "o")
     corpus = one_file(tmp_path / "none", [])
     assert "warning: the inputs hold no records" in printed(corpus, tmp_path / "none" / "o")

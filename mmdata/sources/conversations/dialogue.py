@@ -15,6 +15,7 @@ from mmdata.sources.conversations.images import keys_of, listed, source_image
 from mmdata.sources.conversations.placeholders import Tag, split_tags
 from mmdata.sources.conversations.placing import Piece, Utterance, as_words, put_in
 from mmdata.sources.conversations.roles import is_aside
+from mmdata.sources.conversations.tools import called
 from schemas.conversation import ContentPart, Dialogue, ImageReference, Images, Turn
 from schemas.reasons import DocumentDrop
 
@@ -95,17 +96,23 @@ class _Turns:
         if content is msgspec.UNSET and isinstance(turn.text, msgspec.Raw):
             text = msgspec.json.decode(turn.text)
             content = text if isinstance(text, str) else content
-        if content is msgspec.UNSET:
+        calls = called(turn)
+        if calls and content is msgspec.UNSET:
+            content = ""
+        if content is msgspec.UNSET or (content is None and not calls):
+            got = "null" if content is None else f"the keys {keys()}"
             raise RecordDropped(
-                DocumentDrop.BAD_SCHEMA, f"{path}: expected value or content, got the keys {keys()}"
+                DocumentDrop.BAD_SCHEMA, f"{path}: expected value or content, got {got}"
             )
-        if isinstance(content, str):
-            pieces = self._text(content, role)
+        if isinstance(content, str | None):
+            pieces = self._text(content or "", role)
         else:
             pieces = []
             for index, part in enumerate(content if isinstance(content, list) else [content]):
                 pieces += ["\n"] if index else []
                 pieces += self._part(part, f"{path}.content[{index}]", role)
+        if calls:
+            pieces += ["\n", calls] if pieces else [calls]
         own = [
             self._image(reference, f"{path}.{name}[{index}]")
             for name in ("image", "images")

@@ -16,6 +16,7 @@ from mmdata.sources import mmc4
 from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
 from mmdata.sources.conversations import dialogue, sequences
 from mmdata.sources.conversations.images import source_image
+from mmdata.sources.conversations.packed import unpack
 from mmdata.sources.conversations.placing import OnTagMismatch, Placed, Utterance, place
 from mmdata.sources.conversations.roles import render
 from mmdata.sources.strict_json import decode_object
@@ -66,6 +67,8 @@ def parse_record(record: bytes, reading: Reading) -> SourceDocument:
         RecordError: its placeholders do not fit, and that is to be an error.
     """
     fields = decode_object(record)
+    if unpack(fields):
+        record = msgspec.json.encode(fields)
     kind = reading.format or recognise(fields)
     if kind is None:
         names = ", ".join(sorted(fields)[:6]) or "none"

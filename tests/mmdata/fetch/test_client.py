@@ -83,6 +83,18 @@ def test_the_bytes_are_those_of_the_server(web: Web, path: str) -> None:
     assert fetch(web.url(path)).data == picture(1)
 
 
+def test_a_url_out_of_html_is_asked_as_it_is_and_then_as_it_was_meant(web: Web) -> None:
+    for written in ("/o&#107;/1.jpg", "/o&amp;#107;/1.jpg", "/o&#x6b;/1.jpg"):
+        result = fetch(web.url(written))
+        assert (result.data, result.attempts) == (picture(1), 2)
+        assert result.detail == "404 as given, then without HTML's &amp; and the like: ok"
+    assert fetch(web.url("/ok/1.jpg?a=1&amp;b=2")).attempts == 1
+    missing = fetch(web.url("/404?a=1&amp;b=2"))
+    assert (missing.status, missing.http_status, missing.attempts) == ("http-error", 404, 2)
+    assert fetch(web.url("/404?a=1&copy=2")).attempts == 1
+    assert fetch(web.url("/500?a=1&amp;b=2"), retries=0).attempts == 1
+
+
 def test_tags_can_be_ignored_when_asked(web: Web) -> None:
     assert fetch(web.url("/noai/noai"), ignore_noai=True).data == picture(1)
 
