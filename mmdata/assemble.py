@@ -23,6 +23,7 @@ from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
 from mmdata.sources.embedded import decode_embedded
 from mmdata.sources.names import StoredImage, shown
 from mmdata.sources.split import Grouping, SplitRule
+from mmdata.wording import plural
 from schemas.reasons import DocumentDrop, DocumentNote, ImageDrop, ImageNote
 
 _EXTENSIONS = {
@@ -236,7 +237,9 @@ def _why_none(document: SourceDocument) -> str:
 
 def _why_none_left(outcome: Outcome) -> str:
     reasons = sorted({str(reason) for reason, _ in outcome.dropped_images.values()})
-    return f"all {len(outcome.dropped_images)} images were dropped: {', '.join(reasons)}"
+    return (
+        f"dropped {plural(len(outcome.dropped_images), 'image')}, all of them: {', '.join(reasons)}"
+    )
 
 
 def _pictures(draft: Draft, read_image: ReadImage, to_pixels: ToPixels | None) -> None:

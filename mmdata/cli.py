@@ -27,6 +27,7 @@ from mmdata.errors import (
     MMDataError,
     UserError,
 )
+from mmdata.wording import plural
 from pipelines.config import Align, ConvertCustom, ConvertMmc4, Features, Show, Status, Validate
 from pipelines.laion_options import ConvertLaion, FetchImages
 from pipelines.repair_options import Index, Repair
@@ -116,11 +117,12 @@ def _run_report(options: Report) -> int:
 
     result = report(options)
     print(
-        f"{result.path}: {result.documents:,} documents in {result.shards:,} shards, "
+        f"{result.path}: {plural(result.documents, 'document')} in "
+        f"{plural(result.shards, 'shard')}, "
         f"{result.shown:,} of them to look at ({result.bytes / 1e6:.1f} MB); open it in a browser"
     )
     if result.problems:
-        print(f"{result.problems:,} shards could not be read; the page names them")
+        print(f"{plural(result.problems, 'shard')} could not be read; the page names them")
     return result.exit_code
 
 
@@ -185,7 +187,8 @@ def _run_train_report(options: TrainReport) -> int:
 
     result = train_report(options)
     print(
-        f"{result.path}: {result.steps:,} steps ({result.bytes / 1e6:.1f} MB); open it in a browser"
+        f"{result.path}: {plural(result.steps, 'step')} ({result.bytes / 1e6:.1f} MB); open "
+        "it in a browser"
     )
     for problem in result.problems:
         print(f"not in the figures: {problem}")

@@ -269,10 +269,10 @@ def _normalised(model: str, pretrained: str | None) -> tuple[str, str | None]:
             raise UserError(f"--clip-model {model} brings its weights: leave out --clip-pretrained")
         local = model.startswith(_LOCAL)
         return (_LOCAL + os.path.abspath(model.removeprefix(_LOCAL)) if local else model), None
-    model = model.replace("/", "-")
+    given, model = model, model.replace("/", "-")
     if model not in open_clip.list_models():
         raise UserError(
-            f"--clip-model {model}: expected a model of open_clip (ViT-L-14, ViT-B-32, ...), "
+            f"--clip-model {given}: expected a model of open_clip (ViT-L-14, ViT-B-32, ...), "
             "local-dir:PATH or hf-hub:NAME"
         )
     tags = open_clip.list_pretrained_tags_by_model(model)

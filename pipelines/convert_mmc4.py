@@ -31,6 +31,7 @@ from mmdata.sources.image_store import (
 from mmdata.sources.names import NamedImages, StoredImage
 from mmdata.sources.records import SUFFIXES, Overlong, Segment, list_segments, read_records
 from mmdata.sources.split import URL_HOST, group_of
+from mmdata.wording import plural
 from pipelines.clip import describe_clip, front_end
 from pipelines.config import ConvertMmc4
 from pipelines.convert import ConversionResult, run_conversion
@@ -141,7 +142,8 @@ def _all_of(problems: dict[str, str], images: str, flag: str) -> str:
     if len(lines) == 1:
         return lines[0]
     return (
-        f"{flag} {images}: {len(lines)} files cannot be used (--skip-bad-inputs leaves them "
+        f"{flag} {images}: {plural(len(lines), 'file')} cannot be used (--skip-bad-inputs "
+        "leaves them "
         "out):\n  " + "\n  ".join(lines)
     )
 
@@ -206,8 +208,8 @@ class Mmc4Recipe:
         if scan.probed_images and not scan.probed_found:
             raise BadInputError(
                 f"{segment.label}: none of its {scan.probed_images} images was found in "
-                f"{store.where()}; fetch them with MMC4's scripts/download_images.py, say where "
-                "they are with --image-path '{root}/{shard}/{image_name}', or, if they are links, "
+                f"{store.where()}; fetch them with `mmdata fetch-images`, say where they "
+                "are with --image-path '{root}/{shard}/{image_name}', or, if they are links, "
                 "where those may lead with --allow-symlinks-to",
                 short=f"none of its {scan.probed_images} images was found",
             )

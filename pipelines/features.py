@@ -34,6 +34,7 @@ from mmdata.shards.reader import ShardReader, read_samples_table, samples_path
 from mmdata.similarity import num_gpus
 from mmdata.storage.files import exists, make_folder, read_bytes, size_of
 from mmdata.storage.urls import is_url
+from mmdata.wording import plural
 from pipelines.actors import ActorPool, actor_results
 from pipelines.config import Features
 from pipelines.engine import UnitFailure, run_units, terminate_as_interrupt
@@ -89,13 +90,17 @@ class FeaturesReport:
     def text(self) -> str:
         """For a person."""
         lines = [
-            f"{self.output}: features of {self.images:,} images in {self.shards} shards, "
+            f"{self.output}: features of {plural(self.images, 'image')} in "
+            f"{plural(self.shards, 'shard')}, "
             f"{self.num_bytes / 1e9:.2f} GB"
         ]
         if self.reused:
-            lines.append(f"{self.reused} shards had theirs already")
+            lines.append(f"{plural(self.reused, 'shard')} had theirs already")
         if self.undecodable:
-            lines.append(f"{self.undecodable} images cannot be decoded; training leaves them out")
+            lines.append(
+                f"{plural(self.undecodable, 'image')} cannot be decoded and will be left out "
+                "by training"
+            )
         return "\n".join(lines + [f"failed: {one}" for one in self.failures]) + "\n"
 
 
@@ -217,7 +222,7 @@ def _say_size(tasks: Sequence[FeatureTask], spec: TowerSpec, output: str) -> Non
     shard_bytes = sum(size_of(task.shard) for task in todo)
     total = images * spec.image_bytes
     sys.stderr.write(
-        f"mmdata features: {images:,} images x {spec.num_tokens} x {spec.width} bf16 = "
+        f"mmdata features: {plural(images, 'image')} x {spec.num_tokens} x {spec.width} bf16 = "
         f"{spec.image_bytes / 1e6:.2f} MB each, {total / 1e9:.2f} GB in {output} "
         f"(their shards: {shard_bytes / 1e9:.2f} GB)\n"
     )

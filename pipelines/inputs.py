@@ -13,6 +13,7 @@ from mmdata.sources.records import Segment
 from mmdata.storage.files import facts_of
 from mmdata.storage.paths import expand_paths
 from mmdata.storage.urls import absolute
+from mmdata.wording import plural
 from pipelines.engine import UnitAgain, UnitDone, UnitFailure, choose_workers, run_units
 from pipelines.events import Alive, alive_while
 from pipelines.plan import Plan, PlanInput, SegmentScan, input_names
@@ -132,7 +133,7 @@ def _told(problems: list[Problem], options: CountOptions) -> str:
     if len(lines) == 1:
         return lines[0]
     hint = "" if options.skip_bad_inputs else " (--skip-bad-inputs leaves them out)"
-    return f"{len(lines)} inputs cannot be used{hint}:\n  " + "\n  ".join(lines)
+    return f"{plural(len(lines), 'input')} cannot be used{hint}:\n  " + "\n  ".join(lines)
 
 
 def _excluded(problems: list[Problem], found: list[str]) -> list[ExcludedInput]:

@@ -7,11 +7,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmdata.fetch.outcome import FetchStatus
+from mmdata.wording import plural
 from pipelines.convert import ConversionResult
 from pipelines.fetch_images import FetchResult
 from pipelines.fields import inputs_without
 from pipelines.hide import public_plan
 from pipelines.index import IndexResult
+from pipelines.plan import Plan
 from pipelines.space import free_bytes, human_bytes, human_seconds
 from pipelines.status import RunStatus
 from schemas.manifest import Tally
@@ -59,23 +61,34 @@ def _print_plan(result: ConversionResult, console: Console) -> None:
         ("records", f"{plan.num_records:,}"),
         ("units", f"{len(plan.units):,}"),
         ("shards", f"{plan.num_shards:,}"),
-        ("records a shard, at most", f"{plan.docs_per_shard:,}"),
+        *_per_shard(plan),
         ("images (estimate)", f"{estimate.images:,}"),
         ("to read (estimate)", human_bytes(estimate.read_bytes)),
         ("to write (estimate)", human_bytes(estimate.write_bytes)),
         ("free on that disk", "no limit known" if free is None else human_bytes(free)),
-        (f"time on {result.workers or 1} cores (rough)", human_seconds(result.seconds)),
+        (f"time on {plural(result.workers or 1, 'core')} (rough)", human_seconds(result.seconds)),
     ):
         table.add_row(what, amount)
     console.print(table)
     for entry in plan.inputs:
         for segment, scan in zip(entry.segments, entry.scans, strict=True):
-            images = f"{scan.probed_found} of {scan.probed_images} images looked for are there"
+            wanted = plural(scan.probed_images, "image")
+            images = f"{scan.probed_found:,} of {wanted} looked for are there"
             where = f"{entry.name}:{segment.member}" if segment.member else entry.name
-            console.print(
-                f"{where}: {scan.records} records; {images} ({scan.looked_in})", markup=False
-            )
+            looked = f" ({scan.looked_in})" if scan.looked_in else ""
+            records = plural(scan.records, "record")
+            console.print(f"{where}: {records}; {images}{looked}", markup=False)
     _print_excluded(result, console)
+
+
+def _per_shard(plan: Plan) -> list[tuple[str, str]]:
+    """How much goes into a shard; a split reads records of which it keeps only its share."""
+    records = f"{plan.docs_per_shard:,}"
+    share = plan.options.get("split_share")
+    if not isinstance(share, float):
+        return [("records a shard, at most", records)]
+    kept = f"{int(plan.docs_per_shard * share):,}"
+    return [("records read for a shard, at most", records), ("of them in it, about", kept)]
 
 
 def _print_counts(result: ConversionResult, console: Console) -> None:
@@ -124,7 +137,8 @@ def _print_dropped(tally: Tally, console: Console) -> None:
         )
     if left := tally.images_dropped.get(ImageDrop.NOT_FETCHED):
         console.print(
-            f"{left:,} images were not fetched: *.outcomes.parquet says why, --retry-failed asks "
+            f"{plural(left, 'image was', 'images were')} not fetched: *.outcomes.parquet "
+            "says why, --retry-failed asks "
             "again"
         )
 
@@ -189,7 +203,8 @@ def _print_scored(result: ConversionResult, console: Console) -> None:
         return
     share = scored.busy_seconds / scored.seconds if scored.seconds else 0.0
     console.print(
-        f"{result.plan.options['clip']}: {scored.images:,} images, {scored.sentences:,} sentences; "
+        f"{result.plan.options['clip']}: {plural(scored.images, 'image')}, "
+        f"{plural(scored.sentences, 'sentence')}; "
         f"the scorers were busy {share:.0%} of their time",
         markup=False,
     )
@@ -197,20 +212,29 @@ def _print_scored(result: ConversionResult, console: Console) -> None:
 
 def _print_ending(result: ConversionResult, console: Console) -> None:
     if result.shards_kept:
-        console.print(f"{result.shards_kept:,} shards were there already and were kept")
+        console.print(
+            plural(
+                result.shards_kept,
+                "shard was there already and was kept",
+                "shards were there already and were kept",
+            )
+        )
     if result.interrupted:
         console.print(
-            f"interrupted: {result.shards_left:,} shards are left; run the same command again "
+            f"interrupted: {plural(result.shards_left, 'shard is', 'shards are')} left; run "
+            "the same command again "
             "to go on"
         )
     elif result.failures:
         console.print(
-            f"{len(result.failures):,} units failed, {result.shards_left:,} shards are left; "
+            f"{plural(len(result.failures), 'unit')} failed, "
+            f"{plural(result.shards_left, 'shard is', 'shards are')} left; "
             "what is written stays; mend the cause and run the same command again"
         )
     elif result.limited and result.shards_left:
         console.print(
-            f"stopped at --limit: {result.shards_left:,} shards are left; run again without it"
+            f"stopped at --limit: {plural(result.shards_left, 'shard is', 'shards are')} "
+            "left; run again without it"
         )
     empty = result.complete and result.tally.documents == 0
     if empty and result.plan.num_records:
@@ -220,13 +244,16 @@ def _print_ending(result: ConversionResult, console: Console) -> None:
     can_ask = "docs_per_shard" in result.plan.options
     if can_ask and result.complete and 0 < result.plan.num_shards < _FEW_SHARDS:
         console.print(
-            f"{result.plan.num_shards} shards: a trainer wants at least ranks x workers of them "
+            f"{plural(result.plan.num_shards, 'shard')}: a trainer wants at least ranks x "
+            "workers of them "
             "(--num-shards N asks for more)"
         )
     if result.shards_written and result.seconds:
         rate = result.tally.images / result.seconds if not result.shards_kept else None
         speed = f", {rate:,.0f} images/s" if rate else ""
-        console.print(f"wrote {result.shards_written:,} shards in {result.seconds:.1f} s{speed}")
+        console.print(
+            f"wrote {plural(result.shards_written, 'shard')} in {result.seconds:.1f} s{speed}"
+        )
 
 
 def _why_refused(counts: Counter[str]) -> str:
@@ -258,8 +285,8 @@ def print_fetched(result: FetchResult, console: Console | None = None) -> None:
         console.print(f"failed: {label}: {failure.error}", markup=False)
     if result.files_kept:
         console.print(
-            f"{result.files_kept:,} files of documents were through before (--retry-failed asks "
-            "again for what failed)"
+            plural(result.files_kept, "file of documents was", "files of documents were")
+            + " through before (--retry-failed asks again for what failed)"
         )
     if result.interrupted:
         console.print("interrupted: run the same command again to go on")
@@ -268,7 +295,7 @@ def print_fetched(result: FetchResult, console: Console | None = None) -> None:
     fetched = result.counts["ok"]
     if fetched and result.seconds:
         console.print(
-            f"fetched {fetched:,} images, {human_bytes(result.image_bytes)}, in "
+            f"fetched {plural(fetched, 'image')}, {human_bytes(result.image_bytes)}, in "
             f"{result.seconds:.1f} s, {fetched / result.seconds:,.0f} images/s"
         )
 
@@ -277,17 +304,17 @@ def print_indexed(result: IndexResult, console: Console | None = None) -> None:
     """Print what an indexing came to."""
     console = console or Console(highlight=False, soft_wrap=True)
     for folder, samples in result.folders.items():
-        console.print(f"{folder}: {samples:,} samples", markup=False)
+        console.print(f"{folder}: {plural(samples, 'sample')}", markup=False)
     for path, error in result.failures:
         told = error if error.startswith(path) else f"{path}: {error}"
         console.print(f"failed: {told}", markup=False)
     if unreadable := result.tally.notes.get("unreadable", 0):
         console.print(
-            f"{unreadable:,} samples cannot be read wholly: mmdata validate says why, mmdata "
-            "repair writes what can be read of them"
+            f"{plural(unreadable, 'sample')} cannot be read wholly: mmdata validate says why, "
+            "mmdata repair writes what can be read of them"
         )
     kept = f", {result.kept:,} of them before" if result.kept else ""
-    console.print(f"{result.shards:,} shards are indexed{kept}")
+    console.print(plural(result.shards, "shard is", "shards are") + f" indexed{kept}")
     if result.failures:
         console.print("no manifest: mend or remove what failed and run the same command again")
 

@@ -9,7 +9,7 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from mmdata.errors import BadInputError, MMDataError, UserError
@@ -26,7 +26,7 @@ from mmdata.report.picks import Pick, Picks
 from mmdata.report.summary import Summary, SummaryTask, summarise
 from mmdata.report.tables import SamplesTable
 from mmdata.report.tokens import SAMPLE, TokenCount, count_tokens, load_tokenizer
-from mmdata.report.training import MEANINGS, Alignment
+from mmdata.report.training import MEANINGS, Alignment, is_held_out
 from mmdata.selection import SelectionPolicy
 from mmdata.shards.reader import samples_path
 from mmdata.storage.atomic import write_atomically
@@ -159,6 +159,8 @@ def _folders(paths: Sequence[str]) -> list[tuple[Folder, list[str]]]:
         manifest = read_manifest(parent)
         captions = manifest is not None and (manifest.kind == "laion" or manifest.layout == "pairs")
         alignment = _alignment(group, captions=captions)
+        if manifest is not None and is_held_out(manifest.options.get("split")):
+            alignment = replace(alignment, held_out=True)
         folder = Folder(path=parent, shards=len(group), alignment=alignment, manifest=manifest)
         found.append((folder, group))
     return found

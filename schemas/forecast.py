@@ -64,6 +64,9 @@ class Forecast(Struct, frozen=True, kw_only=True):
         int,
         Meta(ge=0, description="documents that the tables cannot decide: taken as assigned before"),
     ]
+    unsettled_small: Annotated[
+        int, Meta(ge=0, description="those of them that lost images to min_image_bytes")
+    ]
     settings: ForecastSettings
     used: Count
     dropped: dict[str, int]

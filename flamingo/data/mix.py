@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mmdata.errors import UserError
+from mmdata.wording import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ def whole_share(batch_size: int, *, num_lanes: int | None, rank: int = 0, world:
     if lanes % world:
         fitting = ", ".join(str(number) for number in divisors(lanes))
         raise UserError(
-            f"{world} ranks cannot share {lanes} lanes (a global batch of {batch_size} samples): "
+            f"{plural(world, 'rank')} cannot share {plural(lanes, 'lane')} (a global batch "
+            f"of {batch_size} samples): "
             f"expected one of {fitting} ranks"
         )
     owned = range(rank * lanes // world, (rank + 1) * lanes // world)
@@ -64,12 +66,21 @@ def accumulation(batch_size: int, micro_batch: int, world: int) -> int:
     """
     if batch_size % (micro_batch * world):
         fitting = [n for n in divisors(batch_size) if batch_size % (micro_batch * n) == 0]
-        told = ", ".join(map(str, fitting)) or "none; change the micro-batch"
+        told = ", ".join(map(str, fitting)) or "none"
         raise UserError(
-            f"a global batch of {batch_size} samples is not {world} ranks x micro-batches of "
-            f"{micro_batch}: numbers of ranks that fit: {told}"
+            f"a global batch of {plural(batch_size, 'sample')} is not {plural(world, 'rank')} x "
+            f"micro-batches of {micro_batch}: numbers of ranks that fit: {told}; "
+            f"{_fitting_micro_batches(batch_size, world)}"
         )
     return batch_size // (micro_batch * world)
+
+
+def _fitting_micro_batches(batch_size: int, world: int) -> str:
+    """Micro-batches that keep B on so many ranks."""
+    if batch_size % world:
+        return f"no micro-batch fits {plural(world, 'rank')}"
+    fitting = ", ".join(map(str, divisors(batch_size // world)))
+    return f"micro-batches that fit {plural(world, 'rank')}: {fitting}"
 
 
 def divisors(number: int) -> list[int]:
@@ -116,7 +127,8 @@ def mix_shares(slots: Mapping[str, int], *, rank: int = 0, world: int = 1) -> di
     if total % world:
         fitting = ", ".join(map(str, divisors(total)))
         raise UserError(
-            f"{world} ranks cannot share a global batch of {total} samples: expected one of "
+            f"{plural(world, 'rank')} cannot share a global batch of "
+            f"{plural(total, 'sample')}: expected one of "
             f"{fitting} ranks"
         )
     before = _layout(slots)

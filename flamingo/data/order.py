@@ -29,6 +29,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmdata.wording import plural
+
 #: Fewer shards a lane than this, and lanes get spans: whole ones would make them too unequal.
 _WHOLE_SHARDS_A_LANE = 4
 _EPOCHS_KEPT = 4
@@ -99,7 +101,9 @@ class Position:
         for number, lane in enumerate(zip(*(part.lanes for part in parts), strict=True)):
             known = [one for one in lane if one is not None]
             if len(known) != 1:
-                raise ValueError(f"lane {number}: {len(known)} ranks have it, expected one")
+                raise ValueError(
+                    f"lane {number}: {plural(len(known), 'rank')} have it, expected one"
+                )
             merged.append(known[0])
         return cls(tuple(merged))
 

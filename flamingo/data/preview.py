@@ -17,6 +17,7 @@ from torch import Tensor
 from flamingo.data.batch import Batch
 from flamingo.model.outputs import IGNORED
 from mmdata.usage.tokens import MediaTokenizer
+from mmdata.wording import plural
 
 _HEAD = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Training data</title>
@@ -76,7 +77,9 @@ def _sequence(
         else:
             style = "learned" if is_learned else "masked"
             body.append(f'<span class="{style}">{escape(tokenizer.decode(run))}</span>')
-    caption = f"{len(images)} images, {length} tokens, {sum(learned[1:])} learned"
+    caption = (
+        f"{plural(len(images), 'image')}, {plural(length, 'token')}, {sum(learned[1:])} learned"
+    )
     return (
         f"<section><h2>{escape(', '.join(batch.keys[samples]))}</h2>"
         f"<small>{escape(batch.sources[samples.start])}: {caption}</small>"

@@ -33,6 +33,7 @@ from flamingo.data.starvation import PassWatch
 from mmdata.errors import UserError
 from mmdata.usage.records import RecordRule
 from mmdata.usage.tokens import MediaTokenizer
+from mmdata.wording import plural
 
 logger = logging.getLogger(__name__)
 _STEPS_AHEAD = 2
@@ -113,7 +114,10 @@ class Stream:
     def describe(self) -> str:
         """One line for the start of a run."""
         shards = len(self._catalogue.shards)
-        return f"stream {self.config.name}: {self.num_samples} {self.rule} samples, {shards} shards"
+        return (
+            f"stream {self.config.name}: {self.num_samples} {self.rule} samples, "
+            f"{plural(shards, 'shard')}"
+        )
 
     @property
     def identity(self) -> str:
@@ -158,7 +162,8 @@ class Stream:
         position = start or Position()
         if position.lanes and len(position.lanes) != self.share.num_lanes:
             raise UserError(
-                f"stream {self.config.name}: the position is of {len(position.lanes)} lanes, the "
+                f"stream {self.config.name}: the position is of "
+                f"{plural(len(position.lanes), 'lane')}, the "
                 f"stream has {self.share.num_lanes}"
             )
         order = self._order(self.share.num_lanes)

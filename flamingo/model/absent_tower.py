@@ -18,6 +18,7 @@ import open_clip
 from torch import Tensor, nn
 
 from mmdata.errors import UserError
+from mmdata.wording import plural
 
 _LOCAL = "local-dir:"
 _CONFIG_NAME = "open_clip_config.json"
@@ -46,7 +47,7 @@ class AbsentTower(nn.Module):
         """
         raise UserError(
             f"vision tower {self.name}: was not loaded, since every stream brings its features; "
-            f"expected none of {len(images)} images"
+            f"expected none of {plural(len(images), 'image')}"
         )
 
 

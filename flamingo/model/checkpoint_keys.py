@@ -35,6 +35,7 @@ from flamingo.model.media_tokens import embedding_and_head
 from flamingo.model.placement import assign, full_tensor, local_rows
 from flamingo.model.quantised import is_quantised
 from mmdata.errors import UserError
+from mmdata.wording import plural
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ def _compared(
         if cosine is not None and cosine < MIN_COSINE:
             return "another LM's", (
                 f"{name}: expected this LM's text embeddings, got another's (mean cosine "
-                f"{cosine:.2f} over {rows:,} rows); give the LM that it was trained with"
+                f"{cosine:.2f} over {plural(rows, 'row')}); give the LM that it was trained with"
             )
         if cosine is not None:
             return f"not quite this LM's (mean cosine {cosine:.4f}); the file's are used", ""

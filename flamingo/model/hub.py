@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from flamingo.model.checkpoint_files import why_not_weights
 from flamingo.model.lm_files import find_weight_files
 from mmdata.errors import UserError
+from mmdata.usage.model_names import refuse_missing_folder
 from mmdata.usage.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class Hub:
 
     def _load(self, loader: Any, **options: Any) -> Any:
         """`from_pretrained`, with its errors as one line."""
+        refuse_missing_folder(f"language model {self.lang_encoder_path}", self.lang_encoder_path)
         try:
             return loader.from_pretrained(self.lang_encoder_path, **self._options(), **options)
         except pickle.UnpicklingError as error:

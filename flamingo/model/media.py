@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mmdata.errors import UserError
+from mmdata.wording import plural
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +52,7 @@ def unpad_openflamingo(
         )
     if vision_x.shape[0] != len(tags_per_sample):
         raise UserError(
-            f"vision_x: expected {len(tags_per_sample)} samples, got {vision_x.shape[0]}"
+            f"vision_x: expected {plural(len(tags_per_sample), 'sample')}, got {vision_x.shape[0]}"
         )
     check_tags(tags_per_sample, [vision_x.shape[1]] * len(tags_per_sample))
     used = [sample[:tags, 0] for sample, tags in zip(vision_x, tags_per_sample, strict=True)]

@@ -19,9 +19,11 @@ import msgspec
 from flamingo.memory.estimate import GB
 from flamingo.recipes.catalogue import Read, recipe_path
 from flamingo.telemetry.jsonl import read_log
+from flamingo.telemetry.losses import MeanLoss, end_losses_of
 from flamingo.telemetry.names import MEMORY_NAME, METRICS_NAME
 from flamingo.train.config import Train
 from mmdata.errors import MMDataError, UserError
+from mmdata.wording import plural
 
 _LABEL, _WIDTH = 34, 22
 _MB = 1e6
@@ -42,7 +44,7 @@ class Outcome:
         steps: that were taken.
         seconds: of a step, the median without the first.
         samples_per_second: the same.
-        first, last: loss of each stream in the first and the last step.
+        losses: of each stream at the start and at the end.
         memory: bytes by category, the most at any moment that was measured.
         peak: bytes, of the GPU or of the process.
         of: which of these.
@@ -52,8 +54,7 @@ class Outcome:
     steps: int
     seconds: float
     samples_per_second: float
-    first: dict[str, float]
-    last: dict[str, float]
+    losses: dict[str, tuple[MeanLoss, MeanLoss]]
     memory: dict[str, int]
     peak: int
     of: str
@@ -126,8 +127,7 @@ def outcome_of(name: str, run: Path) -> Outcome:
         steps=len(lines),
         seconds=seconds,
         samples_per_second=median(line["samples"] / line["seconds"] for line in timed),
-        first=lines[0]["losses"],
-        last=lines[-1]["losses"],
+        losses=end_losses_of(lines),
         memory=memory,
         peak=max(moment["peak"] for moment in moments),
         of=moments[-1]["of"],
@@ -146,9 +146,11 @@ def table(outcomes: Sequence[Outcome]) -> str:
         found = [_size(one.memory.get(category, 0)) for one in outcomes]
         rows.append((f"memory: {category}", found))
     rows.append((f"memory: peak of the {outcomes[0].of}", [_size(one.peak) for one in outcomes]))
-    for stream in _keys([one.last for one in outcomes]):
-        told = [f"{_loss(one.first, stream)} -> {_loss(one.last, stream)}" for one in outcomes]
-        rows.append((f"loss: {stream}, first -> last step", told))
+    for stream in _keys([one.losses for one in outcomes]):
+        told = [_ends(one.losses, stream) for one in outcomes]
+        ends = next(one.losses[stream] for one in outcomes if stream in one.losses)
+        steps = plural(ends[1].num_steps, "step")
+        rows.append((f"loss: {stream}, first -> last {steps}", told))
     return "".join(
         f"{label:<{_LABEL}}{''.join(f'{cell:>{_WIDTH}}' for cell in cells)}\n"
         for label, cells in rows
@@ -165,5 +167,6 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes / unit:.2f} {name}"
 
 
-def _loss(losses: Mapping[str, float], stream: str) -> str:
-    return f"{losses[stream]:.4f}" if stream in losses else "-"
+def _ends(losses: Mapping[str, tuple[MeanLoss, MeanLoss]], stream: str) -> str:
+    first, last = (f"{end.loss:.4f}" for end in losses[stream]) if stream in losses else "--"
+    return f"{first} -> {last}"

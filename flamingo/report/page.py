@@ -18,6 +18,7 @@ from mmdata.report.markup import Markup, element, shortened
 from mmdata.report.sections import section, table
 from mmdata.report.shell import asset, page
 from mmdata.storage.atomic import write_atomically
+from mmdata.wording import plural
 
 REPORT_NAME = "report.html"
 _SECTIONS = {
@@ -137,7 +138,7 @@ def configuration(record: RunRecord) -> Markup:
     }
     everything = element(
         "details",
-        element("summary", f"All {len(record.options)} options"),
+        element("summary", f"All {plural(len(record.options), 'option')}"),
         _options("All options", record.options),
     )
     return section(

@@ -22,6 +22,7 @@ from flamingo.telemetry.names import (
     VALIDATION_NAME,
 )
 from mmdata.errors import UserError
+from mmdata.wording import plural
 
 Line = Mapping[str, Any]
 #: x and y of a curve.
@@ -121,7 +122,7 @@ def _lines(record: RunRecord, name: str) -> list[Line]:
         else:
             bad += 1
     if bad:
-        record.problems.append(f"{name}: {bad:,} lines cannot be read")
+        record.problems.append(f"{name}: {plural(bad, 'line')} cannot be read")
     return kept
 
 

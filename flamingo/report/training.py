@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from flamingo.report.curves import Curve, Panel, panel, running_mean
 from flamingo.report.record import Points, RunRecord, names_in, number, points
 from flamingo.telemetry.console import duration
+from flamingo.telemetry.losses import end_losses
 from mmdata.report import numbers
 from mmdata.report.markup import Child, Markup, element, shortened
 from mmdata.report.sections import section, tile
@@ -224,11 +225,11 @@ def _share_waited(record: RunRecord, seconds: float) -> str:
 
 def _loss_tile(name: str, found: Points) -> Markup:
     name = shortened(name, _NAME_CHARS)
-    if not found:
-        return tile(f"loss, {name}", numbers.DASH, "no finite value")
-    last = found[-max(1, len(found) // 20) :]
-    mean = sum(y for _, y in last) / len(last)
-    return tile(f"loss, {name}", _loss(mean), f"{_loss(found[0][1])} at the first step")
+    ends = end_losses(found)
+    if ends is None:
+        return tile(f"training loss, {name}", numbers.DASH, "no finite value")
+    first, last = ends
+    return tile(f"training loss, {name}", _loss(last.loss), f"{last.of}; {first} at the start")
 
 
 def _validation_tiles(record: RunRecord) -> list[Markup]:
@@ -239,9 +240,9 @@ def _validation_tiles(record: RunRecord) -> list[Markup]:
             value = _loss(curve.points[-1][1])
             tiles.append(
                 tile(
-                    f"validation, {shortened(curve.name, _NAME_CHARS)}",
+                    f"validation loss, {shortened(curve.name, _NAME_CHARS)}",
                     value,
-                    f"{_loss(best)} at best",
+                    f"the last; {_loss(best)} at best",
                 )
             )
     return tiles
@@ -257,7 +258,7 @@ def _is_spread(values: Sequence[float]) -> bool:
 
 
 def _loss(value: float) -> str:
-    return f"{value:.3f}"
+    return f"{value:.4f}"
 
 
 def _short(value: float) -> str:

@@ -55,7 +55,7 @@ class Console:
     def _interval(self, step: int, values: Mapping[str, Any]) -> str:
         parts = [
             f"step {step:>6}",
-            f"loss {_named(values['losses'])}",
+            f"loss {_named(values['losses'])}{_over(values['steps'])}",
             f"lr {values['learning_rate']:.2e}",
             f"|grad| {values['gradient_norm']:.3f}",
             f"{values['samples_per_second']:.1f} samples/s",
@@ -83,6 +83,11 @@ def duration(seconds: float) -> str:
     if days:
         return f"{days}d {hour:02}:{minute:02}:{second:02}"
     return f"{hour}:{minute:02}:{second:02}"
+
+
+def _over(steps: int) -> str:
+    """What the losses of an interval are the mean of."""
+    return f" (mean of {steps} steps)" if steps > 1 else ""
 
 
 def _named(losses: Mapping[str, float]) -> str:

@@ -9,6 +9,7 @@ import transformers
 
 from flamingo.train.loop import Pixels
 from mmdata.errors import UserError
+from mmdata.usage.model_names import refuse_missing_folder
 
 
 def quiet_loading() -> None:
@@ -32,7 +33,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def tower_name(path: str) -> str:
-    """open_clip's name for a vision encoder; a folder gets open_clip's prefix for folders."""
+    """open_clip's name for a vision encoder; a folder gets open_clip's prefix for folders.
+
+    Raises:
+        UserError: it is a path at which nothing is.
+    """
+    refuse_missing_folder(f"--vision-encoder-path {path}", path)
     return f"local-dir:{os.path.abspath(path)}" if os.path.isdir(path) else path
 
 

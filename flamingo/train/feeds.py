@@ -130,12 +130,22 @@ def _mixed(
     return {name: (-(-len(one.lanes) // num_micro) or 1, one) for name, one in shares.items()}
 
 
+#: What says the micro-batch of a stream that has an option of its own.
+_BATCH_OPTIONS = {
+    "mmc4": "--batch-size-mmc4",
+    "laion": "--batch-size-laion",
+    "--mix": "--batch-size",
+}
+
+
 def _micro_batches(name: str, total: int, micro: int, world: World, asked: int) -> int:
     """Micro-batches of a step on this rank."""
     try:
         return accumulation(total, micro, world.size)
     except UserError as error:
+        option = _BATCH_OPTIONS.get(name, f"--stream-opt {name}.batch_size=N")
         raise UserError(
-            f"{name}: samples of a step: was {total}, is {asked}: {error}; or start a new sequence "
+            f"{name}: samples of a step: was {total}, is {asked}: {error} ({option}); or "
+            "start a new sequence "
             "of samples with --allow-new-batch-size"
         ) from error

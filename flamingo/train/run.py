@@ -8,6 +8,7 @@ the first one writes.
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,9 @@ from flamingo.memory.batch_size import with_largest_batch
 from flamingo.memory.phases import MemoryLog
 from flamingo.memory.short import watched_preflight, watched_step
 from flamingo.parallel.world import Mark, World, join, unmarked
-from flamingo.telemetry.names import OPTIONS_NAME
+from flamingo.telemetry.jsonl import read_log
+from flamingo.telemetry.losses import MeanLoss, end_losses_of
+from flamingo.telemetry.names import METRICS_NAME, OPTIONS_NAME
 from flamingo.telemetry.plot import plot_losses
 from flamingo.telemetry.steps import StepReport
 from flamingo.telemetry.writers import check_services
@@ -49,8 +52,10 @@ from flamingo.train.streams import training_streams
 from flamingo.train.telemetry import Telemetry
 from flamingo.train.validate import Validation
 from mmdata.storage.atomic import write_atomically
+from mmdata.usage.model_names import refuse_missing_folder
 from mmdata.usage.tokenizer import load_tokenizer
 from mmdata.usage.tokens import MediaTokenizer
+from mmdata.wording import plural
 
 PREVIEW_NAME = "preview.html"
 _PREVIEW_BATCHES = 2
@@ -63,8 +68,7 @@ class TrainResult:
     Attributes:
         folder: of the run.
         steps: optimizer steps done in all.
-        first: mean loss of each stream over this run's first steps (at most 5).
-        last: over its last.
+        losses: of each stream at the start and at the end of the run, earlier starts included.
         checkpoint: the last one written.
         plot: the loss plot.
         preview: the page of a dry run.
@@ -79,8 +83,7 @@ class TrainResult:
 
     folder: str
     steps: int = 0
-    first: dict[str, float] = field(default_factory=dict)
-    last: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, tuple[MeanLoss, MeanLoss]] = field(default_factory=dict)
     checkpoint: str | None = None
     plot: str | None = None
     preview: str | None = None
@@ -91,6 +94,16 @@ class TrainResult:
     is_told: bool = True
     memory: str = ""
     exit_code: int = 0
+
+    @property
+    def first(self) -> dict[str, float]:
+        """The loss of each stream at the start."""
+        return {name: first.loss for name, (first, _) in self.losses.items()}
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The loss of each stream at the end."""
+        return {name: last.loss for name, (_, last) in self.losses.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +169,9 @@ def train(options: Train, *, mark: Mark = unmarked) -> TrainResult:
 def _set_up(options: Train, world: World, stack: ExitStack) -> _Setup:
     """All that can be found wrong in seconds."""
     expect_optimizer(options)
+    refuse_missing_folder(f"--lm-path {options.lm_path}", options.lm_path)
+    if options.tokenizer_path is not None:
+        refuse_missing_folder(f"--tokenizer-path {options.tokenizer_path}", options.tokenizer_path)
     tokenizer = load_tokenizer(
         options.tokenizer_path or options.lm_path,
         local_files_only=options.offline,
@@ -320,7 +336,7 @@ def _run(
             feed.steps.close()
     result.steps, result.skipped_steps = trainer.done, trainer.skipped_steps
     result.drops = dict(sorted(telemetry.drops.items()))
-    result.first, result.last = _mean_losses(reports[:5]), _mean_losses(reports[-5:])
+    result.losses = _end_losses(folder, reports, world)
     result.memory = memory.table()
     result.plot = plot_losses(folder) if world.is_first else None
 
@@ -358,10 +374,28 @@ def _measure(
     return result.validation
 
 
-def _mean_losses(reports: list[StepReport]) -> dict[str, float]:
-    used = [report for report in reports if not report.skipped]
-    names = used[0].losses if used else {}
-    return {name: sum(report.losses[name] for report in used) / len(used) for name in names}
+def _end_losses(
+    folder: str, reports: list[StepReport], world: World
+) -> dict[str, tuple[MeanLoss, MeanLoss]]:
+    """Of the whole run, from its log; on ranks that keep none, of this start."""
+    if world.is_first:
+        return end_losses_of(read_log(os.path.join(folder, METRICS_NAME)))
+    return end_losses_of([report.line() for report in reports])
+
+
+def _left_out(drops: Mapping[str, int]) -> str:
+    """What selection left out: so many documents, so many images, each by reason."""
+    told = []
+    for what in ("document", "image"):
+        reasons = {
+            key.partition(":")[2]: count
+            for key, count in drops.items()
+            if key.partition(":")[0] == what
+        }
+        if reasons:
+            named = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
+            told.append(f"{plural(sum(reasons.values()), what)} ({named})")
+    return "; ".join(told) or "nothing"
 
 
 def summary(result: TrainResult) -> str:
@@ -370,20 +404,23 @@ def summary(result: TrainResult) -> str:
         return ""
     if result.preview:
         return f"wrote {result.preview}: open it to see pictures beside their tags\n"
-    if not result.first:
-        return f"{result.folder}: the run is complete ({result.steps} steps); nothing to do\n"
+    if not result.losses:
+        return (
+            f"{result.folder}: the run is complete ({plural(result.steps, 'step')}); "
+            "nothing to do\n"
+        )
     lines = []
     if result.resumed_from:
         lines.append(f"went on from step {result.resumed_from}")
-    for name, first in result.first.items():
-        lines.append(f"{name}: loss {first:.4f} at the start, {result.last[name]:.4f} at the end")
+    for name, (first, last) in result.losses.items():
+        lines.append(f"{name}: training loss {first} -> {last}")
     for name, loss in result.validation.items():
         lines.append(f"{name}: validation loss {loss:.4f}")
-    left_out = ", ".join(f"{reason} {count}" for reason, count in result.drops.items())
-    lines.append(f"left out by selection: {left_out or 'nothing'}")
+    lines.append(f"left out by selection: {_left_out(result.drops)}")
     if result.exit_code:
         lines.append(f"stopped by a signal after step {result.steps}; the same command goes on")
     if result.skipped_steps:
-        lines.append(f"{result.skipped_steps} steps were not finite and were skipped")
+        steps = plural(result.skipped_steps, "step was", "steps were")
+        lines.append(f"{steps} not finite and skipped")
     lines += [f"checkpoint: {result.checkpoint}", f"plot:       {result.plot}"]
     return "\n".join(lines) + "\n" + result.memory

@@ -1,10 +1,14 @@
 """Forecasts for people: what is used and lost, by threshold, and what the answer rests on."""
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mmdata.forecast.openflamingo import IN_WORDS
+from mmdata.usage.plans import MAX_TOKENS
+from mmdata.wording import plural
 from schemas.forecast import Basis, Forecast, PeerForecast
 
 
@@ -33,15 +37,19 @@ def render_forecast(forecast: Forecast, console: Console) -> None:
     plus = f" ± {forecast.uncertainty:,.0f}" if forecast.uncertainty else ""
     _say(
         console,
-        f"an epoch: {forecast.samples_per_epoch:,.0f}{plus} samples, {forecast.steps_per_epoch:,} "
-        f"steps of {forecast.settings.batch_size:,}",
+        f"an epoch: {forecast.samples_per_epoch:,.0f}{plus} samples, "
+        f"{plural(forecast.steps_per_epoch, 'step')} "
+        f"of {forecast.settings.batch_size:,}",
     )
-    if forecast.unsettled:
+    if forecast.tokens is None:
+        limit = MAX_TOKENS[forecast.rule]
         _say(
             console,
-            f"{forecast.unsettled:,} documents lost small images and may be assigned anew; the "
-            "tables do not tell how: --exact reads these",
+            f"without --tokenizer no text is cut here; training cuts at {limit} tokens (its "
+            "default), and uses no image behind the cut",
         )
+    for open_ones in _unsettled(forecast):
+        _say(console, open_ones)
     if forecast.thresholds:
         _thresholds(forecast, console)
     _unread(forecast.unread, console)
@@ -69,15 +77,16 @@ def _settings(forecast: Forecast) -> str:
     asked = forecast.settings
     if forecast.rule == "caption":
         return "captions"
-    words = f"threshold {asked.min_similarity:g}, images of {asked.min_image_bytes:,} bytes or more"
+    least = plural(asked.min_image_bytes, "byte")
+    words = f"threshold {asked.min_similarity:g}, images of {least} or more"
     return f"{words}, {asked.min_images} to {asked.max_images} a document"
 
 
 def _basis(basis: Basis, looked_at: int, documents: int, seed: int | None) -> str:
     if basis == "sample":
-        return f"from a sample of {looked_at:,} of {documents:,} documents (seed {seed})"
+        return f"from a sample of {looked_at:,} of {plural(documents, 'document')} (seed {seed})"
     source = "the samples tables" if basis == "tables" else "the documents"
-    return f"from {source} of {looked_at:,} documents"
+    return f"from {source} of {plural(looked_at, 'document')}"
 
 
 def _tokens(forecast: Forecast) -> str:
@@ -85,9 +94,25 @@ def _tokens(forecast: Forecast) -> str:
     if found is None:
         return ""
     return (
-        f", {found.per_document:.1f} tokens ({found.at_limit:,} documents have all {limit}); "
+        f", {found.per_document:.1f} tokens "
+        f"({plural(found.at_limit, 'document has', 'documents have')} all {limit}); "
         f"{found.padding:.1%} of a batch is padding"
     )
+
+
+def _unsettled(forecast: Forecast) -> Iterator[str]:
+    """What the tables leave open, by why."""
+    small, rest = forecast.unsettled_small, forecast.unsettled - forecast.unsettled_small
+    if small:
+        yield (
+            f"{plural(small, 'document')} lost small images and may be assigned anew; the tables "
+            "do not tell how: --exact reads these"
+        )
+    if rest:
+        yield (
+            f"{plural(rest, 'document')} may be assigned otherwise: the tables do not tell how "
+            "their alignment came about: --exact reads these"
+        )
 
 
 def _thresholds(forecast: Forecast, console: Console) -> None:

@@ -111,11 +111,12 @@ def _from_table(task: ForecastTask) -> UsageTally:
     traits = _traits(task, list(zip(*(table[name] for name in _PLACES), strict=True)))
     for number, values in enumerate(zip(*(table[name] for name in COLUMNS), strict=True)):
         row = TableRow(*values)
-        chosen, sure = select_row(row, traits, policy)
-        if not sure and task.question.exact:
+        chosen, doubt = select_row(row, traits, policy)
+        if doubt and task.question.exact:
             settled_by_reading.append(number)
             continue
-        tally.unsettled += not sure
+        tally.unsettled += doubt is not None
+        tally.unsettled_small += doubt == "small-images"
         images = [image for image, _ in chosen.kept]
         tally.add(Plan([], images, chosen.image_drops, chosen.document_drop), len(row.matched))
         for threshold, other in policies.items():

@@ -50,6 +50,7 @@ def summarise(
         looked_at=tally.looked_at,
         seed=seed,
         unsettled=tally.unsettled,
+        unsettled_small=tally.unsettled_small,
         settings=_settings(question, batch_size),
         used=tally.used,
         dropped=_sorted(tally.dropped),

@@ -11,7 +11,7 @@ LAION agree in it, so that one of them tells; in others both answers are tried.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mmdata.selection import Candidates, Selection, SelectionPolicy, select
 
@@ -31,6 +31,10 @@ class Traits:
     alignment: str
     similarity_source: str
 
+
+#: Why a table leaves a document open: small images are left out of it, or how the rest is
+#: assigned depends on how its alignment came about.
+Doubt = Literal["small-images", "alignment"]
 
 #: What documents of conversions that may mix them can be.
 ANY_TRAITS = (Traits("assigned", ""), Traits("given", "clip:"), Traits("given", "placeholder"))
@@ -60,8 +64,8 @@ class TableRow:
 
 def select_row(
     row: TableRow, traits: Sequence[Traits], policy: SelectionPolicy
-) -> tuple[Selection, bool]:
-    """What is used of a document, and whether that is sure.
+) -> tuple[Selection, Doubt | None]:
+    """What is used of a document, and what leaves that open.
 
     Args:
         row: of the table.
@@ -70,10 +74,11 @@ def select_row(
     """
     chosen = select(row.candidates(traits[0]), policy)
     others: list[Any] = [select(row.candidates(one), policy) for one in traits[1:]]
-    sure = all(other == chosen for other in others)
-    if any(one.alignment == "assigned" for one in traits):
-        sure = sure and is_settled(row, policy)
-    return chosen, sure
+    if any(one.alignment == "assigned" for one in traits) and not is_settled(row, policy):
+        return chosen, "small-images"
+    if any(other != chosen for other in others):
+        return chosen, "alignment"
+    return chosen, None
 
 
 def is_settled(row: TableRow, policy: SelectionPolicy) -> bool:

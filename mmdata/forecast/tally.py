@@ -17,6 +17,7 @@ class UsageTally:
     Attributes:
         looked_at: documents.
         unsettled: those whose images the samples table alone cannot assign.
+        unsettled_small: those of them that lost images to the byte filter.
         used: documents, before the coin.
         single_image: those of them with one image: the coin's.
         dropped: the others, by reason.
@@ -31,6 +32,7 @@ class UsageTally:
 
     looked_at: int = 0
     unsettled: int = 0
+    unsettled_small: int = 0
     used: int = 0
     single_image: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
@@ -75,7 +77,7 @@ class UsageTally:
 
     def merge(self, other: "UsageTally") -> None:
         """Add another's counts to these."""
-        for name in ("looked_at", "unsettled", "used", "single_image"):
+        for name in ("looked_at", "unsettled", "unsettled_small", "used", "single_image"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("images", "images_used", "images_of_dropped"):
             setattr(self, name, getattr(self, name) + getattr(other, name))

@@ -24,6 +24,7 @@ from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
 from mmdata.sources.mmc4 import decode_field
 from mmdata.sources.strict_json import decode_object
 from mmdata.validation.document_rules import not_optimal
+from mmdata.wording import plural
 from schemas.document import Window
 from schemas.reasons import DocumentDrop, ImageDrop, ImageNote, RepairNote
 
@@ -202,7 +203,8 @@ def _read_roles(fields: dict[str, msgspec.Raw], read: _Read) -> None:
         read.roles = roles
         return
     got = "no list of strings" if roles is None else f"{len(roles)}"
-    detail = f"roles: expected one for each of {len(read.text_list)} sentences, got {got}; left out"
+    sentences = plural(len(read.text_list), "sentence")
+    detail = f"roles: expected one for each of {sentences}, got {got}; left out"
     read.notes.append((None, RepairNote.FACTS_CORRECTED.value, detail))
 
 
@@ -274,7 +276,8 @@ def _read_matrix(fields: dict[str, msgspec.Raw], read: _Read) -> None:
     if len(rows) != len(read.images):
         raise RecordDropped(
             DocumentDrop.BAD_MATRIX,
-            f"$.similarity_matrix: expected {len(read.images)} rows, got {len(rows)}: which image "
+            f"$.similarity_matrix: expected {plural(len(read.images), 'row')}, got "
+            f"{len(rows)}: which image "
             "a row is of, nothing says",
         )
     for number, (image, raw) in enumerate(zip(read.images, rows, strict=True)):

@@ -134,7 +134,7 @@ def _bands(stage: Stage, kept: int, whole: int, top: float) -> list[_Band]:
     shown = ordered if len(ordered) <= _MAX_REASONS else ordered[: _MAX_REASONS - 1]
     rest = ordered[len(shown) :]
     if rest:
-        shown = [*shown, (f"{len(rest)} other reasons", sum(size for _, size in rest))]
+        shown = [*shown, (numbers.plural(len(rest), "other reason"), sum(size for _, size in rest))]
     place = max(top + kept * scale + _GAP, top + _GAP)
     for reason, size in shown:
         tall = max(size * scale, 1.5)

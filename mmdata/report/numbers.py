@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 
+from mmdata.wording import plural as plural
+
 Format = Callable[[float], str]
 
 DASH = "\u2013"  # where there is no number
@@ -57,11 +59,6 @@ def share(part: float, whole: float) -> str:
     if 0.999 < ratio < 1:
         return ">99.9%"
     return f"{ratio:.1%}" if 0 < ratio < 1 else f"{ratio:.0%}"
-
-
-def plural(number: int, one: str, many: str | None = None) -> str:
-    """1 image, 2 images."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _scaled(value: float, base: float, units: tuple[str, ...], gap: str) -> str:

@@ -55,7 +55,7 @@ def pipeline(contents: Contents) -> Markup:
         f"Training is forecast with the trainer's own selection: similarity at least "
         f"{policy.min_similarity:g}, "
         f"files of at least {numbers.num_bytes(policy.min_image_bytes)}, "
-        f"{policy.min_images} to {policy.max_images} images a document."
+        f"{policy.min_images} to {numbers.plural(policy.max_images, 'image')} a document."
     )
     if summary.training.single_image:
         lead += (

@@ -67,7 +67,7 @@ def _inputs(folder: Folder) -> list[Markup]:
     ]
     more = len(manifest.inputs) - len(rows)
     records = sum(entry.records for entry in manifest.inputs)
-    title = f"{numbers.plural(len(manifest.inputs), 'input')}, {records:,} records"
+    title = f"{numbers.plural(len(manifest.inputs), 'input')}, {numbers.plural(records, 'record')}"
     parts = [
         element(
             "details",

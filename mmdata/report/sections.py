@@ -6,6 +6,7 @@ from mmdata.report import numbers
 from mmdata.report.contents import Contents
 from mmdata.report.markup import Child, Markup, element, shortened
 from mmdata.report.summary import Summary
+from mmdata.report.training import HELD_OUT
 
 _MAX_FINDINGS = 10  # shown of each rule
 _MAX_INPUTS = 20
@@ -43,7 +44,7 @@ def notices(contents: Contents) -> Markup | None:
 
 def overview(contents: Contents) -> Markup:
     """The figures that one wants first."""
-    summary, use = contents.summary, contents.summary.training
+    summary = contents.summary
     similarity = summary.distributions["similarity"]
     errors, warnings = severities(contents)
     tiles = [
@@ -57,11 +58,7 @@ def overview(contents: Contents) -> Markup:
             numbers.cosine(similarity.mean) if similarity.size else numbers.DASH,
             f"median {numbers.cosine(similarity.quantile(0.5))}" if similarity.size else "",
         ),
-        tile(
-            "used in training",
-            numbers.share(use.documents, summary.documents),
-            f"{use.documents:,} documents, {use.images:,} images",
-        ),
+        _used_tile(contents),
     ]
     if contents.findings is not None:
         detail = f"level {contents.findings.level}"
@@ -75,6 +72,23 @@ def overview(contents: Contents) -> Markup:
         number = numbers.plural(contents.tokens.distribution.size, "document")
         tiles.append(tile("text tokens, about", numbers.compact(estimate), f"from {number}"))
     return section("overview", "Overview", element("dl", tiles, class_="tiles"))
+
+
+def _used_tile(contents: Contents) -> Markup:
+    """What an epoch uses of the documents that are there to be trained on, after the coin."""
+    use, summary = contents.summary.training, contents.summary
+    coin, held_out = use.coin_drops(contents.policy), use.documents_dropped[HELD_OUT]
+    documents = use.documents - coin
+    detail = [
+        f"{numbers.plural(documents, 'document')} an epoch, "
+        + numbers.plural(use.images - coin, "image")
+    ]
+    if coin:
+        detail.append(f"after the coin, which leaves out {coin:,}")
+    if held_out:
+        detail.append(f"{numbers.plural(held_out, 'document')} of held-out splits not counted")
+    share = numbers.share(documents, summary.documents - held_out)
+    return tile("used in training", share, "; ".join(detail))
 
 
 def severities(contents: Contents) -> tuple[int, int]:
@@ -93,7 +107,7 @@ def _read(contents: Contents) -> str:
 
 
 def _of_records(summary: Summary) -> str:
-    return f"of {summary.tally.records:,} records" if knows_input(summary) else ""
+    return f"of {numbers.plural(summary.tally.records, 'record')}" if knows_input(summary) else ""
 
 
 def _formats(summary: Summary) -> str:

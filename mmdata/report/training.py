@@ -16,6 +16,12 @@ from mmdata.usage.plans import Plan
 
 #: An image that would be used, in a document that is not.
 DOCUMENT_DROPPED = "document-dropped"
+#: A document of a split that is kept to measure on.
+HELD_OUT = "held-out-split"
+#: Names of splits that no one trains on.
+_HELD_OUT_NAMES = frozenset(
+    ("val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation", "holdout")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +32,18 @@ class Alignment:
         kind: `assigned` or `given`.
         similarity_source: as in the documents.
         captions: pairs, of which a trainer uses every one.
+        held_out: a split to measure on, of which it uses none.
     """
 
     kind: str = "assigned"
     similarity_source: str = ""
     captions: bool = False
+    held_out: bool = False
+
+
+def is_held_out(split: object) -> bool:
+    """Whether a split of this name is there to be measured on, not trained on."""
+    return isinstance(split, str) and split.lower().replace("_", "-") in _HELD_OUT_NAMES
 
 
 @dataclass(slots=True)
@@ -68,6 +81,10 @@ class TrainingUse:
         reasons = tally.images_dropped + tally.reasons_of_dropped
         return reasons + Counter({DOCUMENT_DROPPED: with_document})
 
+    def coin_drops(self, policy: SelectionPolicy) -> int:
+        """Documents with one image that the coin leaves out of an epoch, on average."""
+        return round(self.single_image * (1 - policy.keep_single_image))
+
     def merge(self, other: "TrainingUse") -> None:
         """Take over what another one counted."""
         self.tally.merge(other.tally)
@@ -87,6 +104,10 @@ def verdicts(
 def training_use(rows: ImageRows, alignment: Alignment, policy: SelectionPolicy) -> TrainingUse:
     """What is used of the documents of one samples table."""
     use = TrainingUse()
+    if alignment.held_out:
+        use.tally.looked_at = use.tally.dropped[HELD_OUT] = len(rows.sentences)
+        use.tally.images = use.tally.images_of_dropped = len(rows.similarity)
+        return use
     for row in range(len(rows.sentences)):
         chosen, num_images = _selected(rows, row, alignment, policy)
         images = [image for image, _ in chosen.kept]
@@ -122,6 +143,7 @@ MEANINGS: dict[str, str] = {
     ImageReason.BELOW_SIMILARITY: "its similarity is below the trainer's threshold",
     ImageReason.OVER_CAP: "the document has more images than the trainer takes",
     DOCUMENT_DROPPED: "it would be used, but its document is not",
+    HELD_OUT: "its split (val, test and the like) is there to measure on",
     DocumentReason.NO_IMAGES: "the document holds no image",
     DocumentReason.IMAGES_MISSING: "no image of it has bytes",
     DocumentReason.IMAGES_TOO_SMALL: "too few images are large enough, in bytes",

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from mmdata.shards import dialect
 from mmdata.shards.tar import BLOCK_BYTES, END_MARK, member_header, padding
 from mmdata.storage.ranges import Slices
+from mmdata.wording import plural
 
 #: Python's tarfile and GNU tar fill their files up to a multiple of this with zeros.
 RECORD_BYTES = 10_240
@@ -213,7 +214,7 @@ class _Walk:
         """What other readers lose, once it is known."""
         if self.lost_at >= 0 and self.lost_members:
             got = (
-                f"{len(self.lost_keys)} samples ({self.lost_members} members) from byte "
+                f"{plural(len(self.lost_keys), 'sample')} ({self.lost_members} members) from byte "
                 f"{self.lost_at} on are not seen by readers that stop at the damage"
             )
             self.fault(Damage.LOST, self.lost_at, "", "every sample is reached", got)

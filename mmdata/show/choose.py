@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmdata.errors import UserError
 from mmdata.shards.reader import ShardReader
+from mmdata.wording import plural
 
 _UNSAFE = re.compile(r"[^0-9A-Za-z_-]")
 _MAX_STEM = 120
@@ -38,7 +39,7 @@ def choose(
             if key is not None and key in reader:
                 return [(path, [key])]
     if key is None:
-        raise UserError(f"no samples in {len(paths)} shards")
+        raise UserError(f"no samples in {plural(len(paths), 'shard')}")
     raise UserError(f"no shard of {len(paths)} holds the key {key!r}")
 
 
@@ -57,7 +58,7 @@ def _draw(paths: Sequence[str], count: int, seed: int) -> list[tuple[str, list[s
             elif (place := generator.randrange(seen)) < count:
                 drawn[place] = (path, key)
     if not drawn:
-        raise UserError(f"no samples in {len(paths)} shards")
+        raise UserError(f"no samples in {plural(len(paths), 'shard')}")
     order = {path: number for number, path in enumerate(paths)}
     drawn.sort(key=lambda pair: (order[pair[0]], pair[1]))
     return [(path, [key]) for path, key in drawn]

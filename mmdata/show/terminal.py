@@ -15,6 +15,7 @@ from mmdata.show.preview import half_blocks
 from mmdata.show.text import by_sentence, image_line, source_lines
 from mmdata.show.view import ImageView, SampleView, ShowOptions, views
 from mmdata.validation.findings import printable
+from mmdata.wording import plural
 
 #: A cosine of CLIP's that is as good as they get; the bar is full there.
 _FULL_BAR = 0.4
@@ -33,15 +34,15 @@ def show_in_terminal(options: ShowOptions, console: Console, *, preview: bool) -
 def sample(view: SampleView, console: Console, *, preview: bool) -> RenderableType:
     """One sample, for this console."""
     parts: list[RenderableType] = [Rule(Text(printable(view.key), "bold"), align="left")]
-    where = f"{view.shard} @ {view.offset} ({view.num_bytes:,} bytes)"
+    where = f"{view.shard} @ {view.offset} ({plural(view.num_bytes, 'byte')})"
     facts = [printable(where), *source_lines(view)]
     facts += [f"{name}: {printable(value)}" for name, value in view.fields.items()]
-    facts += [f"{printable(kind)}: {size:,} bytes" for kind, size in view.others]
+    facts += [f"{printable(kind)}: {plural(size, 'byte')}" for kind, size in view.others]
     parts += [Text(fact, "dim", overflow="fold") for fact in facts]
     if view.error:
         parts.append(Text(f"not a document: {printable(view.error)}", "red"))
         return Group(*parts)
-    counts = f"{len(view.sentences)} sentences, {len(view.images)} images"
+    counts = f"{plural(len(view.sentences), 'sentence')}, {plural(len(view.images), 'image')}"
     parts += [Text(counts, "dim"), Text("")]
     placed = by_sentence(view)
     for number, sentence in enumerate(view.sentences):

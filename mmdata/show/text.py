@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from mmdata.show.view import ImageView, SampleView, ShowOptions, views
 from mmdata.validation.findings import printable
+from mmdata.wording import plural
 
 
 def show(options: ShowOptions) -> str:
@@ -24,7 +25,7 @@ def show_json(options: ShowOptions) -> str:
 
 def sample_lines(view: SampleView) -> Iterator[str]:
     """One sample."""
-    where = f"{printable(view.shard)} @ {view.offset} ({view.num_bytes:,} bytes)"
+    where = f"{printable(view.shard)} @ {view.offset} ({plural(view.num_bytes, 'byte')})"
     yield f"{printable(view.key)}  {where}"
     yield from source_lines(view)
     if view.is_pair:
@@ -48,7 +49,7 @@ def _document_lines(view: SampleView) -> Iterator[str]:
     """An interleaved document: each sentence, the images that sit there below it."""
     for name, value in view.fields.items():
         yield f"{name}: {printable(value)}"
-    yield f"{len(view.sentences)} sentences, {len(view.images)} images"
+    yield f"{plural(len(view.sentences), 'sentence')}, {plural(len(view.images), 'image')}"
     placed = by_sentence(view)
     for number, sentence in enumerate(view.sentences):
         yield f"  [{number}] {printable(sentence)}"
@@ -90,12 +91,12 @@ def _pair_lines(view: SampleView) -> Iterator[str]:
             image = next(images)
             written = f" -> {image.written}" if image.written is not None else ""
             size = len(image.data or b"")
-            yield f"      + image {image.number}: {extension}, {size:,} bytes{written}"
+            yield f"      + image {image.number}: {extension}, {plural(size, 'byte')}{written}"
         elif extension == "txt":
             yield f"  {printable(next(texts))}"
         else:
             name, size = next(others)
-            yield f"  {printable(name)}: {size:,} bytes"
+            yield f"  {printable(name)}: {plural(size, 'byte')}"
 
 
 def _record(view: SampleView) -> dict[str, object]:

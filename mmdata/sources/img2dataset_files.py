@@ -15,6 +15,7 @@ from mmdata.sources.name_index import NameIndex
 from mmdata.sources.names import NamedImages, Near
 from mmdata.sources.tar_images import IMAGE_SUFFIXES, url_of
 from mmdata.storage.files import exists, list_names, open_file, read_bytes
+from mmdata.wording import plural
 
 
 class Img2datasetFiles(NamedImages):
@@ -83,7 +84,7 @@ class Img2datasetFiles(NamedImages):
     def where(self) -> str:
         """What is looked in, for a person."""
         by = "name or URL" if self.by_url else "name"
-        return f"{self._root} ({len(self._names)} files of img2dataset, by {by})"
+        return f"{self._root} ({plural(len(self._names), 'file')} of img2dataset, by {by})"
 
     def _name_of(self, url: str) -> str | None:
         row = self._index.of_url(url)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
 from mmdata.sources.strict_json import decode_object
+from mmdata.wording import plural
 from schemas.reasons import DocumentDrop, DocumentNote
 
 KIND = "mmc4"
@@ -87,7 +88,11 @@ def _matrix(rows: list[list[float]], num_images: int, num_texts: int) -> NDArray
     """The similarities as an (n_images, n_sentences) array."""
     widths = {len(row) for row in rows}
     if len(rows) != num_images or (rows and widths != {num_texts}):
-        got = f"{len(rows)} rows of {', '.join(map(str, sorted(widths)))}" if rows else "no rows"
+        got = (
+            f"{plural(len(rows), 'row')} of {', '.join(map(str, sorted(widths)))}"
+            if rows
+            else "no rows"
+        )
         raise RecordDropped(
             DocumentDrop.BAD_MATRIX,
             f"$.similarity_matrix: expected {num_images} rows of {num_texts}, got {got}",

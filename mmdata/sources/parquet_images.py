@@ -15,6 +15,7 @@ from mmdata.sources.arrow_columns import holds_images, image_bytes, is_text, pla
 from mmdata.sources.name_index import NameIndex
 from mmdata.sources.names import NamedImages, Near, is_junk, one_of, shown
 from mmdata.storage.files import open_file
+from mmdata.wording import plural
 from schemas.reasons import ImageDrop
 
 NAME_COLUMNS = ("image_name", "name", "key")
@@ -92,7 +93,7 @@ class ParquetImages(NamedImages):
         by = "name or URL" if self.by_url else "name"
         first = os.path.basename(self._paths[0])
         more = f" and {len(self._paths) - 1} more" if len(self._paths) > 1 else ""
-        return f"{first}{more} ({len(self._rows)} rows of parquet, by {by})"
+        return f"{first}{more} ({plural(len(self._rows), 'row')} of parquet, by {by})"
 
     def _add(self, number: int, path: str) -> str:
         """Index one file; returns the column of its bytes."""

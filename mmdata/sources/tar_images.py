@@ -22,6 +22,7 @@ from mmdata.shards.structure import Damage, Fault, Member, walk
 from mmdata.sources.name_index import NameIndex
 from mmdata.sources.names import NamedImages, Near, ambiguous, is_junk, one_of, shown
 from mmdata.storage.files import Buffer, open_buffer, read_range
+from mmdata.wording import plural
 from schemas.reasons import ImageDrop
 
 IMAGE_SUFFIXES = (
@@ -117,7 +118,7 @@ class TarImages(NamedImages):
         if not rows:
             return None
         if len(rows) > 1 and len({self._sizes[row] for row in rows}) > 1:
-            raise ambiguous(name, f"{len(rows)} members of other sizes have this name")
+            raise ambiguous(name, f"{plural(len(rows), 'member')} of other sizes have this name")
         return one_of(name, (self._data(self._place(row), name) for row in rows))
 
     def length(self, name: str) -> int | None:
@@ -149,7 +150,7 @@ class TarImages(NamedImages):
         by = "name or URL" if self.by_url else "name"
         first = os.path.basename(self._paths[0])
         more = f" and {len(self._paths) - 1} more" if len(self._paths) > 1 else ""
-        return f"{first}{more} ({len(self._files)} images in tars, by {by})"
+        return f"{first}{more} ({plural(len(self._files), 'image')} in tars, by {by})"
 
     def _place(self, row: int) -> _Place:
         return _Place(self._paths[self._files[row]], self._offsets[row], self._sizes[row])

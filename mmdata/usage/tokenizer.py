@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmdata.errors import UserError
+from mmdata.usage.model_names import refuse_missing_folder
 from mmdata.usage.tokens import EOC_TOKEN, MEDIA_TOKEN
 
 PAD_TOKEN = "<PAD>"
@@ -34,6 +35,7 @@ def load_tokenizer(
     Raises:
         UserError: there is none of this name.
     """
+    refuse_missing_folder(f"tokenizer {path}", path)
     from transformers import AutoTokenizer
 
     try:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import msgspec
 
 from mmdata.validation.rules import BY_CODE
+from mmdata.wording import plural
 from schemas.validation import Finding, ValidationReport
 
 #: What GitHub's runner takes apart again (workflow commands).
@@ -27,7 +28,10 @@ def as_github(report: ValidationReport) -> Iterator[str]:
         kind = BY_CODE[finding.code].severity
         file, title = _escape(finding.shard, _IN_PROPERTY), _escape(finding.code, _IN_PROPERTY)
         yield f"::{kind} file={file},title={title}::{_escape(_text(finding), _IN_TEXT)}"
-    total = f"{report.shards:,} shards: {report.errors:,} errors, {report.warnings:,} warnings"
+    total = (
+        f"{plural(report.shards, 'shard')}: {plural(report.errors, 'error')}, "
+        f"{plural(report.warnings, 'warning')}"
+    )
     yield f"::notice title=mmdata validate::{total}"
 
 

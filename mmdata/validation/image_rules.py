@@ -17,6 +17,7 @@ import pybase64
 from mmdata.images import ImagePolicy, ImageRejected, verify_image
 from mmdata.images.facts import ImageFacts
 from mmdata.validation.documents import Parsed, Payload, Problem
+from mmdata.wording import plural
 from schemas.document import ShardImage
 
 #: What is in a shard is decoded whatever its size; only absurd headers are refused.
@@ -155,7 +156,8 @@ class PictureCounts:
         documents = self._documents[digest]
         if times * 2 <= total or documents < _FEWEST_DOCUMENTS:
             return None
-        got = f"{times:,} of {total:,} images, in {documents:,} documents, are {digest[:12]}..."
+        images, places = plural(total, "image"), plural(documents, "document")
+        got = f"{times:,} of {images}, in {places}, are {digest[:12]}..."
         return "different pictures", got
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmdata.validation.rules import BY_CODE, RULES
+from mmdata.wording import plural
 from schemas.validation import AcrossReport, Finding, ValidationReport
 
 _COLOURS = {"error": "bold red", "warning": "yellow"}
@@ -27,7 +28,7 @@ def render(report: ValidationReport, console: Console | None = None) -> None:
     kept = len(report.findings)
     found = report.errors + report.warnings
     if found > kept:
-        more = f"... and {found - kept:,} more findings of the rules above (--max-findings)"
+        more = f"... and {plural(found - kept, 'more finding')} of the rules above (--max-findings)"
         console.print(Text(more), soft_wrap=True)
     if report.counts:
         console.print(summary(report))
@@ -71,13 +72,16 @@ def summary(report: ValidationReport) -> Table:
 def across_line(across: AcrossReport) -> str:
     """What was compared across shards, and what came of it."""
     repeated = (
-        f"across shards: {across.repeated_documents:,} of {across.documents:,} documents and "
-        f"{across.repeated_images:,} of {across.images:,} images repeat; "
-        f"{across.leaked_documents:,} documents and {across.leaked_images:,} images are in the "
+        f"across shards: {across.repeated_documents:,} of "
+        f"{plural(across.documents, 'document')} and "
+        f"{across.repeated_images:,} of {plural(across.images, 'image')} repeat; "
+        f"{plural(across.leaked_documents, 'document')} and "
+        f"{plural(across.leaked_images, 'image')} "
+        "are in the "
         "other dataset"
     )
     if across.groups:
-        repeated += f"; {across.leaked_groups:,} of {across.groups:,} groups are in it too"
+        repeated += f"; {across.leaked_groups:,} of {plural(across.groups, 'group')} are in it too"
     else:
         repeated += "; no groups are told (convert with --split-by)"
     if across.mean_similarity is None:
@@ -102,17 +106,18 @@ def render_rules(console: Console | None = None) -> None:
 def verdict(report: ValidationReport) -> str:
     """One line: what was checked, and what came of it."""
     checked = (
-        f"{report.shards:,} shards, {report.samples:,} samples, {_images(report)}, "
-        f"{report.bytes:,} bytes at level {report.level}"
+        f"{plural(report.shards, 'shard')}, {plural(report.samples, 'sample')}, "
+        f"{_images(report)}, {plural(report.bytes, 'byte')} at level {report.level}"
     )
     if not report.errors and not report.warnings:
         return f"{checked}: clean"
-    return f"{checked}: {report.errors:,} errors, {report.warnings:,} warnings"
+    return f"{checked}: {plural(report.errors, 'error')}, {plural(report.warnings, 'warning')}"
 
 
 def _images(report: ValidationReport) -> str:
     if not report.uncounted:
-        return f"{report.images:,} images"
+        return plural(report.images, "image")
     if report.uncounted == report.shards:
         return "images not counted (--level content counts them)"
-    return f"{report.images:,} images (without those of {report.uncounted:,} shards)"
+    without = plural(report.uncounted, "shard")
+    return f"{plural(report.images, 'image')} (without those of {without})"

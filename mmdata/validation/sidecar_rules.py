@@ -20,6 +20,7 @@ from mmdata.storage.ranges import Slices
 from mmdata.validation.documents import Problem, schema_problem
 from mmdata.validation.findings import Findings
 from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, Contents
+from mmdata.wording import plural
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import SAMPLES_COLUMNS, Reject, Sidecar, Tally
 
@@ -161,7 +162,7 @@ def rows_fit_members(
     """SIDE008: key, offset and size of every sample, as the tar's own headers say them."""
     keys = contents.keys
     if len(table["key"]) != len(keys):
-        findings.add("SIDE008", f"{len(keys)} rows, one a sample", f"{len(table['key'])}")
+        findings.add("SIDE008", f"{plural(len(keys), 'row')}, one a sample", f"{len(table['key'])}")
     pictures = sidecar.layout == "pairs"  # whose rows are about the picture
     others = IMAGE_EXTENSIONS if pictures else {"json"}
     some = pictures or sidecar.indexed

@@ -232,7 +232,7 @@ def test_images_that_cannot_be_decoded_are_counted_and_left_out(
     write_pages(tmp_path / "p", [pages])  # type: ignore[list-item]
     report = make_features(world, tmp_path / "out", tmp_path / "p")
     assert (report.images, report.undecodable) == (6, 1)
-    assert "1 images cannot be decoded" in report.text()
+    assert "1 image cannot be decoded" in report.text()
     shard = str(tmp_path / "p" / "000000000.tar")
     store = FeatureStore(str(tmp_path / "out"))
     assert store.read(shard, "000000000001", 0) is None

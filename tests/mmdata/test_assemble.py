@@ -105,7 +105,7 @@ def test_a_document_without_images_goes_unless_text_is_kept() -> None:
     assert listed.drop is not None
     assert left.drop is not None
     assert listed.drop[0] == DocumentDrop.NO_IMAGES_LISTED
-    assert left.drop == (DocumentDrop.NO_IMAGES_LEFT, "all 1 images were dropped: missing")
+    assert left.drop == (DocumentDrop.NO_IMAGES_LEFT, "dropped 1 image, all of them: missing")
     for images in ([], ["gone.jpg"]):
         outcome, sample = made(images, keep_text_only=True)
         assert outcome.drop is None

@@ -316,8 +316,8 @@ def test_an_input_without_any_of_its_images_is_refused_with_the_places(tmp_path:
     done = run_cli(corpus.command(tmp_path / "out"))
     assert done.returncode == 2
     assert "none of its 8 images was found in " in done.stderr
+    assert "; fetch them with `mmdata fetch-images`, say where they are with" in done.stderr
     assert f"{corpus.images}/0 or {corpus.images}" in done.stderr
-    assert "download_images.py" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

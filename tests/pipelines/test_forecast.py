@@ -4,19 +4,24 @@ Run: pytest tests/pipelines/test_forecast.py
 """
 
 import base64
+import io
 import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from flamingo.data.config import StreamConfig
 from flamingo.data.stream import Stream
 from mmdata.errors import UserError
+from mmdata.forecast.render import render_forecast
 from mmdata.usage.tokens import MediaTokenizer
+from mmdata.wording import plural
 from pipelines.config import ConvertMmc4, Validate
 from pipelines.convert_laion import convert_laion
 from pipelines.convert_mmc4 import convert_mmc4
@@ -58,6 +63,12 @@ def sample_shards(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     )
     assert convert_mmc4(options, quiet=True).complete
     return output
+
+
+def rendered(found: Forecast) -> str:
+    sink = io.StringIO()
+    render_forecast(found, Console(file=sink, width=300))
+    return sink.getvalue()
 
 
 def ask(*shards: Path, **options: Any) -> Forecast:
@@ -134,7 +145,24 @@ class TestExact:
         found = ask(sample_shards)
         assert found.basis == "tables"
         assert 0 < found.unsettled < 47
+        assert found.unsettled_small == found.unsettled
         assert ask(sample_shards, min_image_bytes=0).unsettled == 0
+
+    def test_what_is_open_and_what_is_not_cut_is_said(self, sample_shards: Path) -> None:
+        found = ask(sample_shards)
+        small = f"{plural(found.unsettled_small, 'document')} lost small images and may be assigned"
+        text = rendered(found)
+        assert small in text
+        assert (
+            "without --tokenizer no text is cut here; training cuts at 256 tokens (its default), "
+            "and uses no image behind the cut"
+        ) in text
+        none_small = msgspec.structs.replace(found, unsettled=3, unsettled_small=0)
+        assert "small images" not in rendered(none_small)
+        assert (
+            "3 documents may be assigned otherwise: the tables do not tell how their alignment "
+            "came about: --exact reads these"
+        ) in rendered(none_small)
 
     def test_everything_adds_up(self, sample_shards: Path) -> None:
         found = ask(sample_shards, min_similarity=0.3)

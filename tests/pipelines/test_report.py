@@ -4,11 +4,14 @@ import io
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
+from pipelines.convert_custom import convert_custom
 from pipelines.convert_mmc4 import convert_mmc4
 from pipelines.report import print_conversion
 from tests.corpus import Corpus, document, make_corpus, one_file
+from tests.custom_factory import make_conversations
 
 
 def printed(corpus: Corpus, output: Path, **more: Any) -> str:
@@ -46,7 +49,7 @@ def test_what_was_kept_and_what_is_left_is_said(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path, records=20)
     text = printed(corpus, tmp_path / "out", docs_per_shard=5, limit=5)
     assert "stopped at --limit: 3 shards are left; run again without it" in text
-    assert "1 shards were there already and were kept" in printed(
+    assert "1 shard was there already and was kept" in printed(
         corpus, tmp_path / "out", docs_per_shard=5
     )
 
@@ -93,3 +96,31 @@ def test_all_members_of_a_zip_are_read_and_that_is_said(tmp_path: Path) -> None:
 def test_document_of_the_factory_is_good(tmp_path: Path) -> None:
     corpus = one_file(tmp_path, [document(0, images=["ok0.jpg"])])
     assert "dropped, and kept with a remark" not in printed(corpus, tmp_path / "out")
+
+
+def test_a_dry_run_of_a_split_says_what_is_read_and_what_stays(tmp_path: Path) -> None:
+    """Shards of a tenth of the records hold as many documents as without a split."""
+    corpus = make_corpus(tmp_path, records=20)
+    text = printed(corpus, tmp_path / "o", dry_run=True, split="train=0.9,val=0.1")
+    reads = [line for line in text.splitlines() if "records read for a shard, at most" in line]
+    kept = [line for line in text.splitlines() if "of them in it, about" in line]
+    assert [line.split()[-2] for line in reads] == ["1,112", "10,000"]
+    assert [line.split()[-2] for line in kept] == ["1,000", "1,000"]
+
+
+def test_a_place_that_is_hidden_leaves_no_brackets_behind(tmp_path: Path) -> None:
+    given = make_conversations(tmp_path, records=4, files=1)
+    key = tmp_path / "key"
+    key.write_bytes(bytes(range(32)))
+    options = given.options(tmp_path / "o", dry_run=True, pseudonymise=True, pseudonym_key=str(key))
+    sink = io.StringIO()
+    print_conversion(convert_custom(options, quiet=True), Console(file=sink, width=200))
+    (line,) = [one for one in sink.getvalue().splitlines() if "looked for are there" in one]
+    assert line.endswith(": 4 records; 7 of 7 images looked for are there")
+
+
+@pytest.mark.parametrize(("number", "said"), [(1, "wrote 1 shard in "), (2, "wrote 2 shards in ")])
+def test_one_shard_is_one_shard(tmp_path: Path, number: int, said: str) -> None:
+    text = printed(make_corpus(tmp_path, records=4, files=1), tmp_path / "o", num_shards=number)
+    assert said in text
+    assert f"\n{number} shard{'s' if number > 1 else ''}: a trainer wants at least" in text

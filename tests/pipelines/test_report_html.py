@@ -93,7 +93,7 @@ def test_shards_that_cannot_be_read_are_named_and_fail_the_command(tmp_path: Pat
     dataset.path(1, ".samples.parquet").write_bytes(b"no table")
     done = run(tmp_path / "shards", "--output", tmp_path / "r.html", "--workers", 0)
     assert done.returncode == 1
-    assert "1 shards could not be read" in done.stdout
+    assert "1 shard could not be read" in done.stdout
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "Not in the figures: 1 of 2 shards." in page
     assert "not a samples table" in page

@@ -426,7 +426,7 @@ class TestReport:
             f"{dataset.path(0)} 000000000001 $.image_info[1].matched_text_index ALN001 "
             "expected 0 to 2, got 3"
         )
-        assert lines[-1].endswith("at level full: 1 errors, 0 warnings")
+        assert lines[-1].endswith("at level full: 1 error, 0 warnings")
 
     def test_a_check_that_fails_is_a_finding(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -53,6 +53,12 @@ def test_what_does_not_divide_is_refused_with_what_does() -> None:
         whole_share(8, num_lanes=None, world=3)
     with pytest.raises(UserError, match="lanes 3: expected a divisor of the 8"):
         whole_share(8, num_lanes=3)
-    with pytest.raises(UserError, match=r"numbers of ranks that fit: 1, 2, 4$"):
+    with pytest.raises(UserError) as raised:
         accumulation(8, 2, 3)
+    assert str(raised.value) == (
+        "a global batch of 8 samples is not 3 ranks x micro-batches of 2: "
+        "numbers of ranks that fit: 1, 2, 4; no micro-batch fits 3 ranks"
+    )
+    with pytest.raises(UserError, match=r"fit: 1; micro-batches that fit 2 ranks: 1, 2, 4$"):
+        accumulation(8, 8, 2)
     assert accumulation(8, 2, 2) == 2

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from flamingo.recipes.compare import ComparedRunError, Outcome, compare_recipes, table, write_config
+from flamingo.telemetry.losses import MeanLoss
 from mmdata.cli import main
 from mmdata.config_file import read_changed
 from mmdata.errors import UserError
@@ -41,7 +42,7 @@ def test_two_recipes_are_trained_and_shown_side_by_side(
     assert float(sgd) == 0
     (parameters,) = {rows["memory: parameters"][0], rows["memory: parameters"][2]}
     assert float(parameters) > 1
-    first = rows["loss: mmc4, first -> last step"]
+    first = rows["loss: mmc4, first -> last 1 step"]
     assert first[0] == first[3]  # the same model and the same samples
     with pytest.raises(UserError, match="baseline: a run is there already"):
         compare_recipes(
@@ -77,12 +78,12 @@ def test_a_recipe_is_not_compared_with_itself() -> None:
 
 
 def test_what_only_one_run_has_is_told_of_both() -> None:
-    one = Outcome(
-        "a", 2, 0.5, 8.0, {"mmc4": 2.0}, {"mmc4": 1.0}, {"parameters": 3_000_000}, 5, "gpu"
-    )
-    other = Outcome("b", 2, 1.0, 4.0, {"laion": 2.0}, {"laion": 1.5}, {"x": 2 * 10**9}, 5, "gpu")
+    fell = {"mmc4": (MeanLoss(2.0, 1, 5), MeanLoss(1.0, 16, 20))}
+    one = Outcome("a", 20, 0.5, 8.0, fell, {"parameters": 3_000_000}, 5, "gpu")
+    stayed = {"laion": (MeanLoss(2.0, 1, 5), MeanLoss(1.5, 16, 20))}
+    other = Outcome("b", 20, 1.0, 4.0, stayed, {"x": 2 * 10**9}, 5, "gpu")
     rows = {line[:34].strip(): line[34:].split("  ") for line in table([one, other]).splitlines()}
     told = {name: [cell.strip() for cell in cells if cell.strip()] for name, cells in rows.items()}
     assert told["memory: parameters"] == ["3.00 MB", "0.00 MB"]
     assert told["memory: x"] == ["0.00 MB", "2.00 GB"]
-    assert told["loss: mmc4, first -> last step"] == ["2.0000 -> 1.0000", "- -> -"]
+    assert told["loss: mmc4, first -> last 5 steps"] == ["2.0000 -> 1.0000", "- -> -"]

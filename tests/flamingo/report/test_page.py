@@ -97,7 +97,7 @@ def test_the_same_folder_gives_the_same_bytes_wherever_they_go(tmp_path: Path) -
 def test_a_run_with_lines_that_cannot_be_read_says_so_and_by_its_exit_code(tmp_path: Path) -> None:
     result = train_report(TrainReport(run=str(hostile_run(tmp_path / "run"))))
     assert result.exit_code == 1
-    assert result.problems == ["metrics.jsonl: 1 lines cannot be read"]
+    assert result.problems == ["metrics.jsonl: 1 line cannot be read"]
     assert train_report(TrainReport(run=str(make_run(tmp_path / "good")))).exit_code == 0
 
 

@@ -5,6 +5,7 @@ import pytest
 from flamingo.telemetry.console import Console, duration
 
 INTERVAL = {
+    "steps": 10,
     "losses": {"web": 2.3456, "pairs": 3.1},
     "learning_rate": 1e-4,
     "gradient_norm": 0.5,
@@ -21,7 +22,7 @@ def test_an_interval_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     console.write(10, INTERVAL)
     console.close()
     assert capsys.readouterr().out == (
-        "step     10  loss web 2.3456  pairs 3.1000  lr 1.00e-04  |grad| 0.500  "
+        "step     10  loss web 2.3456  pairs 3.1000 (mean of 10 steps)  lr 1.00e-04  |grad| 0.500  "
         "48.0 samples/s  12,346 tokens/s  wait 2%\n"
     )
 

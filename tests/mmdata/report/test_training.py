@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmdata.report.tables import ImageRows
-from mmdata.report.training import DOCUMENT_DROPPED, Alignment, training_use, verdicts
+from mmdata.report.training import (
+    DOCUMENT_DROPPED,
+    HELD_OUT,
+    Alignment,
+    is_held_out,
+    training_use,
+    verdicts,
+)
 from mmdata.selection import Candidates, SelectionPolicy, select
 
 POLICY = SelectionPolicy(min_similarity=0.24, min_image_bytes=100, max_images=3, min_images=2)
@@ -78,3 +85,20 @@ def test_captions_are_all_used() -> None:
     use = training_use(rows_of([[(0, 0.01, 1)]]), Alignment(kind="given", captions=True), POLICY)
     assert (use.documents, use.images, use.single_image) == (1, 1, 0)
     assert not use.documents_dropped
+
+
+def test_a_split_to_measure_on_is_not_used_in_training() -> None:
+    rows = rows_of([[(0, 0.9, 5000), (1, 0.9, 5000)], [(2, 0.9, 5000), (3, 0.9, 5000)]])
+    use = training_use(rows, Alignment(held_out=True), POLICY)
+    assert (use.documents, use.images) == (0, 0)
+    assert use.documents_dropped == {HELD_OUT: 2}
+    assert use.images_dropped.total() == 4
+    assert [is_held_out(name) for name in ("train", "val", "Test", "a", None)] == [
+        *(False, True, True, False, False)
+    ]
+
+
+def test_the_coin_leaves_out_documents_with_one_image() -> None:
+    policy = SelectionPolicy(min_similarity=0.24, min_image_bytes=100, keep_single_image=0.5)
+    use = training_use(rows_of([[(0, 0.9, 5000)]] * 4), Alignment(), policy)
+    assert (use.documents, use.coin_drops(policy)) == (4, 2)

@@ -83,7 +83,7 @@ def test_others_shards_show_what_they_have(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(make_tar([("k.json", encode(document))]))
     assert show(Options((str(tmp_path / "0.tar"),))).splitlines()[1:] == [
         "url: https://example.org/1",
-        "1 sentences, 1 images",
+        "1 sentence, 1 image",
         "  [0] Sentence 0 of page 1, é.",
         "  [5] (there is no such sentence)",
         "      + image 0: no bytes, name 'a.jpg'",
@@ -131,7 +131,7 @@ def test_what_cannot_be_shown(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         show(Options((str(tmp_path / "none.tar"),)))
     (tmp_path / "0.tar").write_bytes(make_tar([]))
-    with pytest.raises(UserError, match="no samples in 1 shards"):
+    with pytest.raises(UserError, match="no samples in 1 shard"):
         show(Options((str(tmp_path),)))
     with pytest.raises(UserError, match="a key or --random, not both"):
         show(Options((str(tmp_path),), key="k", random=1))

@@ -113,6 +113,4 @@ def test_text_is_one_line_a_finding_a_table_and_a_verdict() -> None:
     lines = sink.getvalue().splitlines()
     assert lines[0] == "[red]0.tar k $.similarity_matrix SIM001 expected 2 rows, got 1"
     assert lines[1].split() == ["rule", "findings", "shards", "meaning", "remedy"]
-    assert lines[-1] == (
-        "1 shards, 1 samples, 2 images, 3 bytes at level full: 1 errors, 0 warnings"
-    )
+    assert lines[-1] == ("1 shard, 1 sample, 2 images, 3 bytes at level full: 1 error, 0 warnings")

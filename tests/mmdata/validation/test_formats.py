@@ -41,7 +41,7 @@ def test_github_shows_errors_and_warnings_at_their_file() -> None:
         "::error file=a/0.tar,title=SIM001::the matrix has not one row for each image: "
         "k $.similarity_matrix: expected 2 rows, got 1"
     )
-    assert last == "::notice title=mmdata validate::1 shards: 1 errors, 0 warnings"
+    assert last == "::notice title=mmdata validate::1 shard: 1 error, 0 warnings"
     assert next(as_github(report_of("0.tar", "1", "KEY005"))).startswith("::warning ")
 
 

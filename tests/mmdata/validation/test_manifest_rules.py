@@ -1,5 +1,6 @@
 """Manifest, sizes.json and what must hold across shards."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from mmdata.validation.findings import Findings
 from mmdata.validation.manifest_rules import check_folder, read_folder, sum_tallies
 from mmdata.validation.shard import ShardTask, check_shard
 from schemas.manifest import Tally
-from tests.shard_factory import Dataset, make_dataset, write_json
+from tests.shard_factory import Dataset, flip, make_dataset, write_json
 
 FINGERPRINT = Dataset(Path(), []).fingerprint
 #: The same with `{"max_side": 336}` for options.
@@ -141,3 +142,20 @@ def test_tallies_are_summed_reason_by_reason() -> None:
     )
     assert total.records == 5
     assert total.documents_dropped == {"bad-json": 3, "no-text": 1}
+
+
+def test_the_damaged_one_of_shard_and_manifest_is_not_the_one_expected(dataset: Dataset) -> None:
+    """Manifest, sidecar and shard are three: two that agree say what the third should be."""
+    listed = json.loads((dataset.folder / "manifest.json").read_text())["shards"][0]["sha256"]
+    flip(dataset.path(), 700)
+    damaged = hashlib.sha256(dataset.path().read_bytes()).hexdigest()
+    place = "$.shards[000000000.tar].sha256"
+    expected = f"{listed!r}, as in the manifest"
+    assert ("MAN004", place, expected, f"{damaged!r} in the shard") in found(dataset)
+
+
+def test_a_damaged_hash_in_the_manifest_is_what_was_got(dataset: Dataset) -> None:
+    good = hashlib.sha256(dataset.path().read_bytes()).hexdigest()
+    edit(dataset.folder / "manifest.json", lambda m: m["shards"][0].update(sha256="d" * 64))
+    place = "$.shards[000000000.tar].sha256"
+    assert ("MAN004", place, f"{good!r}, as in the shard", repr("d" * 64)) in found(dataset)
