@@ -23,6 +23,7 @@ from flamingo.model.decoder import condition_layers, find_decoder_layers, text_c
 from flamingo.model.fit import Fit
 from flamingo.model.freezing import FROZEN, free_parts, keep_in_eval
 from flamingo.model.initialise import initialise, initialise_adapters
+from flamingo.model.lm_cache import cache_argument, cache_in, one_cache, positions_held
 from flamingo.model.media import (
     EncodedMedia,
     check_forms,
@@ -79,6 +80,8 @@ class Flamingo(nn.Module):
         `allow_packing`. It stands in for the attention mask.
     media
         What `encode` returned, in place of images.
+    cache
+        The LM's key-value cache, filled on the way; `past_key_values` is another name for it.
     preceding_tags
         (B,) how many tags stood before these ids, in text that a cache holds.
     loss_reduction
@@ -292,8 +295,8 @@ class Flamingo(nn.Module):
         ids = kwargs.get("input_ids", args[0] if args else None)
         if ids is None:
             raise UserError("inputs_embeds: expected input_ids, the tags are counted in them")
-        num_cached = _num_cached(kwargs.get("past_key_values"))
-        self._context.begin_pass(ids.shape[0], ids.shape[1], num_cached)
+        held = positions_held(cache_in(kwargs))
+        self._context.begin_pass(ids.shape[0], ids.shape[1], held)
 
     def _keep_apart(self, document_index: Tensor) -> tuple[Tensor | None, Tensor]:
         """(attention mask, position ids) of packed documents."""
@@ -319,12 +322,14 @@ class Flamingo(nn.Module):
         keep_graph: bool = False,
         check: bool = True,
         past_key_values: Any = None,
+        cache: Any = None,
         use_cache: bool = False,
         lang_x: Tensor | None = None,
         **lm_arguments: Any,
     ) -> FlamingoOutput:
         """Logits, and the loss where there are labels; arguments: see the class."""
         ids = _one_of(input_ids, lang_x)
+        cache = one_cache(cache, past_key_values)
         media = self._media_of_call(
             ids,
             images,
@@ -344,8 +349,8 @@ class Flamingo(nn.Module):
             out = self.lang_encoder(
                 input_ids=ids,
                 attention_mask=attention_mask,
-                past_key_values=past_key_values,
                 use_cache=use_cache,
+                **cache_argument(self.lang_encoder, cache),
                 **lm_arguments,
             )
         loss = num_targets = None
@@ -357,7 +362,7 @@ class Flamingo(nn.Module):
             loss=loss,
             num_targets=num_targets,
             logits=out.logits,
-            past_key_values=out.get("past_key_values") if use_cache else None,
+            cache=cache_in(out) if use_cache else None,
         )
 
     @torch.no_grad()
@@ -390,14 +395,6 @@ class Flamingo(nn.Module):
             return cast(Any, self.lang_encoder).generate(
                 input_ids=ids, attention_mask=attention_mask, **options
             )
-
-
-def _num_cached(cache: Any) -> int | None:
-    """Positions that a key-value cache holds, if there is one and it knows."""
-    try:
-        return None if cache is None else int(cache.get_seq_length())
-    except ValueError:  # a cache of recurrent layers only
-        return None
 
 
 def _one_of(input_ids: Tensor | None, lang_x: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ answering with the wrong pictures.
 
 from typing import Any
 
+from flamingo.model import lm_cache
 from mmdata.errors import UserError
 
 REFUSED = (
@@ -19,7 +20,7 @@ REFUSED = (
     "penalty_alpha",
     "guidance_scale",
     "num_beam_groups",
-    "past_key_values",
+    *lm_cache.NAMES,
 )
 
 

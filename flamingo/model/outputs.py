@@ -25,7 +25,13 @@ class FlamingoOutput(ModelOutput):
     """Target tokens behind the loss, a 0-d tensor on the device."""
     logits: Tensor | None = None
     """(B, L, V), or (n, V) where only target positions were asked for."""
-    past_key_values: Any = None
+    cache: Any = None
+    """The LM's key-value cache, where it was asked for."""
+
+    @property
+    def past_key_values(self) -> Any:
+        """The cache, under the name that transformers had for it until 5.23."""
+        return self.cache
 
 
 def find_target_positions(labels: Tensor) -> Tensor:

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("mmdata", "pipelines", "flamingo", "schemas")
@@ -107,19 +110,44 @@ def test_constraints_are_names_and_versions() -> None:
     assert lines == sorted(lines, key=str.lower)
 
 
-def test_every_direct_requirement_is_constrained() -> None:
+def requirements() -> list[Requirement]:
+    """All that `pyproject.toml` asks for, of other projects."""
     import tomllib
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = list(project["dependencies"])
-    for extra in project["optional-dependencies"].values():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = project["build-system"]["requires"] + project["project"]["dependencies"]
+    for extra in project["project"]["optional-dependencies"].values():
         wanted += extra
-    names = {re.split(r"[\[>=<]", one)[0].lower().replace("_", "-") for one in wanted} - {"mmdata"}
-    pinned = {
-        line.partition("==")[0].lower().replace("_", "-")
-        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return [one for one in map(Requirement, wanted) if one.name != "mmdata"]
+
+
+def constrained() -> dict[str, str]:
+    """Version of every package in `constraints.txt`, by its normalised name."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return {
+        canonicalize_name(name): version for name, _, version in (x.partition("==") for x in lines)
     }
-    assert names - pinned == set()
+
+
+def test_every_direct_requirement_is_constrained_to_what_its_bounds_allow() -> None:
+    pinned = constrained()
+    unfit = {
+        str(one): pinned.get(canonicalize_name(one.name), "not there")
+        for one in requirements()
+        if not one.specifier.contains(pinned.get(canonicalize_name(one.name), "0"))
+    }
+    assert unfit == {}
+
+
+#: Broke us within a major version.
+BOUND_AT_A_MINOR = {"ray", "torchao", "transformers"}
+
+
+def test_every_direct_requirement_ends_before_a_version_that_may_break() -> None:
+    """`<` one number, the next major; two numbers, the next minor, for those known to break."""
+    for one in requirements():
+        (bound,) = [x.version for x in one.specifier if x.operator == "<"]
+        assert len(Version(bound).release) == 1 + (one.name in BOUND_AT_A_MINOR), str(one)
 
 
 def test_the_sample_is_what_it_is_said_to_be() -> None:

@@ -1,5 +1,6 @@
 """The wheel holds the four packages and the JSON Schemas, and nothing else."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -53,7 +54,7 @@ def test_metadata_says_what_the_project_promises(wheel: zipfile.ZipFile) -> None
     }
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     base = {
-        requirement.partition(">")[0]
+        re.split("[<>=]", requirement)[0]
         for requirement in metadata.get_all("Requires-Dist", [])
         if "extra ==" not in requirement
     }

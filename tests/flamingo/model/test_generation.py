@@ -57,6 +57,21 @@ def test_a_second_model_is_refused(model):
         model.generate(ids, mask, images, counts, assistant_model=model.lang_encoder)
 
 
+@pytest.mark.parametrize("name", ["cache", "past_key_values", "cache_params"])
+def test_a_cache_from_outside_is_refused_under_each_of_its_names(model, name):
+    ids, mask, images, counts = prompts()
+    with pytest.raises(UserError, match=f"{name} cannot be conditioned on images"):
+        model.generate(ids, mask, images, counts, **{name: object()})
+
+
+def test_a_prompt_that_is_read_in_pieces_keeps_each_piece_at_its_own_images(model):
+    """The cache says where a piece begins, whatever transformers calls it."""
+    ids, mask, images, counts = prompts()
+    whole = model.generate(ids, mask, images, counts, max_new_tokens=4)
+    pieces = model.generate(ids, mask, images, counts, max_new_tokens=4, prefill_chunk_size=3)
+    assert pieces.tolist() == whole.tolist()
+
+
 def test_openflamingos_arguments_give_the_same(model):
     ids, mask, images, counts = prompts()
     vision_x = torch.zeros(3, 4, 1, 3, 64, 64)  # two trailing slots that no tag uses

@@ -155,7 +155,8 @@ def test_media_rows_train_as_in_a_whole_trainable_matrix(lm_family):
     torch.testing.assert_close(model.media_tokens.input_rows.grad, whole, atol=1e-6, rtol=1e-4)
 
 
-def test_a_continued_cache_counts_the_tags_before_it(lm_family):
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_a_continued_cache_counts_the_tags_before_it(lm_family, name):
     model = make_flamingo(lm_family)
     images = torch.randn(2, 3, 64, 64)
     ids = torch.tensor([[IMAGE, 5, 6, EOC, IMAGE, 7, 8, 9]])
@@ -163,13 +164,14 @@ def test_a_continued_cache_counts_the_tags_before_it(lm_family):
     with torch.no_grad():
         whole = model(ids, media=media).logits
         cache = DynamicCache(config=model.lang_encoder.config)
-        model(ids[:, :6], media=media, past_key_values=cache, use_cache=True)
+        first = model(ids[:, :6], media=media, use_cache=True, **{name: cache})
+        assert first.cache is first.past_key_values is cache
         rest = model(
             ids[:, 6:],
             torch.ones_like(ids),
             media=media,
-            past_key_values=cache,
             use_cache=True,
+            **{name: cache},
             preceding_tags=torch.tensor([2]),
         ).logits
     torch.testing.assert_close(rest, whole[:, 6:], atol=2e-4, rtol=1e-4)
