@@ -20,10 +20,10 @@ from flamingo.train.config import REFUSED, Generate, Train
 from mmdata import __version__
 from mmdata.arguments import check_complete, is_option, meant, read_arguments
 from mmdata.config_file import read_changed, read_config, take_config
+from mmdata.dependencies import refuse_base_versions, require
 from mmdata.errors import (
     EXIT_CANNOT_START,
     EXIT_INTERRUPTED,
-    MissingExtraError,
     MMDataError,
     UserError,
 )
@@ -224,12 +224,8 @@ def _run_export(options: Export) -> int:
 
 
 def _need(extra: str, command: str, packages: tuple[str, ...] | None = None) -> None:
-    """Say how to install what a command needs (of an extra, these) and is not there."""
-    from importlib.util import find_spec
-
-    for package in EXTRAS[extra] if packages is None else packages:
-        if find_spec(package) is None:
-            raise MissingExtraError(extra, package, f"mmdata {command}")
+    """Say what to do where what a command needs (of an extra, these) is not there, or fails."""
+    require(extra, EXTRAS[extra] if packages is None else packages, f"mmdata {command}")
 
 
 #: Modules that an optional extra brings.
@@ -319,6 +315,7 @@ def _dispatch(arguments: list[str]) -> int:
         _show_help({command: _parser_type(kind, values)}, f"mmdata {command}")
     values |= read_arguments(command, kind, arguments[1:])
     check_complete(command, kind, values)
+    refuse_base_versions(f"mmdata {command}")
     return run(kind(**values))
 
 

@@ -8,6 +8,8 @@ should be restarted").
 
 import re
 
+from mmdata.installation import how_to_install
+
 #: How Python shows an object that has no words of its own: `<_io.BytesIO object at 0x7f…>`.
 _INSIDE = r"(?:[^<>]|<[^<>]*>)*"
 _OBJECT = re.compile(rf"\s*<{_INSIDE}\bat 0x[0-9A-Fa-f]+{_INSIDE}>")
@@ -58,7 +60,7 @@ class MissingExtraError(MMDataError, ImportError):
 
     def __init__(self, extra: str, package: str, command: str) -> None:
         super().__init__(
-            f"{command} needs {package}, which is not installed: pip install 'mmdata[{extra}]'"
+            f"{command} needs {package}, which is not installed: {how_to_install(extra)}"
         )
 
 

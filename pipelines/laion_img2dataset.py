@@ -15,11 +15,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mmdata.errors import MissingExtraError, MMDataError
+from mmdata.dependencies import require
+from mmdata.errors import MMDataError
 from mmdata.fetch.outcome import Fetched, FetchError, FetchStatus
 from mmdata.fetch.policy import FetchPolicy
 from mmdata.shards.reader import ShardReader
@@ -43,9 +43,7 @@ class Img2datasetError(MMDataError):
 
 def check_installed() -> None:
     """Raise MissingExtraError where it is not there."""
-    for package in ("img2dataset", "aiohttp"):
-        if find_spec(package) is None:
-            raise MissingExtraError("download", package, "--fetcher img2dataset")
+    require("download", ("img2dataset", "aiohttp"), "--fetcher img2dataset")
 
 
 class Img2dataset(AbstractContextManager["Img2dataset"]):

@@ -10,6 +10,7 @@ import pytest
 
 from mmdata import __version__, cli
 from mmdata.cli import main
+from mmdata.installation import how_to_install
 from pipelines.config import ConvertMmc4, Show
 from tests.shard_factory import make_document, make_shard_of
 
@@ -151,8 +152,7 @@ def test_a_command_whose_extra_is_missing_says_how_to_get_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == (
-        "mmdata: mmdata train needs open_clip, which is not installed: "
-        "pip install 'mmdata[train]'\n"
+        f"mmdata: mmdata train needs open_clip, which is not installed: {how_to_install('train')}\n"
     )
 
 

@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
+from mmdata.installation import how_to_install
+
 logger = logging.getLogger(__name__)
 
 _MILLI = 1000.0  # NVML tells power in mW
@@ -107,7 +109,7 @@ def open_gpu(uuid: str) -> tuple[Gpu | None, str]:
     By UUID and not by number, since CUDA_VISIBLE_DEVICES renumbers for CUDA but not for NVML.
     """
     if find_spec("pynvml") is None:
-        return None, "no GPU values: pip install 'mmdata[nvml]'"
+        return None, f"no GPU values: pynvml is not installed: {how_to_install('nvml')}"
     import pynvml
 
     try:

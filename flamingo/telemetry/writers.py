@@ -10,12 +10,12 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any, Protocol
 
 from flamingo.telemetry.jsonl import finite, forget_after
 from flamingo.telemetry.names import EVENTS_NAME, METRICS_NAME, TELEMETRY_FOLDER
-from mmdata.errors import MissingExtraError, UserError
+from mmdata.dependencies import require
+from mmdata.errors import UserError
 from mmdata.storage.atomic import write_atomically
 
 
@@ -143,8 +143,7 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 def check_services(services: Sequence[str]) -> None:
     """Raises MissingExtraError where the package of a service is not installed."""
     for name in services:
-        if find_spec(name) is None:
-            raise MissingExtraError(name, name, f"mmdata train --report-to {name}")
+        require(name, (name,), f"mmdata train --report-to {name}")
 
 
 def _is_offline(asked: bool) -> bool:  # noqa: FBT001 (an answer, not a switch)

@@ -7,7 +7,6 @@ are ordinary numbers, so that any number of ranks can read them, whose rows may 
 resume rounds them to codes once more, by less than a hundredth of their block's largest.
 """
 
-import importlib.util
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -20,7 +19,7 @@ from flamingo.model.checkpoint_keys import is_ours
 from flamingo.model.freezing import is_adapter
 from flamingo.train.config import Train
 from flamingo.train.offload import OffloadedOptimizer
-from mmdata.errors import UserError
+from mmdata.dependencies import require
 
 #: Parameters with this in their name decay, as in OpenFlamingo; resampler and token rows do not.
 DECAYING = "gated_cross_attn"
@@ -29,9 +28,9 @@ _LOOKED_UP = ("embed", "wte", "wpe")
 
 
 def expect_optimizer(options: Train) -> None:
-    """Before anything loads. Raises UserError where the optimizer is not installed."""
-    if options.optimizer == "adamw8bit" and importlib.util.find_spec("torchao") is None:
-        raise UserError("--optimizer adamw8bit: needs torchao: pip install 'mmdata[torchao]'")
+    """Before anything loads. Raises MissingExtraError where the optimizer is not installed."""
+    if options.optimizer == "adamw8bit":
+        require("torchao", ("torchao",), "--optimizer adamw8bit")
 
 
 def make_optimizer(model: nn.Module, options: Train) -> torch.optim.Optimizer:

@@ -12,12 +12,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from mmdata.errors import MissingExtraError
+from mmdata.dependencies import require
 from mmdata.fetch.gate import Budget
 from mmdata.fetch.outcome import Fetched
 from mmdata.fetch.policy import MIB, FetchPolicy
@@ -46,8 +45,7 @@ class _Slot(Generic[T]):
 
 def check_installed() -> None:
     """Raise MissingExtraError where aiohttp is not there."""
-    if find_spec("aiohttp") is None:
-        raise MissingExtraError("download", "aiohttp", "--fetcher native")
+    require("download", ("aiohttp",), "--fetcher native")
 
 
 class Fetcher:

@@ -161,7 +161,7 @@ def test_a_target_that_names_no_layer_is_refused(target: str) -> None:
 def test_without_peft_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     lm = make_lm("gpt2")
-    with pytest.raises(MissingExtraError, match=r"--lm-adapter lora needs peft.*'mmdata\[lora\]'"):
+    with pytest.raises(MissingExtraError, match=r"--lm-adapter lora needs peft.*\[lora\]'"):
         inject_adapters(lm, settings_for(lm))
 
 

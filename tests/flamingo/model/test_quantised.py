@@ -191,5 +191,5 @@ def test_without_torchao_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delitem(
         sys.modules, "torchao.quantization.quantize_.workflows.nf4.nf4_tensor", raising=False
     )
-    with pytest.raises(MissingExtraError, match=r"qlora needs torchao .*'mmdata\[lora\]'"):
+    with pytest.raises(MissingExtraError, match=r"qlora needs torchao .*\[lora\]'"):
         quantise_linears(make_lm("llama"))

@@ -8,6 +8,7 @@ import pytest
 
 from flamingo.telemetry import nvml
 from flamingo.telemetry.nvml import Gpu, open_gpu
+from mmdata.installation import how_to_install
 from tests.flamingo.telemetry.fake_nvml import ANSWERS, CONSTANTS, UUID, board
 
 NOT_SUPPORTED, LOST = CONSTANTS["NVML_ERROR_NOT_SUPPORTED"], CONSTANTS["NVML_ERROR_GPU_IS_LOST"]
@@ -82,7 +83,8 @@ class TestOpening:
 
     def test_without_the_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(nvml, "find_spec", lambda name: None)
-        assert open_gpu(UUID) == (None, "no GPU values: pip install 'mmdata[nvml]'")
+        words = f"no GPU values: pynvml is not installed: {how_to_install('nvml')}"
+        assert open_gpu(UUID) == (None, words)
 
 
 def test_the_fake_has_the_names_and_codes_of_the_real_module() -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from flamingo.telemetry import writers
 from flamingo.telemetry.jsonl import read_log
 from flamingo.telemetry.writers import (
     JsonLinesWriter,
@@ -129,6 +128,6 @@ def test_a_service_that_is_not_installed_is_said_with_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     check_services(())
-    monkeypatch.setattr(writers, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"--report-to wandb needs wandb.*mmdata\[wandb\]"):
+    monkeypatch.setattr("mmdata.dependencies.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"--report-to wandb needs wandb.*\[wandb\]'"):
         check_services(["wandb"])

@@ -87,7 +87,7 @@ def test_without_samples_and_services_only_the_files_are_written(run_options: Op
 def test_a_service_without_its_package_stops_before_anything_is_made(
     run_options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flamingo.telemetry.writers.find_spec", lambda name: None)
+    monkeypatch.setattr("mmdata.dependencies.find_spec", lambda name: None)
     options = run_options("run", report_to="wandb")
     with pytest.raises(MissingExtraError, match=r"--report-to wandb needs wandb"):
         train(options)

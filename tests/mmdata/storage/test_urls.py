@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from mmdata.errors import MissingExtraError, StorageError, UserError
+from mmdata.installation import how_to_install
 from mmdata.storage import urls
 from mmdata.storage.urls import (
     absolute,
@@ -67,7 +68,7 @@ def test_a_lacking_package_is_named_with_what_to_install(monkeypatch: pytest.Mon
     with pytest.raises(MissingExtraError) as caught:
         filesystem("gs://bucket/a")
     assert str(caught.value) == (
-        "gs:// needs gcsfs, which is not installed: pip install 'mmdata[gs]'"
+        f"gs:// needs gcsfs, which is not installed: {how_to_install('gs')}"
     )
 
 
