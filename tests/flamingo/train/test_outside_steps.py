@@ -36,13 +36,12 @@ OUTSIDE: list[Setting] = [
 ]
 LEVERS: list[list[Setting]] = [
     OUTSIDE,
-    [{"parallel": "fsdp"}, {"parallel": "hsdp", "shard_ranks": 1}, {"parallel": "hsdp"}],
+    [{"parallel": "fsdp"}, {"parallel": "hsdp", "shard_ranks": 1}],
     [{}, {"optimizer": "adamw8bit"}, {"optimizer": "sgd", "momentum": 0.9}],
     [{}, {"cpu_offload": "optimizer"}, {"cpu_offload": "params"}],
     [{}, {"lm_adapter": "lora"}, {"lm_adapter": "qlora"}],
     [{}, {"async_checkpoint": False}],
     [{}, {"pack": True, "pack_tokens": 32}],
-    [{}, {"freeze": "none"}],
     [{}, {"precision": "bf16-mixed", "gradient_checkpointing": True}],
 ]
 #: A resume rounds 8-bit moments to codes once more.
