@@ -17,6 +17,7 @@ from pipelines.options import (
     at_least,
     check_choices,
     check_clip,
+    check_field,
     check_image_path,
     check_min_similarity,
     check_paths,
@@ -74,7 +75,9 @@ class ConvertCustom(Conversion):
     pseudonymise: bool = False
     """Keyed hashes for ids, file names and paths; no other fields, no metadata in images."""
     keep_field: tuple[str, ...] = ()
-    """With --pseudonymise: fields of the records to keep as they are."""
+    """With --pseudonymise: fields of the records (meta.language) to keep, but for names in them."""
+    pseudonym_field: tuple[str, ...] = ()
+    """With --pseudonymise: fields that tell whose a record is: hashes of them, in the text too."""
 
     def __post_init__(self) -> None:
         Conversion.__post_init__(self)  # `super()` does not know a class that slots made anew
@@ -84,8 +87,17 @@ class ConvertCustom(Conversion):
         check_window(self.window)
         if "" in self.placeholder:
             raise UserError("--placeholder '': expected a text")
-        if not self.pseudonymise and self.keep_field:
-            raise UserError("--keep-field: goes with --pseudonymise")
+        for flag, fields in (
+            ("--keep-field", self.keep_field),
+            ("--pseudonym-field", self.pseudonym_field),
+        ):
+            check_paths(fields, flag)
+            for name in fields:
+                check_field(name, flag)
+            if fields and not self.pseudonymise:
+                raise UserError(f"{flag}: goes with --pseudonymise")
+        for name in set(self.keep_field) & set(self.pseudonym_field):
+            raise UserError(f"--keep-field and --pseudonym-field {name}: choose one")
 
     @property
     def needs_key(self) -> bool:

@@ -32,6 +32,8 @@ from pipelines.units import overlong_drop
 from schemas.manifest import ExcludedInput, Kind
 from schemas.reasons import ImageNote
 
+#: Counts up when other words of a text are taken for names: shards of both would not go together.
+_PSEUDONYM_RULES = 2
 #: Images that are looked for in a segment before the work starts, to estimate sizes.
 _PROBED_IMAGES = 64
 #: Records that are parsed before the work starts where none of them lists an image.
@@ -95,6 +97,8 @@ def _byte_options(options: ConvertCustom, names: Pseudonyms | None) -> dict[str,
     if names is not None:
         found["pseudonymise"] = True
         found["keep_field"] = list(options.keep_field)
+        found["pseudonym_field"] = list(options.pseudonym_field)
+        found["pseudonym_rules"] = _PSEUDONYM_RULES
         # Tells another key from this one, and nothing of either.
         found["pseudonym_check"] = names.of("\0mmdata pseudonym check")
     return found
@@ -109,14 +113,16 @@ def _pseudonyms(options: ConvertCustom) -> Pseudonyms | None:
     if not options.pseudonymise:
         return None
     key = needed_key(options)
-    by = (options.split_by or "id").partition(".")[0]
-    fields = () if by in ("id", "url-host") else (by,)
-    return Pseudonyms(key, fields, options.keep_field)
+    by = options.split_by or "id"
+    split = () if by in ("id", URL_HOST) else (by,)
+    named = options.pseudonym_field
+    return Pseudonyms(key, (*named, *split), options.keep_field, named)
 
 
 def _wanted(options: ConvertCustom) -> tuple[WantedField, ...]:
     """The fields that the options of pseudonyms name."""
-    return tuple(WantedField("--keep-field", path, valued=False) for path in options.keep_field)
+    kept = (WantedField("--keep-field", path, valued=False) for path in options.keep_field)
+    return (*kept, *(WantedField("--pseudonym-field", path) for path in options.pseudonym_field))
 
 
 class _NoImages(NamedImages):
@@ -263,7 +269,7 @@ class CustomConverter:
             if policy.split is not None and not policy.split.holds(document):
                 return Outcome(placed=True, elsewhere=True)
             policy, read = replace(policy, split=None), names.reader(document, read)
-            document = names.document(document)
+            document = names.of_record(document, record)
         if self._pixels is None:
             return self._told(assemble(document, read, policy))
         draft = check(document, read, policy, self._pixels)

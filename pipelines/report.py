@@ -17,7 +17,7 @@ from pipelines.plan import Plan
 from pipelines.space import free_bytes, human_bytes, human_seconds
 from pipelines.status import RunStatus
 from schemas.manifest import Tally
-from schemas.reasons import ImageDrop
+from schemas.reasons import DocumentNote, ImageDrop
 
 #: A trainer wants at least one shard for each rank and worker.
 _FEW_SHARDS = 8
@@ -37,6 +37,7 @@ def print_conversion(result: ConversionResult, console: Console | None = None) -
     _print_counts(result, console)
     _print_dropped(result.tally, console)
     _print_groups(result, console)
+    _print_names(result, console)
     _print_excluded(result, console)
     _print_again(result, console)
     for label, failure in result.failures:
@@ -154,6 +155,21 @@ def _print_groups(result: ConversionResult, console: Console) -> None:
             "group of its own",
             markup=False,
         )
+
+
+def _print_names(result: ConversionResult, console: Console) -> None:
+    """What pseudonyms leave to be told; it is said also where nothing was found."""
+    if not result.plan.options.get("pseudonymise"):
+        return
+    notes = result.tally.notes
+    left = count_of(notes.get(DocumentNote.ID_LEFT_IN_TEXT, 0), "document")
+    persons = count_of(notes.get(DocumentNote.MAYBE_A_PERSON, 0), "document")
+    console.print(
+        f"what stays: in {left} an id of their own is left in the text (shorter than four "
+        f"characters, or a plain word); in {persons} a person's name may stand (a plain guess: a "
+        "title, or two capitalised words in a row); what the text says otherwise, and what the "
+        "pictures show, is as it was",
+    )
 
 
 def count_of(number: int, what: str) -> str:

@@ -114,6 +114,8 @@ class DocumentNote(StrEnum):
     NO_TAGS = "no-tags"
     TAG_IN_ANSWER = "tag-in-answer"
     NAMES_IN_TEXT = "names-in-text"
+    ID_LEFT_IN_TEXT = "id-left-in-text"
+    MAYBE_A_PERSON = "maybe-a-person"
     BAD_SIMILARITY = "bad-similarity"
     NO_GROUP = "no-group"
     SEVERAL_CAPTIONS = "several-captions"

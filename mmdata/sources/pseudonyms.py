@@ -1,32 +1,40 @@
 """Keyed hashes in place of ids, file names and source paths.
 
 A pseudonym is the first 128 bits of an HMAC-SHA256: the same name and key give the same one in
-every run, and without the key it cannot be told whose it is. Of a record's own fields `id` and the
-one that splits are made by are hashed, what the user lists is kept, and the others are left out,
-since nobody can know what is in them. In its text the record's own id and the parts of its images'
-names are replaced too (where they look like names: four characters or more, and one that words have
-not), and that is counted. Other text stays as it is; `mmdata/images/strip.py` sees to the pictures.
+every run, and without the key it cannot be told whose it is. Of a record's own fields `id`, the one
+that splits are made by and those that the user names are hashed, what the user lists is kept, and
+the others are left out, since nobody can know what is in them. Wherever one of the record's ids or
+a part of its images' names stands in what is left (texts, roles, kept fields), its pseudonym takes
+its place (`told_names.py`). Other text stays as it is; `mmdata/images/strip.py` sees to the
+pictures.
 """
 
 import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 
 from mmdata.images import ImageRejected
 from mmdata.sources.base import SourceDocument, SourceImage
+from mmdata.sources.fields import text_of
 from mmdata.sources.keyed_hash import keyed_hash
 from mmdata.sources.names import StoredImage
+from mmdata.sources.told_names import (
+    NameFinder,
+    ids_of,
+    is_id_field,
+    may_name_a_person,
+    parts_of_name,
+)
 from schemas.reasons import DocumentNote
 
 _EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 )
-_SHORTEST_NAME = 4
-_NOT_OF_WORDS = re.compile(r"[\d_./\\-]")
 _KEPT_IMAGE_FIELDS = frozenset(("matched_text_index", "matched_sim"))
+_LEFT_OUT = object()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -35,13 +43,15 @@ class Pseudonyms:
 
     Attributes:
         key: secret bytes.
-        fields: fields of a record that are hashed and kept, besides `id`.
-        kept: fields of a record that are kept as they are.
+        fields: fields of a record that are hashed and kept, besides `id`; `a.b` is field b of a.
+        kept: fields of a record that are kept, but for names in them.
+        named: those of `fields` that the user named as telling.
     """
 
     key: bytes
     fields: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Pseudonyms(fields={self.fields}, kept={self.kept})"
@@ -55,43 +65,69 @@ class Pseudonyms:
         ending = os.path.splitext(name)[1].lower()
         return self.of(name) + (ending if ending in _EXTENSIONS else "")
 
-    def document(self, document: SourceDocument) -> SourceDocument:
+    def of_record(self, document: SourceDocument, record: bytes) -> SourceDocument:
         """A document that tells nothing of where it is from but through the key."""
+        return self.document(document, msgspec.json.decode(record))
+
+    def document(self, document: SourceDocument, record: Mapping[str, Any]) -> SourceDocument:
+        """The same of a record that is read already, with all its fields."""
+        told = [*ids_of(record, (*self.fields, *self.named), self.kept)]
+        for image in document.images:
+            told += parts_of_name(image.name)
+        finder = NameFinder(told, self.of)
         extras = {}
         for name, raw in document.extras.items():
-            if name in self.kept:
-                extras[name] = raw
-            elif name == "id" or name in self.fields:
-                extras[name] = msgspec.Raw(msgspec.json.encode(self._of_value(raw)))
+            value = msgspec.json.decode(raw)
+            public = self._public(name, value, finder)
+            if public is not _LEFT_OUT:
+                extras[name] = raw if public == value else msgspec.Raw(msgspec.json.encode(public))
+        texts = [finder.hide(text) for text in document.text_list]
+        roles = document.roles and [finder.hide(role) for role in document.roles]
         notes = [(note, "") for note, _ in document.notes]
-        texts = self._texts(document)
-        if texts != document.text_list:
-            notes.append((DocumentNote.NAMES_IN_TEXT.value, ""))
+        notes += [(note.value, "") for note in _remarks(document.text_list, texts, finder)]
         return replace(
             document,
             text_list=texts,
             images=[self._image(image) for image in document.images],
             extras=extras,
             notes=notes,
+            roles=roles,
         )
 
-    def _texts(self, document: SourceDocument) -> list[str]:
-        """The sentences, with pseudonyms in place of the names that the record itself has."""
-        names = {part for image in document.images for part in _parts(image.name)}
-        if raw := document.extras.get("id"):
-            value = msgspec.json.decode(raw)
-            names.add(value if isinstance(value, str) else "")
-        told = sorted((name for name in names if _is_name(name)), key=len, reverse=True)
-        if not told:
-            return document.text_list
-        pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, told))})(?!\w)", re.IGNORECASE)
-        return [pattern.sub(lambda match: self.of(match[0]), t) for t in document.text_list]
+    def _public(self, path: str, value: Any, finder: NameFinder) -> Any:
+        """What is told of a field: all, its pseudonym, or what is told of the fields inside it."""
+        if path in self.kept:
+            return self._kept(path, value, finder)
+        if path == "id" or path in self.fields:
+            return self._of_value(value)
+        inside = path + "."
+        if isinstance(value, dict) and any(
+            chosen.startswith(inside) for chosen in (*self.fields, *self.kept)
+        ):
+            below = {name: self._public(inside + name, v, finder) for name, v in value.items()}
+            found = {name: v for name, v in below.items() if v is not _LEFT_OUT}
+            return found or _LEFT_OUT
+        return _LEFT_OUT
 
-    def _of_value(self, raw: msgspec.Raw) -> str | None:
-        value = msgspec.json.decode(raw)
-        if value is None:
-            return None
-        return self.of(value if isinstance(value, str) else msgspec.json.encode(value).decode())
+    def _kept(self, path: str, value: Any, finder: NameFinder) -> Any:
+        """A value that is kept, without the names that are told in it."""
+        if isinstance(value, str):
+            return finder.hide(value)
+        if isinstance(value, list):
+            return [self._kept(path, item, finder) for item in value]
+        if not isinstance(value, dict):
+            return value
+        found = {}
+        for name, inner in value.items():
+            below = f"{path}.{name}"
+            if below not in self.kept and (below in self.fields or is_id_field(name)):
+                found[finder.hide(name)] = self._of_value(inner)
+            else:
+                found[finder.hide(name)] = self._kept(below, inner, finder)
+        return found
+
+    def _of_value(self, value: Any) -> str | None:
+        return None if value is None else self.of(text_of(value) or "")
 
     def _image(self, image: SourceImage) -> SourceImage:
         fields = {name: raw for name, raw in image.fields.items() if name in _KEPT_IMAGE_FIELDS}
@@ -119,14 +155,13 @@ class Pseudonyms:
         return read_by_pseudonym
 
 
-def _parts(name: str) -> Iterator[str]:
-    """A name, its folders, and its last part with and without its ending."""
-    yield name
-    for part in name.split("/"):
-        yield part
-        yield os.path.splitext(part)[0]
-
-
-def _is_name(text: str) -> bool:
-    """Whether a text can hardly be a word."""
-    return len(text) >= _SHORTEST_NAME and _NOT_OF_WORDS.search(text) is not None
+def _remarks(before: list[str], after: list[str], finder: NameFinder) -> list[DocumentNote]:
+    """What was done to the texts of a document, and what may be left to do."""
+    notes = []
+    if after != before:
+        notes.append(DocumentNote.NAMES_IN_TEXT)
+    if finder.leaves_in(before):
+        notes.append(DocumentNote.ID_LEFT_IN_TEXT)
+    if any(map(may_name_a_person, after)):
+        notes.append(DocumentNote.MAYBE_A_PERSON)
+    return notes
