@@ -292,7 +292,8 @@ def _print_in_any_encoding() -> None:
     Captions of the web in an ASCII or Latin-1 terminal must not end a command with a traceback.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+        # Under the locale C it is surrogateescape, which lets no other character through either.
+        if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -175,16 +175,17 @@ def test_says_nothing_when_its_reader_has_gone(tmp_path: Path) -> None:
     assert b"Traceback" not in error
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_no_encoding_of_the_output_ends_a_command(
-    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoding: str, errors: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "\u00dc\u5348"
     folder.mkdir()
     texts = ["K\u00f6ln", "\u5348\u5f8c", "b"]
     make_shard_of(folder, make_document() | {"text_list": texts})
     sink = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(sink, encoding, errors="strict"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(sink, encoding, errors))
     assert main(["show", str(folder)]) == 0
     assert main(["validate", str(folder), "--workers", "0"]) in (0, 1)
     sys.stdout.flush()
