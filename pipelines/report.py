@@ -206,8 +206,9 @@ def _print_unfit(result: ConversionResult, console: Console) -> None:
     for entry in result.unfit:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in entry.reasons.items())
         console.print(
-            f"not of the form: {entry.name}: all of its {entry.records:,} records were dropped "
-            f"({reasons}); *.rejects.jsonl says which field did not fit; leave the input out, or "
+            f"not of the form: {entry.name}: all of its "
+            f"{plural(entry.records, 'record was', 'records were')} dropped ({reasons}); "
+            "*.rejects.jsonl says which field did not fit; leave the input out, or "
             "convert it by itself to be told what it looks like",
             markup=False,
         )
