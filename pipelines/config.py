@@ -95,7 +95,7 @@ class ConvertCustom(Conversion):
             for name in fields:
                 check_field(name, flag)
             if fields and not self.pseudonymise:
-                raise UserError(f"{flag}: goes with --pseudonymise")
+                raise UserError("--keep-field and --pseudonym-field go with --pseudonymise")
         for name in set(self.keep_field) & set(self.pseudonym_field):
             raise UserError(f"--keep-field and --pseudonym-field {name}: choose one")
 

@@ -157,7 +157,7 @@ def test_nested_fields_are_kept_and_hashed_alone(key: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"pseudonym_field": ("a",)}, "goes with --pseudonymise"),
+        ({"pseudonym_field": ("a",)}, "go with --pseudonymise"),
         ({"pseudonymise": True, "pseudonym_field": ("a.",)}, "expected a field"),
         ({"pseudonymise": True, "pseudonym_field": ("a",), "keep_field": ("a",)}, "choose one"),
     ],
