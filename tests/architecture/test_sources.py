@@ -16,9 +16,17 @@ PACKAGES = ("mmdata", "pipelines", "flamingo", "schemas")
 MAX_FILE_LINES = 400
 #: The training loop reads top to bottom, in one file.
 MAX_TRAIN_FILE_LINES = 600
+#: path -> why it is better in one piece.
+LONG_FILES: dict[str, str] = {
+    "flamingo/model/flamingo.py": "the model's passes, which share the ragged stack of images",
+    "mmdata/cli.py": "every command's few lines side by side, as they are listed by --help",
+    "pipelines/units.py": "the one loop of a conversion's worker, with and without scoring",
+}
 MAX_FUNCTION_LINES = 60
 #: `path:function` -> why it is better long.
-LONG_FUNCTIONS: dict[str, str] = {}
+LONG_FUNCTIONS: dict[str, str] = {
+    "pipelines/convert.py:run_conversion": "a third of it says what its arguments are",
+}
 
 #: Written in pieces, so that this file does not break its own rule.
 FORBIDDEN_TEXT = re.compile(
@@ -58,7 +66,8 @@ class TestSource:
     def test_is_no_longer_than_a_sitting(self, path: Path) -> None:
         training = path.is_relative_to(ROOT / "flamingo" / "train")
         most = MAX_TRAIN_FILE_LINES if training else MAX_FILE_LINES
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= most
+        if path.relative_to(ROOT).as_posix() not in LONG_FILES:
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= most
 
     def test_functions_fit_a_screen(self, path: Path) -> None:
         too_long = {
@@ -86,7 +95,12 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
 def test_exceptions_are_still_needed() -> None:
     lengths = {name: lines for path in sources() for name, lines in functions(path)}
     stale = {name for name in LONG_FUNCTIONS if lengths.get(name, 0) <= MAX_FUNCTION_LINES}
-    assert stale == set()
+    short = {
+        name
+        for name in LONG_FILES
+        if len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
+    }
+    assert stale | short == set()
 
 
 def test_no_registry_host_and_no_path_of_somebodys_machine() -> None:
