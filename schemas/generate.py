@@ -4,8 +4,10 @@ The types are the contract, the files are for readers in other languages. They a
 a test fails when the two differ.
 """
 
+import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 from schemas import conversation, document, laion, manifest, validation
 
@@ -33,8 +35,20 @@ def _titled(name: str, schema: dict[str, object]) -> dict[str, object]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$comment": f"{name}, format version {document.FORMAT_VERSION}; generated, do not edit",
-        **schema,
+        **_unindented(schema),
     }
+
+
+def _unindented(value: Any) -> Any:
+    """The schema with descriptions as they are read; msgspec before 0.23 leaves them indented."""
+    if isinstance(value, dict):
+        return {
+            key: inspect.cleandoc(part)
+            if key == "description" and isinstance(part, str)
+            else _unindented(part)
+            for key, part in value.items()
+        }
+    return [_unindented(part) for part in value] if isinstance(value, list) else value
 
 
 def main() -> None:
