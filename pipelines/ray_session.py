@@ -7,6 +7,7 @@ word that Python could catch; the knock costs 1 ms every 5 s. The tasks are in `
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -16,6 +17,13 @@ from typing import Any, Protocol, Self, TypeVar
 from mmdata.errors import UserError
 from pipelines.events import Alive, ClusterLostError, Event
 from pipelines.ray_tasks import Tasks
+from pipelines.ray_tokens import (
+    Held,
+    needless_token,
+    sends_token,
+    standard_error_held,
+    token_trouble,
+)
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -88,15 +96,9 @@ class RaySession:
             options["address"] = self._address
         on_terminate = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(**options)
+            _connect(options, self._address)
         except SystemExit as error:  # SIGTERM meanwhile, which Ray answers with an exit of its own
             raise KeyboardInterrupt from error
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            where = self._address or "on this machine"
-            raise UserError(
-                f"Ray {where}: could not start or connect: {' '.join(str(error).split())}; "
-                "--workers 0 converts without Ray"
-            ) from error
         with suppress(ValueError):  # not the main thread: no handler was changed
             signal.signal(signal.SIGTERM, on_terminate)
         # Of a node that is lost Ray prints 20 lines of log to stdout, and asks nothing but this
@@ -194,6 +196,48 @@ class _Cluster:
             self._cores = max(1, int(resources.get("CPU", 1)))
 
 
+def _connect(options: dict[str, Any], address: str | None) -> None:
+    """Start Ray, or connect to a cluster.
+
+    Raises:
+        UserError: that did not come about.
+    """
+    import ray
+
+    held = Held()
+    try:
+        if address is None:
+            ray.init(**options)
+        else:
+            with standard_error_held() as held:
+                _ask_head(address)
+                ray.init(**options)
+    # OSError: a token cannot be kept, since the home folder is read-only, or a connection fails.
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        trouble = token_trouble(address, error, held.text) if address is not None else None
+        if trouble is not None:
+            raise UserError(trouble) from error
+        sys.stderr.write(held.text)
+        raise UserError(
+            f"Ray {address or 'on this machine'}: could not start or connect: "
+            f"{' '.join(str(error).split())}; --workers 0 converts without Ray"
+        ) from error
+    sys.stderr.write(held.text)
+    if address is not None and sends_token():
+        trouble = needless_token(address, str(ray.get_runtime_context().gcs_address))
+        if trouble is not None:
+            ray.shutdown()
+            raise UserError(trouble)
+
+
+def _ask_head(address: str) -> None:
+    """Call the head once: whether it wants a token is known at once, by `ray.init` after 20 s."""
+    from ray._raylet import GcsClient
+
+    if "://" not in address and _host_and_port(address) is not None:
+        GcsClient(address=address)
+
+
 def _check_reachable(address: str) -> None:
     """Refuse a cluster that nobody answers for; Ray would wait for it for minutes.
 
@@ -219,6 +263,11 @@ def _answers(address: str) -> bool:
 
 def _knock(address: str, seconds: float) -> None:
     """Open a connection and close it; without a host and a port (`auto`) there is no telling."""
+    place = _host_and_port(address)
+    if place is not None:
+        socket.create_connection(place, timeout=seconds).close()
+
+
+def _host_and_port(address: str) -> tuple[str, int] | None:
     host, _, port = address.rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+    return (host.strip("[]"), int(port)) if host and port.isdigit() else None

@@ -4,7 +4,7 @@ Real processes: Ray's own head and raylets, killed with SIGKILL. What is written
 to the byte to what one process writes that nothing happens to.
 
 They share a cluster: first those that leave it as it was, then the one that takes a node from it,
-last the one that takes its head.
+last the one that takes its head. All of it once with Ray's tokens and once without.
 """
 
 import os
@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ pytestmark = [
 
 #: Three units of 20 shards, one a node.
 RECORDS = 60
+TOKEN = "5f" * 32
 MORE = ("--docs-per-shard", "1")
 #: A look at the cluster's head every second, not every five.
 SOON = """
@@ -72,14 +74,15 @@ def reference(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return snapshot(output)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A head and two nodes, one core each."""
+@pytest.fixture(scope="module", params=["token", "disabled"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A head and two nodes, one core each, that ask for a token or for none."""
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, ray_tokens(request.param):
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_raylet_start_wait_time_s", "120")  # on a busy machine
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
         made = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
         try:
@@ -88,6 +91,23 @@ def cluster() -> Iterator[Any]:
             yield made
         finally:
             made.shutdown()
+
+
+@contextmanager
+def ray_tokens(mode: str) -> Iterator[None]:
+    """This process and its children with Ray's tokens or without; Ray reads the mode but once."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    def read_again() -> None:
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", mode)
+        patch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        read_again()
+        yield
+    read_again()
 
 
 @pytest.fixture
@@ -112,6 +132,50 @@ def wait_until_at_work(node: Any) -> list[int]:
             return busy
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"RAY_AUTH_MODE": ""}, "none was sent, since RAY_AUTH_MODE is not set here: run the same"),
+        ({"RAY_AUTH_TOKEN": "a0" * 32}, "it has another token than the one in RAY_AUTH_TOKEN: put"),
+        ({"RAY_AUTH_TOKEN": ""}, "is token here, and there is no token to send: put the cluster's"),
+    ],
+)
+def test_a_token_that_does_not_fit_is_one_line(
+    cluster: Any,
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, str],
+    told: str,
+) -> None:
+    if os.environ["RAY_AUTH_MODE"] != "token":
+        pytest.skip("this cluster asks for no token")
+    for name, value in given.items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = run_cli(corpus.command(tmp_path / "out", "--ray-address", cluster.address))
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"mmdata: Ray {cluster.address}: ")
+    assert told in line
+
+
+def test_a_token_that_nobody_asks_for_is_one_line(
+    cluster: Any, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left alone, tasks of such a run never answer."""
+    if os.environ["RAY_AUTH_MODE"] == "token":
+        pytest.skip("this cluster asks for a token")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    done = run_cli(corpus.command(tmp_path / "out", "--ray-address", cluster.address))
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        f"mmdata: Ray {cluster.address}: it asks for no token, and this side sends"
+    )
+    assert "run the same command with RAY_AUTH_MODE=disabled" in line
 
 
 def test_an_interruption_leaves_the_cluster_soon_and_says_how_to_go_on(
