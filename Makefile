@@ -2,16 +2,27 @@
 #   make demo    the sample in examples/ from raw documents to a trained tiny model
 #   make test    the test suite, quick tests first
 #   make test-matrix   what holds for many ranks, workers, nodes, LM families, combinations of options
+#   make test-latest   quick tests and the demo with the newest versions that pyproject.toml allows
 #   make lint    format, lint, types, import direction (changes nothing)
 #   make bench   speed and memory against their goals, pass or fail (20 minutes; needs openssl)
 #   make format  rewrite the sources as `make lint` wants them
 #   make schemas, make cli-surface   regenerate what the tests compare with
 PYTHON ?= python3
 VENV := .venv
+LATEST := .venv-latest
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test test-matrix lint format bench schemas cli-surface clean
+NEW_ENOUGH := $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mmdata needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+
+# Where a new version of a dependency shows: what reads, writes and decodes by one, and the model.
+LATEST_TESTS := tests/schemas tests/mmdata/images tests/mmdata/shards tests/mmdata/usage \
+    tests/pipelines/test_convert_laion.py tests/flamingo/telemetry $(patsubst %,\
+    tests/flamingo/data/test_%.py,chunks decode mix stream tokens) $(patsubst %,\
+    tests/flamingo/model/test_%.py,adapters factory generation language_models lm_cache lm_files \
+    packed parity quantised vision)
+
+.PHONY: demo test test-latest test-matrix lint format bench schemas cli-surface clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-demo
@@ -25,6 +36,14 @@ test: $(VENV)/.installed-dev
 
 test-matrix: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m matrix
+
+# At most 6 minutes, installation included (two, where .venv has the same torch already).
+test-latest: $(LATEST)/bin/python
+	@echo "bringing $(LATEST) to the newest versions that pyproject.toml allows"
+	@$(LATEST)/bin/python -m tests.newest install
+	@$(LATEST)/bin/python -m tests.newest tell
+	$(LATEST)/bin/python -m pytest -m "not slow and not matrix and not ray" $(LATEST_TESTS)
+	$(LATEST)/bin/python examples/demo.py build/demo-latest
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -46,12 +65,17 @@ cli-surface: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.architecture.surface
 
 clean:
-	rm -rf $(VENV) build dist .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LATEST) build dist .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Stamps: an install is repeated only when what it was made from changes.
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mmdata needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	@$(NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
+
+$(LATEST)/bin/python:
+	@$(NEW_ENOUGH)
+	$(PYTHON) -m venv $(LATEST)
+	@$@ -m pip --disable-pip-version-check install --quiet packaging
 
 $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing mmdata and torch into $(VENV) (once; minutes)"

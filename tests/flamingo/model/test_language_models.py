@@ -55,8 +55,12 @@ def test_closed_gates_change_nothing(lm_family):
             rows.output_rows.copy_(lm.get_output_embeddings().weight[[EOC, IMAGE]])
         plain = lm(input_ids=ids, attention_mask=mask, use_cache=False).logits
         ours = model(ids, mask, images=images, images_per_sample=counts).logits
-    valid = mask.bool()
-    assert torch.equal(ours[valid], plain[valid])
+    plain, ours = plain[mask.bool()], ours[mask.bool()]
+    # The logits of our two rows are a product of their own, which some CPUs round in another way.
+    assert_close = torch.testing.assert_close
+    assert_close(ours[:, [EOC, IMAGE]], plain[:, [EOC, IMAGE]], atol=1e-6, rtol=1e-6)
+    others = [token for token in range(plain.shape[1]) if token not in (EOC, IMAGE)]
+    assert torch.equal(ours[:, others], plain[:, others])
 
 
 def test_each_text_reads_the_image_before_it_and_no_other(lm_family):
