@@ -9,9 +9,9 @@ options from a file; what stands on the command line wins.
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, field, fields, make_dataclass, replace
+from dataclasses import replace
 from io import TextIOWrapper
-from typing import Annotated, Any, NoReturn, get_type_hints
+from typing import Any, NoReturn
 
 from flamingo.export_options import Export
 from flamingo.recipes.options import Recipes
@@ -27,6 +27,7 @@ from mmdata.errors import (
     MMDataError,
     UserError,
 )
+from mmdata.help_pages import asks_for_help, show_help, shown_type
 from mmdata.wording import plural
 from pipelines.config import Align, ConvertCustom, ConvertMmc4, Features, Show, Status, Validate
 from pipelines.laion_options import ConvertLaion, FetchImages
@@ -312,8 +313,8 @@ def _dispatch(arguments: list[str]) -> int:
         _refuse_foreign(arguments)
     kind, run = COMMANDS[command]
     values = read_config(config, kind)
-    if _asks_for_help(arguments[1:]):
-        _show_help({command: _parser_type(kind, values)}, f"mmdata {command}")
+    if asks_for_help(arguments[1:]):
+        show_help({command: shown_type(kind, values)}, f"mmdata {command}")
     values |= read_arguments(command, kind, arguments[1:])
     check_complete(command, kind, values)
     refuse_base_versions(f"mmdata {command}")
@@ -324,38 +325,11 @@ def _show_commands(arguments: Sequence[str], config: str | None) -> NoReturn:
     """All commands, for who names none; a word that is none of them is refused."""
     if config:
         raise UserError("--config goes with a command: mmdata COMMAND --config run.yaml")
-    if arguments and not _asks_for_help(arguments[:1]):
+    if arguments and not asks_for_help(arguments[:1]):
         otherwise = "`mmdata --help` lists them"
         what = "option" if is_option(arguments[0]) else "command"
         raise UserError(f"no {what} {arguments[0]!r}; {meant(arguments[0], COMMANDS, otherwise)}")
-    _show_help({name: _parser_type(kind, {}) for name, (kind, _) in COMMANDS.items()}, "mmdata")
-
-
-def _asks_for_help(arguments: Sequence[str]) -> bool:
-    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return "--help" in options or "-h" in options
-
-
-def _show_help(types: dict[str, Any], prog: str) -> NoReturn:
-    """Print the help of one command, or the list of several."""
-    import tyro
-
-    whole = len(types) > 1
-    chosen: Any = _union(types) if whole else next(iter(types.values()))
-    tyro.cli(
-        chosen,
-        prog=prog,
-        description=_DESCRIPTION if whole else None,
-        args=["--help"],
-        config=(tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone),
-    )
-    raise AssertionError("tyro leaves after it has shown the help")
-
-
-_DESCRIPTION = (
-    "Vision-language raw material to validated shards, and training from them. "
-    "`mmdata COMMAND --help` tells a command's options."
-)
+    show_help({name: shown_type(kind, {}) for name, (kind, _) in COMMANDS.items()}, "mmdata")
 
 
 def _refuse_foreign(arguments: list[str]) -> None:
@@ -364,63 +338,6 @@ def _refuse_foreign(arguments: list[str]) -> None:
         name = argument.partition("=")[0].removeprefix("--").replace("-", "_")
         if argument.startswith("--") and name in REFUSED:
             raise UserError(f"{argument.partition('=')[0]}: {REFUSED[name]}")
-
-
-def _union(types: dict[str, Any]) -> Any:
-    """One type that stands for any of the commands."""
-    import tyro
-
-    union: Any = None
-    for name, kind in types.items():
-        command: Any = Annotated[kind, tyro.conf.subcommand(name=name)]
-        union = command if union is None else union | command
-    return union
-
-
-def _markers(marker: Any) -> tuple[Any, ...]:
-    """What a marker of tyro's puts beside a type."""
-    found: tuple[Any, ...] = marker[str].__metadata__
-    return found
-
-
-def _parser_type(options: type, defaults: dict[str, Any]) -> Any:
-    """The options as the help shows them: positional fields marked, defaults from a file.
-
-    A flag that is off shows the form that turns it on, which is what its text is about. Any other
-    shows both forms, since its text does not hold for the one that turns it off.
-    """
-    import tyro
-
-    hints = get_type_hints(options)
-    columns: list[tuple[str, Any, Field[Any]]] = []
-    for column in fields(options):
-        hint: Any = hints[column.name]
-        if column.metadata.get("positional"):
-            hint = Annotated[hint, *_markers(tyro.conf.Positional)]
-            if column.name not in defaults and column.default is MISSING:  # else tyro says optional
-                name = column.name.upper()
-                hint = Annotated[hint, tyro.conf.arg(metavar=name, help_behavior_hint="(required)")]
-        if column.metadata.get("repeat"):
-            hint = Annotated[hint, *_markers(tyro.conf.UseAppendAction)]
-        value = defaults.get(column.name, column.default)
-        if value is False:
-            hint = Annotated[hint, *_markers(tyro.conf.FlagCreatePairsOff)]
-        elif hint == bool | None:
-            shown = None if value is None else str(value)
-            hint = Annotated[bool, tyro.conf.arg(help_behavior_hint=f"(default: {shown})")]
-            value = bool(value)
-        new: Field[Any] = field(kw_only=True) if value is MISSING else field(default=value)
-        columns.append((column.name, hint, new))
-    kind = make_dataclass(
-        options.__name__,
-        columns,
-        bases=(options,),
-        frozen=True,
-        kw_only=True,
-        namespace={"__post_init__": lambda self: None},
-    )
-    kind.__doc__ = options.__doc__
-    return kind
 
 
 if __name__ == "__main__":

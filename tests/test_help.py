@@ -8,6 +8,7 @@ import pytest
 
 from mmdata import cli
 from mmdata.arguments import options_of, read_arguments
+from mmdata.help_pages import show_help, shown_type
 
 FLAGS = [
     pytest.param(command, id=command)
@@ -19,9 +20,9 @@ _SHOWN = re.compile(r"^[│| ] (--[a-z][a-z0-9-]*)(?:, (--no-[a-z0-9-]+))?[ \n]"
 
 
 def shown(command: str, capsys: pytest.CaptureFixture[str], defaults: dict[str, Any]) -> str:
-    kind = cli._parser_type(cli.COMMANDS[command][0], defaults)
+    kind = shown_type(cli.COMMANDS[command][0], defaults)
     with pytest.raises(SystemExit) as left:
-        cli._show_help({command: kind}, f"mmdata {command}")
+        show_help({command: kind}, f"mmdata {command}")
     assert left.value.code == 0
     return capsys.readouterr().out
 
