@@ -1,14 +1,15 @@
 """Ranks share the samples of a step, and how many samples that is stays as at the first launch."""
 
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from flamingo.data.stream import Stream
 from flamingo.parallel.world import World
 from flamingo.train.config import Train
-from flamingo.train.feeds import make_streams
+from flamingo.train.feeds import _micro_batches, make_streams
 from mmdata.errors import UserError
 from mmdata.usage.tokenizer import add_media_tokens, load_tokenizer
 from mmdata.usage.tokens import MediaTokenizer
@@ -76,3 +77,22 @@ def test_a_mixed_batch_is_kept_whole(
     lanes = lanes_of(options, tokenizer, 4, {"mmc4": 6, "laion": 2})
     assert [len(one) for one in lanes["mmc4"]] == [2, 1, 2, 1]
     assert [len(one) for one in lanes["laion"]] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("mmc4", "--batch-size-mmc4"),
+        ("laion", "--batch-size-laion"),
+        ("web", "--stream-opt web.batch_size=N"),
+    ],
+)
+def test_a_resume_that_does_not_fit_its_ranks_names_every_way(name: str, option: str) -> None:
+    two_ranks = cast(World, SimpleNamespace(size=2))
+    with pytest.raises(UserError) as raised:
+        _micro_batches(name, 8, 8, two_ranks, 16)
+    assert str(raised.value) == (
+        f"{name}: samples of a step: was 8, is 16: a global batch of 8 samples is not 2 ranks x "
+        "micro-batches of 8: numbers of ranks that fit: 1; micro-batches that fit 2 ranks: "
+        f"1, 2, 4 ({option}); or start a new sequence of samples with --allow-new-batch-size"
+    )

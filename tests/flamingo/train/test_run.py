@@ -17,10 +17,11 @@ from safetensors.torch import load_file, save_file
 from flamingo.data.order import Position
 from flamingo.model.checkpoint_files import read_weights
 from flamingo.telemetry.jsonl import read_log
+from flamingo.telemetry.losses import MeanLoss
 from flamingo.train.checkpoint import find_checkpoint, read_state
 from flamingo.train.config import Train
 from flamingo.train.loop import NotFiniteError
-from flamingo.train.run import summary, train
+from flamingo.train.run import TrainResult, summary, train
 from mmdata.errors import EXIT_REQUEUE, UserError
 from tests.flamingo.conftest import World
 
@@ -326,3 +327,22 @@ def test_drawn_with_replacement_and_resumed(run_options: Options) -> None:
     plain = run_options("plain", max_steps=6)
     train(plain)
     assert not equal(weights(whole, 6), weights(plain, 6))
+
+
+def test_the_end_of_a_run_says_what_its_numbers_are_of() -> None:
+    ends = (MeanLoss(5.25, 1, 5), MeanLoss(2.5, 36, 40))
+    drops = {"document:no-images": 2, "image:below-similarity": 1, "image:over-cap": 3}
+    said = summary(TrainResult("run", steps=40, losses={"web": ends}, drops=drops)).splitlines()
+    assert said[:2] == [
+        "web: training loss 5.2500 (mean of steps 1 to 5) -> 2.5000 (mean of steps 36 to 40)",
+        "left out by selection: 2 documents (no-images 2); "
+        "4 images (below-similarity 1, over-cap 3)",
+    ]
+    assert "left out by selection: nothing" in summary(TrainResult("run", losses={"web": ends}))
+
+
+def test_a_language_model_that_is_not_there_is_a_missing_folder(run_options: Options) -> None:
+    for option, name in (("lm_path", "/nonexistent"), ("vision_encoder_path", "./nothing/clip")):
+        with pytest.raises(UserError) as raised:
+            train(run_options(**{option: name}))
+        assert str(raised.value) == f"--{option.replace('_', '-')} {name}: no such folder"
