@@ -200,18 +200,16 @@ def _connect(options: dict[str, Any], address: str | None) -> None:
     """Start Ray, or connect to a cluster.
 
     Raises:
-        UserError: that did not come about.
+        UserError: that did not come about, or tasks would get no answer.
     """
     import ray
 
     held = Held()
     try:
-        if address is None:
-            ray.init(**options)
-        else:
+        if address is not None:
             with standard_error_held() as held:
                 _ask_head(address)
-                ray.init(**options)
+        ray.init(**options)
     # OSError: a token cannot be kept, since the home folder is read-only, or a connection fails.
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         trouble = token_trouble(address, error, held.text) if address is not None else None
@@ -222,7 +220,6 @@ def _connect(options: dict[str, Any], address: str | None) -> None:
             f"Ray {address or 'on this machine'}: could not start or connect: "
             f"{' '.join(str(error).split())}; --workers 0 converts without Ray"
         ) from error
-    sys.stderr.write(held.text)
     if address is not None and sends_token():
         trouble = needless_token(address, str(ray.get_runtime_context().gcs_address))
         if trouble is not None:
@@ -231,11 +228,28 @@ def _connect(options: dict[str, Any], address: str | None) -> None:
 
 
 def _ask_head(address: str) -> None:
-    """Call the head once: whether it wants a token is known at once, by `ray.init` after 20 s."""
-    from ray._raylet import GcsClient
+    """Call the head as `ray.init` will: an answer about tokens comes at once, from that after 20 s.
 
-    if "://" not in address and _host_and_port(address) is not None:
-        GcsClient(address=address)
+    Raises:
+        AuthenticationError: Ray's, where there is no token to send, or not the one that is wanted.
+    """
+    try:
+        from ray._private.authentication import authentication_token_setup as tokens
+    except ImportError:  # a Ray without tokens
+        return
+    from ray._private.services import canonicalize_bootstrap_address
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    if "://" in address:
+        return
+    enable = getattr(tokens, "maybe_enable_token_auth_if_token_available", None)
+    if address == "auto" and enable is not None:
+        enable(warn_if_disabled=False)
+    # First, since without a token to send the call ends the process.
+    tokens.ensure_token_if_auth_enabled(None, create_token_if_missing=False)
+    head = canonicalize_bootstrap_address(address)
+    if head is not None:
+        GcsClient(address=head)
 
 
 def _check_reachable(address: str) -> None:
@@ -263,11 +277,6 @@ def _answers(address: str) -> bool:
 
 def _knock(address: str, seconds: float) -> None:
     """Open a connection and close it; without a host and a port (`auto`) there is no telling."""
-    place = _host_and_port(address)
-    if place is not None:
-        socket.create_connection(place, timeout=seconds).close()
-
-
-def _host_and_port(address: str) -> tuple[str, int] | None:
     host, _, port = address.rpartition("://")[2].rpartition(":")
-    return (host.strip("[]"), int(port)) if host and port.isdigit() else None
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()

@@ -1,5 +1,6 @@
 """What a person reads at the end of a conversion: in, out, dropped by reason, and what next."""
 
+import os
 from collections import Counter
 
 from rich.console import Console
@@ -92,9 +93,15 @@ def _per_shard(plan: Plan) -> list[tuple[str, str]]:
     return [("records read for a shard, at most", records), ("of them in it, about", kept)]
 
 
+def _from_here(path: str) -> str:
+    """A path as it was most likely named: from the working folder, where it lies below that."""
+    here = os.path.join(os.getcwd(), "")
+    return path.removeprefix(here) or path
+
+
 def _print_counts(result: ConversionResult, console: Console) -> None:
     tally = result.tally
-    console.print(f"{result.plan.kind} -> {result.output}", markup=False)
+    console.print(f"{result.plan.kind} -> {_from_here(result.output)}", markup=False)
     table = Table()
     for name, justify in (("", "left"), ("in", "right"), ("out", "right"), ("dropped", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
@@ -289,7 +296,7 @@ def _why_refused(counts: Counter[str]) -> str:
 def print_fetched(result: FetchResult, console: Console | None = None) -> None:
     """Print what became of the images that were to be fetched."""
     console = console or Console(highlight=False, soft_wrap=True)
-    console.print(f"images -> {result.output}", markup=False)
+    console.print(f"images -> {_from_here(result.output)}", markup=False)
     table = Table()
     table.add_column("how it ended")
     table.add_column("images", justify="right")

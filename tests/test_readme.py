@@ -23,13 +23,12 @@ def test_the_commands_of_daily_use_print_what_the_readme_shows(tmp_path: Path) -
     for block in blocks:
         printed = run(block["command"], tmp_path)
         for line in block["output"].splitlines():
-            assert line.replace("build/readme", str(tmp_path / "build/readme")) in printed
+            assert line in printed
 
 
 def run(command: str, folder: Path) -> str:
     words = shlex.split(command)
     assert words[0] == "mmdata"
-    words = [str(folder / word) if word.startswith("build/") else word for word in words]
     done = subprocess.run(
         [sys.executable, "-m", "mmdata.cli", *words[1:]],
         cwd=folder,
