@@ -37,7 +37,7 @@ test: $(VENV)/.installed-dev
 test-matrix: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m matrix
 
-# At most 6 minutes, installation included (two, where .venv has the same torch already).
+# At most 6 minutes on two quiet cores, installation included, where .venv has the same torch already.
 test-latest: $(LATEST)/bin/python
 	@echo "bringing $(LATEST) to the newest versions that pyproject.toml allows"
 	@$(LATEST)/bin/python -m tests.newest install

@@ -68,7 +68,7 @@ def install() -> int:
     tools = [str(one) for one in wanted() if one.name in TOOLS]
     done = subprocess.run(
         [*_PIP, "install", "--quiet", "--upgrade", "--upgrade-strategy", "eager",
-         "--no-compile", "-e", f"{ROOT}[{','.join(EXTRAS)}]", *tools], check=False
+         "-e", f"{ROOT}[{','.join(EXTRAS)}]", *tools], check=False
     )  # fmt: skip
     if done.returncode and not complete.exists():
         return done.returncode
