@@ -19,7 +19,6 @@ MAX_TRAIN_FILE_LINES = 600
 #: path -> why it is better in one piece.
 LONG_FILES: dict[str, str] = {
     "flamingo/model/flamingo.py": "the model's passes, which share the ragged stack of images",
-    "mmdata/cli.py": "every command's few lines side by side, as they are listed by --help",
     "pipelines/units.py": "the one loop of a conversion's worker, with and without scoring",
 }
 MAX_FUNCTION_LINES = 60
