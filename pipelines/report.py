@@ -173,9 +173,9 @@ def _print_names(result: ConversionResult, console: Console) -> None:
     persons = count_of(notes.get(DocumentNote.MAYBE_A_PERSON, 0), "document")
     console.print(
         f"what stays: in {left} an id of their own is left in the text (shorter than four "
-        f"characters, or a plain word); in {persons} a person's name may stand (a plain guess: a "
-        "title, or two capitalised words in a row); what the text says otherwise, and what the "
-        "pictures show, is as it was",
+        "characters, a plain word, or inside a longer word); in "
+        f"{persons} a person's name may stand (a plain guess: a title, or two capitalised words in "
+        "a row); what the text says otherwise, and what the pictures show, is as it was",
     )
 
 

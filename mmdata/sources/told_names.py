@@ -16,8 +16,10 @@ from mmdata.sources.fields import text_of
 
 _SHORTEST_NAME = 4
 _NOT_OF_WORDS = re.compile(r"[\d_./\\-]")
-#: From so many letters and digits on, an id is found with spaces in it too.
-_SPACED_FROM = 6
+#: From so many letters and digits on, an id is found with spaces in it, and noticed inside a word.
+_LONG_FROM = 6
+#: Where an id was, while what is left of the others is looked for: nothing that could be of one.
+_HIDDEN = "\0" * 4
 _RUNS = re.compile(r"[^\W\d_]+|\d+")
 _NOT_SPELT = re.compile(r"[\W_]+")
 _WORDS_OF_NAME = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -28,8 +30,14 @@ _ID_WORDS = frozenset(
     )
 )
 _GLUED_ID = re.compile(r"(?:patient|subject|participant|person|case|study|series|scan|record)u?id")
+#: Between the parts of ids and names; word processors make other dashes of a hyphen.
+_JOINTS = r"_./\\:\u2010-\u2015\u2212-"
 #: What may stand between the parts of an id: none of words' own; with spaces; of a person's name.
-_JOINED, _SPACED, _OF_PERSONS = r"[_./\\:-]{0,3}", r"[\s_./\\:-]{0,3}", r"[\s_./\\:,^-]{1,3}"
+_JOINED, _SPACED, _OF_PERSONS = (
+    rf"[{_JOINTS}]{{0,3}}",
+    rf"[\s{_JOINTS}]{{0,3}}",
+    rf"[\s,^{_JOINTS}]{{1,3}}",
+)
 
 _TITLE = r"(?:Dr|Mr|Mrs|Ms|Miss|Prof|Professor|Doctor|Herr|Frau|Madame|Mme|Monsieur)\b\.?\s+"
 _CAPITALISED = r"[^\W\d_a-zß-ÿ][^\W\d_A-ZÀ-Þ]+"
@@ -69,12 +77,17 @@ class Told:
             return not self.text.isalpha()
         return _NOT_OF_WORDS.search(self.text) is not None
 
+    @property
+    def is_long(self) -> bool:
+        """Whether it is hardly met by chance, even inside a longer word."""
+        return sum(map(len, _RUNS.findall(self.text))) >= _LONG_FROM
+
     def spellings(self) -> str:
         """A pattern of the ways in which it may be written."""
         exact = re.escape(self.text)
         runs = _RUNS.findall(self.text)
         if any(run.isdigit() for run in runs):
-            between = _SPACED if sum(map(len, runs)) >= _SPACED_FROM else _JOINED
+            between = _SPACED if self.is_long else _JOINED
         elif self.named and len(runs) > 1:
             between = _OF_PERSONS
         else:
@@ -85,6 +98,11 @@ class Told:
 @dataclass(frozen=True, slots=True)
 class PartOfName(Told):
     """A part of an image's name: `slice_10` is not meant by the words `slice 10`."""
+
+    @property
+    def is_long(self) -> bool:
+        """Never: `slice_10` is not meant by `slice_100` either."""
+        return False
 
     def spellings(self) -> str:
         """A pattern of the ways in which it may be written."""
@@ -161,6 +179,7 @@ class NameFinder:
                 self._words.add(one.text)
         longest_first = sorted(names.values(), key=lambda one: len(one.text), reverse=True)
         self._names = _whole_words(one.spellings() for one in longest_first)
+        self._grown = _any_of(one.spellings() for one in longest_first if one.is_long)
         self._hidden = {spelt: hidden(one.text) for spelt, one in names.items()}
         self._hide = hidden
 
@@ -175,9 +194,15 @@ class NameFinder:
         return self._hidden.get(_spelt(match[0])) or self._hide(match[0])
 
     def leaves_in(self, texts: Iterable[str]) -> bool:
-        """Whether an id that may be a word stands in a text; it is not hidden."""
+        """Whether an id stands in a text that is not hidden: it may be a word, or is inside one."""
         words = _whole_words(map(re.escape, sorted(self._words)))
-        return words is not None and any(words.search(text) for text in texts)
+        return any((words and words.search(text)) or self._is_in_a_word(text) for text in texts)
+
+    def _is_in_a_word(self, text: str) -> bool:
+        """Whether letters or digits grow on an id (`pt001S1003`), so that it is no whole word."""
+        if self._names is None or self._grown is None:
+            return False
+        return self._grown.search(self._names.sub(_HIDDEN, text)) is not None
 
 
 def _spelt(text: str) -> str:
@@ -187,10 +212,12 @@ def _spelt(text: str) -> str:
 
 def _whole_words(patterns: Iterable[str]) -> re.Pattern[str] | None:
     """A pattern of words by themselves; an underscore parts words, as it does in file names."""
+    return _any_of(patterns, r"(?<![^\W_])", r"(?![^\W_])")
+
+
+def _any_of(patterns: Iterable[str], before: str = "", behind: str = "") -> re.Pattern[str] | None:
     every = "|".join(patterns)
-    if not every:
-        return None
-    return re.compile(rf"(?<![^\W_])(?:{every})(?![^\W_])", re.IGNORECASE)
+    return re.compile(f"{before}(?:{every}){behind}", re.IGNORECASE) if every else None
 
 
 def may_name_a_person(text: str) -> bool:

@@ -24,7 +24,7 @@ def hidden(text: str, *told: Told) -> str:
 @pytest.mark.parametrize(
     "spelling",
     ["001_S_1003", "001-S-1003", "001S1003", "001s1003", "001.S.1003", "001/S/1003", "001 S 1003",
-     "001_S-1003"],
+     "001_S-1003", "001\u2011S\u20111003", "001 \u2013 S\u22121003"],
 )  # fmt: skip
 def test_every_spelling_of_an_id_is_found(spelling: str) -> None:
     for told in ("001_S_1003", "001S1003", "001-s-1003"):
@@ -41,6 +41,14 @@ def test_what_may_be_a_word_is_left_and_that_is_known(told: str) -> None:
     assert finder.hide(text) == text
     assert finder.leaves_in([text])
     assert not finder.leaves_in([f"seenx{told}x times"])
+
+
+def test_an_id_inside_a_longer_word_is_left_and_that_is_known() -> None:
+    finder = NameFinder([Told("001_S_1003"), Told("v1000"), *parts_of_name("slice_1000.png")], str)
+    for text in ("pt001_S_1003", "seen in x001s1003y, as 001_S_1003 was"):
+        assert finder.leaves_in([text])
+    for text in ("001-S-1003, sub_001_S_1003_T1", "v10001", "slice_10001", "001_S 1003"):
+        assert not finder.leaves_in([text])
 
 
 def test_a_field_that_the_user_named_may_hold_a_person_s_name() -> None:
