@@ -5,6 +5,7 @@ is dropped and counted, with its keys. It never becomes silence, and never moves
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -37,6 +38,8 @@ _PLAIN = frozenset(
 )
 _NOTHING = (b"null", b'""', b"[]", b"{}")
 _LONGEST_NOTHING = 4
+_LONGEST_INDEX = 10
+_LONGEST_VALUE = 40
 _TEXTS = ("text", "input_text", "output_text")
 _MEDIA = b'"image/'
 _HEAD_BYTES = 200
@@ -68,7 +71,7 @@ def read_dialogue(
         for index, reference in enumerate(listed(getattr(found, name))):
             references.append((reference, f"$.{name}[{index}]"))
     images = [source_image(ref, index, path) for index, (ref, path) in enumerate(references)]
-    reader = _Turns([reference for reference, _ in references], others)
+    reader = _Turns([reference for reference, _ in references], images, others)
     utterances = [
         reader.utterance(turn, f"$.{key}[{k}]", partial(_keys_of_turn, record, key, k))
         for k, turn in enumerate(turns)
@@ -81,11 +84,18 @@ class _Turns:
 
     Args:
         listed: the record's list of images, as it has them.
+        images: the same as they are read.
         others: further placeholders.
     """
 
-    def __init__(self, listed: Sequence[ImageReference | None], others: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        listed: Sequence[ImageReference | None],
+        images: Sequence[SourceImage],
+        others: tuple[str, ...],
+    ) -> None:
         self._listed = listed
+        self._places = {_what(image): k for k, image in reversed([*enumerate(images)])}
         self._others = others
         self._number = len(listed)
 
@@ -126,7 +136,7 @@ class _Turns:
         if isinstance(part, str):
             return self._text(part, role)
         kind, text = _value(part, "type", path), _value(part, "text", path)
-        pieces: list[Piece] = [self._image_part(part, path)] if _says_image(part, kind) else []
+        pieces = self._image_parts(part, path) if _says_image(part, kind) else []
         if text is not None and (text.strip() or not pieces):
             pieces += self._text(text, role)
         elif not pieces:
@@ -136,19 +146,50 @@ class _Turns:
             )
         return pieces
 
+    def _image_parts(self, part: ContentPart, path: str) -> list[Piece]:
+        """The images of a part: one, or those of a list that it holds."""
+        for name in ("image", "images"):
+            if bytes(part.get(name, b"null")).startswith(b"["):
+                with suppress(msgspec.DecodeError):
+                    several = listed(_IMAGES.decode(part[name]))
+                    paths = [f"{path}.{name}[{index}]" for index in range(len(several))]
+                    found = [*map(self._image, several, paths)]
+                    if found:
+                        return [*map(self._of_list, found, paths)]
+        return [self._image_part(part, path)]
+
     def _image_part(self, part: ContentPart, path: str) -> SourceImage | Tag:
-        """An image that a part holds or points to; else a tag, which stands for the next."""
-        for name in _POINTERS:
-            number = msgspec.json.decode(part.get(name, b"null"))
-            if isinstance(number, int) and not isinstance(number, bool):
-                told = f"{path}.{name}: expected 0 to {len(self._listed) - 1}, got {number}"
-                return Tag(number, pointed=True, problem=told)
+        """An image that a part holds or points to; else a tag, which stands for the next.
+
+        What it holds comes before what it points to: an index may also count a message's parts.
+        """
         found = source_image(part, self._number, path)
         if not found.problem or found.name:
             self._number += 1
-            return found
+            return self._of_list(found, path)
+        for name in _POINTERS:
+            value = msgspec.json.decode(part.get(name, b"null"))
+            number = _index(value)
+            if number is not None and 0 <= number < len(self._listed):
+                return self._pointing(number, f"{path}.{name}")
+            if number is not None or (name != "image" and value is not None):
+                count = len(self._listed)
+                there = f"0 to {count - 1}" if count else "none, without a list of images"
+                got = msgspec.json.encode(value).decode()[:_LONGEST_VALUE]
+                problem = f"{path}.{name}: expected {there}, got {got}"
+                return Tag(count, pointed=True, problem=problem)
         unsure = any(bytes(raw) != b"null" for name, raw in part.items() if name not in _PLAIN)
         return Tag(problem=found.problem, unsure=unsure)
+
+    def _of_list(self, found: SourceImage, path: str) -> SourceImage | Tag:
+        """An image that a part holds; once the one of the record's list, where it is there too."""
+        place = None if found.problem else self._places.pop(_what(found), None)
+        return found if place is None else self._pointing(place, path)
+
+    def _pointing(self, number: int, path: str) -> Tag:
+        """A part that means an image of the list, which can stand in one place only."""
+        problem = f"{path}: image {number} of the list has its place in another part"
+        return Tag(number, pointed=True, problem=problem)
 
     def _text(self, text: str, role: str) -> list[Piece]:
         """A text in pieces; `<img>a.jpg</img>` is the image that it names, where it may be one."""
@@ -170,6 +211,20 @@ class _Turns:
     def _image(self, reference: ImageReference | None, path: str) -> SourceImage:
         self._number += 1
         return source_image(reference, self._number - 1, path)
+
+
+def _what(image: SourceImage) -> tuple[str, str]:
+    """What makes two references to an image the same."""
+    return ("", image.embedded) if image.embedded else (image.name, "")
+
+
+def _index(value: object) -> int | None:
+    """A whole number, as parquet and CSV may have made it a float or a text; None of all else."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value) if len(value) < _LONGEST_INDEX else None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _of_turn(field: msgspec.Raw | msgspec.UnsetType) -> list[ImageReference | None]:

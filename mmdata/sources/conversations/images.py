@@ -18,7 +18,7 @@ from schemas.conversation import ImageReference, Images
 #: Keys of the encoded file as base64 or a `data:` URI.
 PAYLOADS = ("bytes", "base64_image", "image_base64", "base64", "b64_json", "b64", "data")
 #: Keys of another object, or of a text that says where the image is.
-NESTED = ("image", "image_url", "source", "inline_data", "inlineData", "input_image")
+NESTED = ("image", "image_url", "source", "inline_data", "inlineData", "input_image", "img")
 #: Keys of names below --image-root.
 NAMES = (
     *("path", "image_path", "image_name", "file_name", "filename", "file_path", "filepath"),

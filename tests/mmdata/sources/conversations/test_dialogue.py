@@ -110,6 +110,9 @@ UNREADABLE = [
     ({"type": "image", "bytes": [1, 2]}, "bytes"),
     ({"type": "input_image", "file_id": "file-7", "detail": "auto"}, "file_id"),
     ({"type": "image", "index": 3}, "index: expected"),
+    ({"type": "image", "index": -1}, "index: expected"),
+    ({"type": "image", "index": True}, "index: expected"),
+    ({"type": "image", "index": "b"}, "index: expected"),
     ({"type": "image", "text": ""}, "text"),
     ({"type": "image", "url": "data:image/png,abc"}, "base64"),
 ]
@@ -126,7 +129,7 @@ def test_a_part_that_holds_no_image_is_a_dropped_image_with_its_keys(
     assert told in image.problem
 
 
-@pytest.mark.parametrize(("part", "told"), UNREADABLE[:5])
+@pytest.mark.parametrize(("part", "told"), UNREADABLE[:10])
 def test_it_moves_no_other_picture(part: dict[str, Any], told: str) -> None:
     """The list's images are all spoken for by other parts."""
     document = parsed(
@@ -168,6 +171,48 @@ def test_an_index_points_into_the_list_whatever_the_order() -> None:
         images=["a.jpg", "b.jpg"],
     )
     assert (names(document), document.matched, document.notes) == (["a.jpg", "b.jpg"], [2, 0], [])
+
+
+@pytest.mark.parametrize("as_written", [int, str, float])
+def test_a_table_may_have_made_an_index_a_text_or_a_float(as_written: type) -> None:
+    document = parsed(
+        [{"type": "image", "index": as_written(1)}, {"type": "text", "text": "About b?"}],
+        "B.",
+        [{"type": "image", "index": as_written(0)}, {"type": "text", "text": "About a?"}],
+        images=["a.jpg", "b.jpg"],
+    )
+    assert (names(document), document.matched, document.notes) == (["a.jpg", "b.jpg"], [2, 0], [])
+
+
+def test_an_image_that_a_part_holds_comes_before_its_index() -> None:
+    """Some services number the images of an answer beside them."""
+    document = asked({"type": "image_url", "image_url": {"url": URI}, "index": 0})
+    assert (document.images[0].problem, document.images[0].embedded != "") == ("", True)
+    document = asked({"type": "image", "image": "own.jpg", "index": 0}, images=["a.jpg"])
+    assert names(document) == ["a.jpg", "own.jpg"]
+
+
+@pytest.mark.parametrize("reference", ["a.jpg", URI, {"path": "a.jpg"}])
+def test_a_part_that_holds_an_image_of_the_list_is_that_image(reference: object) -> None:
+    part = {"type": "image", "image": reference}
+    document = asked(part, images=["first.jpg", reference])
+    assert (len(document.images), document.matched) == (2, [0, 0])
+    alone = asked(part, images=[reference])
+    assert (len(alone.images), alone.notes) == (1, [])
+    again = parsed([part, part, {"type": "text", "text": "What?"}], images=[reference])
+    assert len(again.images) == 2
+
+
+def test_a_part_may_hold_a_list_of_images() -> None:
+    for name in ("image", "images"):
+        document = asked({"type": "image", name: ["a.jpg", {"path": "b.jpg"}, None]})
+        assert names(document) == ["a.jpg", "b.jpg", ""]
+        assert f"content[0].{name}[2]" in document.images[2].problem
+
+
+def test_an_index_without_a_list_is_told_so() -> None:
+    (image,) = asked({"type": "image", "index": 0}).images
+    assert "expected none, without a list of images, got 0" in image.problem
 
 
 def test_an_index_and_parts_without_one_share_the_list() -> None:
