@@ -80,6 +80,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """TIFF's samples in words, for those that have no defined range or no reader."""
     unsigned: bool = False
     """Integers of 32 bits without a sign, which Pillow hands over with one."""
+    white: int = 65_535
+    """The greatest sample of gray that Pillow hands over as 16 bits: TIFF's 12 are not scaled."""
 
     def notes(self) -> tuple[ImageNote, ...]:
         """What the header alone shows to be remarkable."""

@@ -26,6 +26,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_WHITE = 65_535
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa", "RGBX")
 
 
@@ -68,7 +69,7 @@ def normalise(image: Image.Image, header: Header, size: Size | None, box: Box) -
             deep_conversion(None if header.linear else icc, 1) if header.linear or icc else None
         )
         icc = icc if convert is None else None
-        image = _scale_16_bit(image, convert, white_is_zero=header.white_is_zero)
+        image = _scale_16_bit(image, convert, header)
     image = _eight_bit(image, header)
     image = shrink(_opaque(image), size, box)
     if icc and image.mode in ("L", "RGB", "CMYK"):
@@ -94,15 +95,17 @@ def _eight_bit(image: Image.Image, header: Header) -> Image.Image:
 
 
 def _scale_16_bit(
-    image: Image.Image, convert: DeepConversion | None, *, white_is_zero: bool
+    image: Image.Image, convert: DeepConversion | None, header: Header
 ) -> Image.Image:
     samples = np.asarray(image)
     gray = np.empty(samples.shape, np.uint8)
     clear = image.info.get("transparency")
     for top in range(0, samples.shape[0], _ROWS):
         rows = samples[top : top + _ROWS].astype(np.uint32)
-        if white_is_zero:
-            rows = 65_535 - rows
+        if header.white < _WHITE:
+            rows = np.minimum(rows, header.white) * _WHITE // header.white
+        if header.white_is_zero:
+            rows = _WHITE - rows
         if convert is None:
             gray[top : top + _ROWS] = (rows + 128) // 257
         else:

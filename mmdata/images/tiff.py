@@ -12,10 +12,14 @@ from mmdata.images.facts import Header, truncated, unreadable
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _SAMPLES, _PLANAR, _TILE_WIDTH, _TILE_LENGTH, _EXTRA, _FORMAT = 277, 284, 322, 323, 338, 339
 _KINDS = {1: "unsigned integers", 2: "signed integers", 3: "floats", 5: "complex integers"}
+_SIGNED = 2
 _UNCOMPRESSED = 1
+#: Signed samples of fewer bits are taken by Pillow for unsigned ones; of others it knows the sign.
+_LEAST_DEFINED = 16
 _COLOURS = {0: "gray", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "CIELab"}
 _JPEG_COMPRESSIONS = (6, 7)
 _WHITE_IS_ZERO = 0
+_TWELVE, _WHITE_OF_12_BITS = 12, 4095
 _MAX_SAMPLES = 5
 _MAX_ENTRIES = 4096
 _INLINE = {1: "B", 3: "H", 4: "I", 16: "Q"}  # field types BYTE, SHORT, LONG, LONG8
@@ -49,6 +53,8 @@ def read_header(data: bytes) -> Header:
     unsigned = tags.get(_FORMAT, 1) == 1
     if samples == 2 and bits == 16 and tags.get(_PLANAR, 1) != 1:
         unreadable(f"TIFF of {_form(tags)}, in planes, that nothing here reads")
+    if bits < _LEAST_DEFINED and tags.get(_FORMAT, 1) == _SIGNED:
+        unreadable(f"TIFF of {_form(tags)}, whose range is not defined")
     return Header(
         format="tiff",
         width=width,
@@ -65,6 +71,7 @@ def read_header(data: bytes) -> Header:
         unpacked=tags.get(_COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED,
         form=_form(tags),
         unsigned=bits == 32 and unsigned,
+        white=_WHITE_OF_12_BITS if bits == _TWELVE else 65_535,
     )
 
 

@@ -38,16 +38,20 @@ def tiff(
         samples: of any number type; it becomes the file's.
         order: `<` or `>`: which byte of a sample stands first.
         packed: whether the strip is deflated.
-        tags: `photometric`, `extra`, `icc`.
+        tags: `photometric`, `extra`, `icc`; `bits` of gray that are packed: 12 of an even width.
     """
     samples = samples.reshape(*samples.shape[:2], -1)
     height, width, channels = samples.shape
     body = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
+    if "bits" in tags:
+        pairs = samples.reshape(-1, 2).astype(int)
+        body = b"".join(int(a << 12 | b).to_bytes(3, "big") for a, b in pairs)
     body = zlib.compress(body) if packed else body
     kind = {"u": 1, "i": 2, "f": 3}[samples.dtype.kind]
     fields = {
         256: (_LONG, [width]), 257: (_LONG, [height]),
-        258: (_SHORT, [samples.dtype.itemsize * 8] * channels), 259: (_SHORT, [8 if packed else 1]),
+        258: (_SHORT, tags.get("bits", [samples.dtype.itemsize * 8] * channels)),
+        259: (_SHORT, [8 if packed else 1]),
         262: (_SHORT, tags.get("photometric", [1])), 273: (_LONG, [0]),
         277: (_SHORT, [channels]), 278: (_LONG, [height]), 279: (_LONG, [len(body)]),
         339: (_SHORT, [kind] * channels),

@@ -203,3 +203,19 @@ class TestTiff:
             prepare_image(data, ImagePolicy())
         assert "2 a pixel" in caught.value.detail
         assert " at 0x" not in caught.value.detail
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_gray_of_12_bits_is_white_at_its_own_greatest_sample(packed: bool) -> None:
+    samples = np.linspace(0, 4095, 600).astype(np.uint16).reshape(20, 30)
+    data = tiff(samples, packed=packed, bits=[12])
+    assert np.abs(shown(data) - samples / 4095 * 255).max() <= 0.51
+    level = shown(data, "1000,2000")  # a window is of the samples as they are
+    assert np.abs(level - np.clip(samples / 2000 * 255, 0, 255)).max() <= 0.51
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_signed_bytes_are_named_and_never_taken_for_unsigned_ones(order: str) -> None:
+    data = tiff(np.full((3, 4), -5, np.int8), order=order)
+    with pytest.raises(ImageRejected, match=r"unreadable: TIFF of 8-bit samples \(signed integers"):
+        prepare_image(data, ImagePolicy())
