@@ -13,6 +13,7 @@ from mmdata.repair.documents import mend_document
 from mmdata.repair.found import Found, Row
 from mmdata.repair.pairs import mend_pair
 from mmdata.repair.salvage import assign_keys, layout_of, salvage
+from mmdata.shards.groups import GroupLabel, read_label
 from mmdata.shards.naming import KEY_DIGITS, sample_key
 from mmdata.shards.reader import read_samples_table, samples_path
 from mmdata.shards.structure import Damage, Fault, walk
@@ -36,7 +37,7 @@ from pipelines.units import (
     reject_lines,
     ticked,
 )
-from schemas.manifest import Kind, Layout, SourceSpan
+from schemas.manifest import GROUP_COLUMNS, Kind, Layout, SourceSpan
 from schemas.reasons import DocumentDrop
 
 _COLUMNS = ["key", "offset", "size", "sha256", "text_sha256", "image_sha256"]
@@ -145,12 +146,19 @@ def read_rows(path: str) -> list[Row] | None:
     try:
         if not exists(beside):
             return None
-        columns = read_samples_table(beside, _COLUMNS)
+        groups = GROUP_COLUMNS if read_label(beside) else ()
+        columns = read_samples_table(beside, [*_COLUMNS, *groups])
     except (BadInputError, UnicodeDecodeError):
         return None  # damaged too: the tar's own headers have to do
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     sound = all(_is_sound(row) for row in rows)
     return rows if sound else None
+
+
+def groups_of(path: str, rows: list[Row] | None) -> GroupLabel | None:
+    """What the samples table beside a shard says of groups; None where it tells none."""
+    told = rows and all(name in rows[0] for name in GROUP_COLUMNS)
+    return read_label(samples_path(path)) if told else None
 
 
 def _is_sound(row: Row) -> bool:
@@ -176,7 +184,10 @@ def repair_unit(task: UnitTask[RepairRecipe]) -> Iterator[Tick | Alive]:
         if len(found) != unit.num_records or size_of(path) != unit.segment.end:
             raise UnitError(f"{path}: has changed since the run was planned; run it again")
         prefix = task.recipe.key_prefix
-        writer = ShardWriter(task.output, shard, key_prefix=prefix, energon=task.energon)
+        groups = groups_of(path, rows)
+        writer = ShardWriter(
+            task.output, shard, key_prefix=prefix, energon=task.energon, groups=groups
+        )
         try:
             work = _ShardWork(task, data, found)
             yield from work.write(writer)
@@ -230,12 +241,13 @@ class _ShardWork:
             pair = mend_pair(self._members(item), key, self._policy, item.row)
             outcome = pair.outcome
             if pair.members:
-                writer.add_members(ordinal, span, pair.members, outcome.row)
+                row = outcome.row | {"group": item.group}
+                writer.add_members(ordinal, span, pair.members, row)
         elif outcome is None:
             raw = self._members(item)["json"]
             outcome = mend_document(raw, self._policy, item.row, vouched=item.vouched)
             if outcome.parts:
-                writer.add(ordinal, span, outcome.parts, outcome.row)
+                writer.add(ordinal, span, outcome.parts, outcome.row | {"group": item.group})
         if not outcome.drop:
             outcome.notes += [(None, note, detail) for note, detail in item.notes]
         count_outcome(writer.tally, outcome)

@@ -107,13 +107,14 @@ class _Table:
         if item is not None:
             sample = Found(item.offset, name, row["key"], dict(item.members), list(item.notes))
             sample.row, sample.vouched = row, item.vouched
+            sample.group = _group_of(row)
             if whole:
                 sample.members["json"] = (row["offset"], row["size"])
             if item.name != name and item.key != row["key"] and item.key:
                 detail = f"the samples table has it as {name}, the tar as {item.name!r}"
                 sample.notes.append((RepairNote.RENAMED.value, detail))
             return sample
-        sample = Found(row["offset"], name, row["key"], row=row)
+        sample = Found(row["offset"], name, row["key"], row=row, group=_group_of(row))
         end = row["offset"] + row["size"]
         lost = self.lost_by_key.get(row["key"])
         if whole:
@@ -156,6 +157,12 @@ class _Table:
         return ordered
 
 
+def _group_of(row: Row) -> str:
+    """The group that a row tells; empty in a table without groups."""
+    group: str = row.get("group", "")
+    return group
+
+
 def _overlaps(begin: int, end: int, spans: list[tuple[int, int]]) -> bool:
     """Whether a range shares a byte with one of some that are sorted and apart."""
     at = bisect_right(spans, begin, key=lambda span: span[0]) - 1
@@ -166,8 +173,11 @@ def _overlaps(begin: int, end: int, spans: list[tuple[int, int]]) -> bool:
 def _pairs_with_rows(found: list[Found], rows: list[Row]) -> list[Found]:
     """Pairs, and behind them those of the table that nothing is left of."""
     keys = {item.key for item in found if item.key}
-    if not any(row["key"] in keys for row in rows):
+    groups = {row["key"]: _group_of(row) for row in rows}
+    if not keys & groups.keys():
         return found  # it is another shard's
+    for item in found:
+        item.group = groups.get(item.key, "")
     missing = [row for row in rows if row["key"] not in keys]
     detail = "no member of it is there"
     lost = [

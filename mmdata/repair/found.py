@@ -24,6 +24,7 @@ class Found:
         notes: (note, detail) of what was set right in the tar.
         lost: (reason, detail) where nothing of it can be used.
         row: of the samples table, where that knows the sample.
+        group: that the table tells of it, which nothing in the tar does; empty without one.
         vouched: a header says how long its document is; without one, or with another length, parts
             of two documents may have come together.
     """
@@ -35,6 +36,7 @@ class Found:
     notes: list[tuple[str, str]] = field(default_factory=list)
     lost: tuple[DocumentDrop, str] | None = None
     row: Row | None = None
+    group: str = ""
     vouched: bool = True
 
 

@@ -14,12 +14,15 @@ from pipelines.convert import ConversionResult
 from pipelines.convert_custom import convert_custom
 from pipelines.convert_laion import convert_laion
 from pipelines.convert_mmc4 import convert_mmc4
+from pipelines.repair import repair
+from pipelines.repair_options import Repair
 from pipelines.secret_key import KEY_VARIABLE
 from pipelines.validate import validate
 from schemas.validation import ValidationReport
-from tests.corpus import documents_of, make_corpus, manifest_of, rejects_of, snapshot
+from tests.corpus import documents_of, make_corpus, manifest_of, picture, rejects_of, snapshot
 from tests.custom_factory import Conversations, make_conversations, one_array, record
 from tests.laion_factory import options, write
+from tests.shard_factory import flip
 
 SPLIT = {"split": "train=0.6,val=0.4"}
 KEY = "a secret of the clinic 4711"
@@ -229,3 +232,34 @@ class TestGroups:
         groups = manifest_of(tmp_path / "out")["groups"]
         assert (groups["groups"], groups["documents_without"]) == (5, 0)
         assert validate(Validate(shards=(str(tmp_path / "out"),), workers=0)).errors == 0
+
+    def test_they_outlive_a_repair(self, tmp_path: Path) -> None:
+        train, test = (
+            by_patient(tmp_path, name, patients)
+            for name, patients in (("train", range(6)), ("test", range(4, 9)))
+        )
+        repair(Repair(shards=(str(train),), output=str(tmp_path / "mended"), workers=0), quiet=True)
+        assert manifest_of(tmp_path / "mended")["groups"] == manifest_of(train)["groups"]
+        report = compared(tmp_path / "mended", test)
+        assert (len(found(report, "LEAK003")), found(report, "LEAK004")) == (2, [])
+
+    def test_those_of_pairs_outlive_a_repair(self, tmp_path: Path) -> None:
+        rows = [{"URL": f"http://{n % 3}.org/{n}.jpg", "TEXT": f"t {n}", "image": picture(n)}
+                for n in range(6)]  # fmt: skip
+        source = write(tmp_path / "rows.parquet", rows)
+        given = options(
+            source, tmp_path / "out", split_by="url-host", layout="pairs", fetcher="none"
+        )
+        convert_laion(given, quiet=True)
+        flip(tmp_path / "out" / "000000000.tar", 700)
+        mended = tmp_path / "mended"
+        repair(Repair(shards=(str(tmp_path / "out"),), output=str(mended), workers=0), quiet=True)
+        before, after = (
+            {row["key"]: row["group"] for row in table.to_pylist()}
+            for table in (
+                pq.read_table(folder / "000000000.samples.parquet")
+                for folder in (tmp_path / "out", mended)
+            )
+        )
+        assert len(after) >= 5
+        assert after == {key: before[key] for key in after}
