@@ -17,6 +17,7 @@ _LISTS = (
 )
 #: A field that may be one text too, which then is no JSON.
 _MAY_BE_TEXT = ("images",)
+_SHOWN_CHARACTERS = 40
 _COLUMNS = msgspec.json.Decoder(dict[str, list[msgspec.Raw]])
 
 
@@ -24,7 +25,7 @@ def unpack(fields: dict[str, msgspec.Raw]) -> bool:
     """Put lists in the place of what stands for them; whether there was any.
 
     Raises:
-        RecordDropped: a text that is to be a list is no JSON.
+        RecordDropped: a text that is to be a list is no JSON, or columns do not fit.
     """
     changed = False
     for name in _LISTS:
@@ -38,7 +39,7 @@ def _unpacked(name: str, value: bytes) -> bytes | None:
     """The list that a value stands for, as JSON; None where it stands for itself."""
     if value.startswith(b'"'):
         return _from_text(name, msgspec.json.decode(value, type=str))
-    return _from_columns(value) if value.startswith(b"{") else None
+    return _from_columns(name, value) if value.startswith(b"{") else None
 
 
 def _from_text(name: str, text: str) -> bytes | None:
@@ -47,21 +48,34 @@ def _from_text(name: str, text: str) -> bytes | None:
     except RecordDropped as dropped:
         if name in _MAY_BE_TEXT:
             return None
-        detail = f"$.{name}: a text that is to hold a list: {dropped.detail}"
+        why = dropped.detail  # where it is no JSON, of a place in what was put around the text
+        if dropped.reason == DocumentDrop.BAD_JSON:
+            why = f"expected JSON, got {text[:_SHOWN_CHARACTERS]!r}"
+        detail = f"$.{name}: a text that is to hold a list: {why}"
         raise RecordDropped(DocumentDrop.BAD_SCHEMA, detail) from None
     if found.startswith(b"{"):
-        return _from_columns(found) or found
+        return _from_columns(name, found) or found
     return found if found.startswith(b"[") else None
 
 
-def _from_columns(value: bytes) -> bytes | None:
-    """{"from": [a, b], "value": [c, d]} as [{"from": a, "value": c}, …]."""
+def _from_columns(name: str, value: bytes) -> bytes | None:
+    """{"from": [a, b], "value": [c, d]} as [{"from": a, "value": c}, …].
+
+    Raises:
+        RecordDropped: the columns are of several lengths, and it can be nothing else.
+    """
     try:
         columns = _COLUMNS.decode(value)
     except msgspec.DecodeError:
         return None
-    if not columns or len({len(values) for values in columns.values()}) > 1:
+    if not columns:
         return None
+    if len({len(values) for values in columns.values()}) > 1:
+        if name in _MAY_BE_TEXT:
+            return None
+        got = ", ".join(f"{len(values)} of {key[:40]}" for key, values in columns.items())
+        detail = f"$.{name}: expected columns of one length, got {got[:200]}"
+        raise RecordDropped(DocumentDrop.BAD_SCHEMA, detail)
     rows = [
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]

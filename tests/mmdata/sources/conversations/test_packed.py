@@ -58,9 +58,10 @@ def test_a_name_of_an_image_is_never_taken_for_a_list(name: str) -> None:
     ("value", "detail"),
     [
         ("[{'from': 'human'}]", r"\$\.conversations: a text that is to hold a list: expected JSON"),
-        ("words", r"\$\.conversations: a text that is to hold a list"),
+        ("words", r"\$\.conversations: a text that is to hold a list: .* got 'words'$"),
+        ("", r"\$\.conversations: a text that is to hold a list: expected JSON, got ''$"),
         ('[{"from": NaN}]', "expected a finite number"),
-        ({"from": ["a"], "value": ["b", "c"]}, "Expected array, got object"),
+        ({"from": ["a"], "value": ["b", "c"]}, "columns of one length, got 1 of from, 2 of value"),
         ({}, "Expected array, got object"),
         ("7", "Expected array, got str"),
     ],
