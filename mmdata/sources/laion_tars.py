@@ -27,7 +27,7 @@ def tar_segments(path: str) -> list[Segment]:
     """
     with ShardReader(path) as reader:
         samples = len(reader)
-        if samples and not any(_image(reader.read(key)) for key in reader.keys):
+        if samples and not any(_pictures(reader.read(key)) for key in reader.keys):
             hint = dots_hint(kind for sample in reader for kind in sample.members)
             raise BadInputError(
                 f"{path}: no sample in it has an image of its own; expected img2dataset's tars "
@@ -52,10 +52,16 @@ def tar_rows(segment: Segment, names: ColumnNames) -> Iterator[Row | RecordDropp
 
 def _row(sample: Sample, names: ColumnNames, path: str) -> Row:
     hint = dots_hint(sample.members)
-    if hint and not {"json", "txt"} & sample.members.keys() and _image(sample) is None:
+    pictures = _pictures(sample)
+    if hint and not {"json", "txt"} & sample.members.keys() and not pictures:
         got = ", ".join(sorted(sample.members))
         detail = f"{sample.key}: expected a picture and its text, got {got}{hint}"
         raise RecordDropped(DocumentDrop.NOT_A_SAMPLE, detail)
+    if len(pictures) > 1:
+        detail = f"{sample.key}: expected one picture, got {' and '.join(pictures)}"
+        raise RecordDropped(
+            DocumentDrop.NOT_A_SAMPLE, f"{detail}; take out what the text is not about"
+        )
     values: dict[str, Any] = {}
     if "json" in sample.members:
         values |= decode_object(bytes(sample.members["json"]))
@@ -66,11 +72,10 @@ def _row(sample: Sample, names: ColumnNames, path: str) -> Row:
         url=names.url, caption=names.caption or _CAPTION, similarity=names.similarity
     )
     columns = find_columns(list(values), wanted, path, "")
-    image = _image(sample)
+    image = next(iter(pictures.values()), None)
     return Row(values, columns, None if image is None else bytes(image), has_image=True)
 
 
-def _image(sample: Sample) -> memoryview | None:
-    return next(
-        (data for kind, data in sample.members.items() if f".{kind}" in IMAGE_SUFFIXES), None
-    )
+def _pictures(sample: Sample) -> dict[str, memoryview]:
+    """The pictures of a sample by their extension."""
+    return {kind: data for kind, data in sample.members.items() if f".{kind}" in IMAGE_SUFFIXES}

@@ -29,3 +29,14 @@ def test_a_tar_of_such_names_alone_is_refused(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(make_tar(DOTTED))
     with pytest.raises(BadInputError, match="a key ends at the first dot of a name"):
         tar_segments(str(tmp_path / "0.tar"))
+
+
+def test_of_two_pictures_none_is_taken_by_chance(tmp_path: Path) -> None:
+    two = [("a.jpg", make_image(1)), ("a.png", make_image(2)), ("a.txt", b"A barn.")]
+    path = tmp_path / "0.tar"
+    path.write_bytes(make_tar([*two, ("b.jpg", make_image(3)), ("b.txt", b"A mill.")]))
+    dropped, row = tar_rows(Segment(str(path)), ColumnNames())
+    assert isinstance(dropped, RecordDropped)
+    assert str(dropped.detail).startswith("a: expected one picture, got jpg and png")
+    assert not isinstance(row, RecordDropped)
+    assert row.image == make_image(3)
