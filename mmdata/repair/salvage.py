@@ -23,6 +23,8 @@ from schemas.manifest import Layout
 from schemas.reasons import DocumentDrop, RepairNote
 
 _KEY = re.compile(rf"[0-9a-z_-]{{0,64}}[0-9]{{{KEY_DIGITS}}}")
+#: The field that makes a JSON a document.
+_TEXTS = b'"text_list"'
 #: Faults behind which every member is still where the headers say.
 _HARMLESS = frozenset((Damage.NOT_OURS, Damage.END_MARK, Damage.NOT_A_FILE, Damage.EMPTY_FILE))
 
@@ -62,10 +64,22 @@ def is_our_key(key: str) -> bool:
 
 
 def layout_of(data: Buffer) -> Layout | None:
-    """The layout of a tar by the names of its members; None where it has none that say so."""
+    """The layout of a tar by the names of its members; None where it has none that say so.
+
+    Where a damaged tar's headers lead to no document, those that they do not lead to say it.
+    """
+    tar = _walk(data)
+    layout = _layout_by_names(tar.members)
+    if layout == "pairs" or any(_TEXTS in data[m.offset : m.offset + m.size] for m in tar.members):
+        return layout
+    if _is_damaged(data, tar, "pairs"):
+        layout = _layout_by_names(_recovered(data, tar, "pairs").members) or layout
+    return layout
+
+
+def _layout_by_names(members: list[Member]) -> Layout | None:
     layout: Layout | None = None
-    walked = _walk(data)
-    for member in walked.members:
+    for member in members:
         key, extension = split_name(member.name)
         if key and (extension in IMAGE_EXTENSIONS or extension == TEXT_EXTENSION):
             return "pairs"

@@ -148,6 +148,23 @@ def test_pairs_whose_members_stand_apart() -> None:
     assert {note for item in found for note, _ in item.notes} == {"regrouped"}
 
 
+def test_pairs_are_told_by_headers_that_nothing_leads_to() -> None:
+    picture = make_image(1)
+    data = make_tar([("a.jpg", picture), ("a.txt", b"A"), ("b.jpg", picture), ("b.txt", b"B")])
+    json_first = make_tar([("a.json", b"{}"), ("a.jpg", picture), ("a.txt", b"A")])
+    second = json_first.index(b"a.jpg")
+    for damaged, keys in (
+        (data[100:], ["b"]),
+        (bytes(10_240) + data, ["a", "b"]),
+        (json_first[:second] + bytes(512) + json_first[second:], ["a"]),
+    ):
+        assert layout_of(damaged) == "pairs"
+        found = salvage(damaged, "pairs")
+        assert [item.key for item in found if {"jpg", "txt"} <= {*item.members}] == keys
+    assert layout_of(bytes(10_240) + TAR) == "interleaved"
+    assert layout_of(TAR + data) == "interleaved"
+
+
 def test_a_lost_member_of_a_pair_is_told_with_the_pair() -> None:
     data = bytearray(make_tar([("a.jpg", make_image(1)), ("a.txt", b"A"), ("a.json", b"{}")]))
     start = data.index(b"a.txt")
