@@ -38,7 +38,7 @@ from pipelines.units import (
     ticked,
 )
 from schemas.manifest import GROUP_COLUMNS, Kind, Layout, SourceSpan
-from schemas.reasons import DocumentDrop
+from schemas.reasons import DocumentDrop, RepairNote
 
 _COLUMNS = ["key", "offset", "size", "sha256", "text_sha256", "image_sha256"]
 _CHUNK_BYTES = 4 * 2**20
@@ -248,8 +248,12 @@ class _ShardWork:
             outcome = mend_document(raw, self._policy, item.row, vouched=item.vouched)
             if outcome.parts:
                 writer.add(ordinal, span, outcome.parts, outcome.row | {"group": item.group})
-        if not outcome.drop:
+        if outcome.drop is None:
             outcome.notes += [(None, note, detail) for note, detail in item.notes]
+        else:  # the bytes that its lost members had are named with it
+            reason, detail = outcome.drop
+            lost = [told for note, told in item.notes if note == RepairNote.MEMBER_LOST]
+            outcome.drop = (reason, "; ".join([detail, *lost]))
         count_outcome(writer.tally, outcome)
         for reject in reject_lines(outcome, span, key):
             writer.reject(reject)

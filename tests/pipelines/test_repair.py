@@ -479,6 +479,22 @@ class TestTars:
 
 
 class TestPairs:
+    @pytest.mark.parametrize("damaged", ["a.jpg", "a.txt"])
+    def test_of_a_pair_that_is_dropped_the_lost_bytes_are_named(
+        self, tmp_path: Path, damaged: str
+    ) -> None:
+        data = bytearray(make_tar([("a.jpg", make_image(1)), ("a.txt", b"A barn."),
+                                   ("b.jpg", make_image(2)), ("b.txt", b"A mill.")]))  # fmt: skip
+        start = data.index(damaged.encode())
+        data[start + 124 : start + 136] = b"?" * 12  # its size
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "0.tar").write_bytes(data)
+        mend(tmp_path / "in", tmp_path / "out")
+        (dropped,) = [
+            one for one in rejects(tmp_path / "out") if one["action"] == "dropped-document"
+        ]
+        assert f"{damaged}: bytes {start} to " in dropped["detail"]
+
     @staticmethod
     def shard(folder: Path, *samples: dict[str, bytes]) -> Path:
         folder.mkdir()
