@@ -43,7 +43,7 @@ test-latest: $(LATEST)/bin/python
 	@$(LATEST)/bin/python -m tests.newest install
 	@$(LATEST)/bin/python -m tests.newest tell
 	$(LATEST)/bin/python -m pytest -m "not slow and not matrix and not ray" $(LATEST_TESTS)
-	$(LATEST)/bin/python examples/demo.py build/demo-latest
+	OMP_NUM_THREADS=1 $(LATEST)/bin/python examples/demo.py build/demo-latest
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
