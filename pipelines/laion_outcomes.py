@@ -118,7 +118,8 @@ def read_table(path: str) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(read_bytes(path)), columns=list(OUTCOME_COLUMNS))
+        file = pq.ParquetFile(pa.BufferReader(read_bytes(path)), pre_buffer=False)
+        table = file.read(columns=list(OUTCOME_COLUMNS), use_threads=False)
     except FileNotFoundError:
         return []
     except (OSError, KeyError, pa.ArrowException) as error:

@@ -54,7 +54,8 @@ class SamplesTable:
         self.path = path
         try:
             source = pa.BufferReader(read_bytes(path)) if is_url(path) else path
-            table = pq.read_table(source, columns=list(_WANTED))
+            file = pq.ParquetFile(source, pre_buffer=False)
+            table = file.read(columns=list(_WANTED), use_threads=False)
             self._columns = {name: table.column(name).combine_chunks() for name in _WANTED}
         except (OSError, KeyError, pa.ArrowException) as error:
             raise BadInputError(f"{path}: not a samples table: {error}") from error

@@ -101,11 +101,11 @@ class ParquetImages(NamedImages):
         import pyarrow.parquet as pq
 
         try:
-            with open_file(path) as raw, pq.ParquetFile(raw) as file:
+            with open_file(path) as raw, pq.ParquetFile(raw, pre_buffer=False) as file:
                 names, column = columns_of(file, path)
                 for group in range(file.num_row_groups):
                     _check_size(file.metadata.row_group(group), column, path)
-                    table = file.read_row_group(group, columns=names)
+                    table = file.read_row_group(group, columns=names, use_threads=False)
                     columns = {name: values_of(table.column(name)) for name in names}
                     self._add_rows(columns, number, group)
         except (OSError, pa.ArrowException) as error:
@@ -135,8 +135,8 @@ class ParquetImages(NamedImages):
         if self._kept is None or self._kept[0] != (number, group):
             self._kept = None
             try:
-                with open_file(path) as raw, pq.ParquetFile(raw) as file:
-                    table = file.read_row_group(group, columns=[column])
+                with open_file(path) as raw, pq.ParquetFile(raw, pre_buffer=False) as file:
+                    table = file.read_row_group(group, columns=[column], use_threads=False)
             except (OSError, pa.ArrowException) as error:
                 raise BadInputError(
                     f"{path}: damaged parquet: {words_of(error)}; fetch it again"
@@ -182,7 +182,7 @@ def is_of_images(path: str) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        with open_file(path) as raw, pq.ParquetFile(raw) as file:
+        with open_file(path) as raw, pq.ParquetFile(raw, pre_buffer=False) as file:
             columns_of(file, path)
     except BadInputError:
         return False

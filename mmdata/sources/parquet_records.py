@@ -29,7 +29,7 @@ def count_row_groups(file: BinaryIO, label: str) -> int:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(file)
+        table = pq.ParquetFile(file, pre_buffer=False)
         names = table.schema_arrow.names
     except (OSError, pa.ArrowException) as error:
         raise BadInputError(
@@ -58,8 +58,10 @@ def read_rows(
 
     try:
         with opened as file:
-            table = pq.ParquetFile(file)
-            for batch in table.iter_batches(batch_size=_BATCH_ROWS, row_groups=[row_group]):
+            table = pq.ParquetFile(file, pre_buffer=False)
+            for batch in table.iter_batches(
+                batch_size=_BATCH_ROWS, row_groups=[row_group], use_threads=False
+            ):
                 names = batch.schema.names
                 columns = [values_of(column) for column in batch.columns]
                 for values in zip(*columns, strict=True):

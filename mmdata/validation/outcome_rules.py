@@ -32,8 +32,8 @@ def outcomes_fit(sidecar: Sidecar, shard: str, table: Table | None, findings: Fi
         return
     name = basename(path)
     try:
-        raw = pa.BufferReader(read_bytes(path))
-        rows = pq.read_table(raw, columns=["key", "result"]).to_pydict()
+        file = pq.ParquetFile(pa.BufferReader(read_bytes(path)), pre_buffer=False)
+        rows = file.read(columns=["key", "result"], use_threads=False).to_pydict()
     except (OSError, KeyError, pa.ArrowException) as error:
         findings.add("SIDE015", f"{name}, a table of outcomes", str(error))
         return

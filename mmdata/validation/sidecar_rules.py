@@ -128,9 +128,11 @@ def read_samples(
     columns = tuple(columns)
     try:
         raw = read_bytes(beside.samples)
-        file = pq.ParquetFile(pa.BufferReader(raw))
+        # In this thread: one of Arrow's that lets go of Python's bytes while Python ends aborts it.
+        file = pq.ParquetFile(pa.BufferReader(raw), pre_buffer=False)
         missing = [name for name in SAMPLES_COLUMNS if name not in file.schema_arrow.names]
-        table = None if missing else file.read(columns=[*dict.fromkeys((*columns, *_TALLIED))])
+        wanted = [*dict.fromkeys((*columns, *_TALLIED))]
+        table = None if missing else file.read(columns=wanted, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         findings.add("SIDE006", f"{basename(beside.samples)}, a parquet file", str(error))
         return None
