@@ -183,7 +183,8 @@ def _read(folder: Path) -> Iterator[tuple[int, Fetched]]:
 
     for table in sorted(folder.glob("*.parquet")):
         with ShardReader(table.with_suffix(".tar")) as reader:
-            rows = pq.read_table(table, columns=["key", "number", "status", "error_message"])
+            columns = ["key", "number", "status", "error_message"]
+            rows = pq.read_table(table, columns=columns, pre_buffer=False)
             for row in sorted(rows.to_pylist(), key=lambda row: int(row["number"])):
                 yield int(row["number"]), _result(row, reader)
 

@@ -111,7 +111,7 @@ def _table_urls(path: str) -> Iterator[tuple[str, str]]:
 
     try:
         with open_file(path) as file:
-            table = pq.read_table(file, columns=["key", "url"])
+            table = pq.read_table(file, columns=["key", "url"], pre_buffer=False)
     except (OSError, KeyError, pa.ArrowException) as error:
         raise BadInputError(
             f"{path}: damaged table of URLs: {words_of(error)}; fetch it again"
