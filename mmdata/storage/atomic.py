@@ -44,6 +44,18 @@ def sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
+def is_special(path: str) -> bool:
+    """Whether a device, a pipe or a socket is there, such as /dev/null or /dev/stdout.
+
+    What is written goes through it; a rename would put a file in its place, for every program.
+    """
+    try:
+        found = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(found) and not stat.S_ISDIR(found)
+
+
 class PendingFile:
     """A file that is hashed while it is written and appears under its name only on `publish`.
 
@@ -54,7 +66,8 @@ class PendingFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self.size = 0
-        self._temporary = temporary_path(path)
+        self._special = is_special(path)
+        self._temporary = path if self._special else temporary_path(path)
         self._hash = hashlib.sha256()
         self._file: IO[bytes] | None = open(self._temporary, "wb", buffering=1 << 20)  # noqa: SIM115
 
@@ -70,7 +83,8 @@ class PendingFile:
         """Sync the data to disk and return its sha256; the file is not visible yet."""
         if self._file is not None:
             self._file.flush()
-            os.fsync(self._file.fileno())
+            if not self._special:  # which keeps nothing that could be synced
+                os.fsync(self._file.fileno())
             self._file.close()
             self._file = None
         return self._hash.hexdigest()
@@ -78,7 +92,8 @@ class PendingFile:
     def publish(self) -> None:
         """Rename to the final name (finishing first)."""
         self.finish()
-        os.replace(self._temporary, self.path)
+        if not self._special:
+            os.replace(self._temporary, self.path)
 
     def discard(self) -> None:
         """Remove the temporary file; nothing appears. Does not raise where the disk is full."""
@@ -86,7 +101,8 @@ class PendingFile:
             with contextlib.suppress(OSError):  # closing writes what is buffered, which may not fit
                 self._file.close()
             self._file = None
-        remove([self._temporary])
+        if not self._special:
+            remove([self._temporary])
 
 
 class Pending(Protocol):

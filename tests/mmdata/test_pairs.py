@@ -13,6 +13,7 @@ from mmdata.images import ImagePolicy
 from mmdata.pairs import drop_below, finish_pair
 from mmdata.sources.laion_columns import Columns
 from mmdata.sources.laion_rows import Row, parse_row
+from mmdata.sources.names import StoredImage
 from tests.corpus import picture
 
 COLUMNS = Columns(url="URL", caption="TEXT", similarity="similarity")
@@ -21,7 +22,7 @@ COLUMNS = Columns(url="URL", caption="TEXT", similarity="similarity")
 def draft_of(image: bytes, min_similarity: float | None = None, **values: Any) -> Draft:
     row = Row({"URL": "http://x/1", "TEXT": "a", "similarity": 0.5} | values, COLUMNS)
     policy = AssemblyPolicy(images=ImagePolicy(), min_similarity=min_similarity)
-    return check(parse_row(row).document, lambda name: image, policy)
+    return check(parse_row(row).document, lambda name: StoredImage(image, name), policy)
 
 
 def metadata(draft: Draft, scores: Scores | None = None) -> dict[str, Any]:

@@ -89,6 +89,6 @@ def test_a_dry_run_tells_time_and_space_and_writes_nothing(corpus: Corpus, tmp_p
     done = run_cli(corpus.command(tmp_path / "out", "--dry-run", "--log-json", str(log)))
     assert done.returncode == 0
     assert "free on that disk" in done.stdout
-    assert "time on 1 cores (rough)" in done.stdout
+    assert "time on 1 core (rough)" in done.stdout
     assert not (tmp_path / "out").exists()
     assert not log.exists()

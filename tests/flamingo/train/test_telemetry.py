@@ -116,6 +116,6 @@ def test_the_command_writes_the_report_of_a_run(
     line = {"step": 1, "losses": {"web": 2.0}, "seconds": 1.0}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     assert main(["train-report", str(tmp_path)]) == 0
-    assert f"{tmp_path}/report.html: 1 steps" in capsys.readouterr().out
+    assert f"{tmp_path}/report.html: 1 step (" in capsys.readouterr().out
     assert main(["train-report", str(tmp_path / "none")]) == 2
     assert "holds no metrics.jsonl" in capsys.readouterr().err

@@ -37,9 +37,9 @@ def test_what_is_sure_is_what_the_document_says(
 ) -> None:
     row, matrix = document
     policy = SelectionPolicy(min_similarity=threshold, surplus=surplus)
-    chosen, sure = select_row(row, (ASSIGNED,), policy)
+    chosen, doubt = select_row(row, (ASSIGNED,), policy)
     whole = select(Candidates(image_bytes=row.image_bytes, matrix=matrix), policy)
-    if sure:
+    if doubt is None:
         assert chosen == whole
 
 
@@ -58,5 +58,5 @@ def test_a_place_that_a_small_image_leaves_may_be_taken_by_another() -> None:
 def test_where_the_kind_of_alignment_matters_the_row_is_not_sure() -> None:
     below = TableRow(2, [0, 1], [0.1, 0.1], [0.1, 0.1], [20_000, 20_000])
     above = TableRow(2, [0, 1], [0.5, 0.5], [0.1, 0.1], [20_000, 20_000])
-    assert not select_row(below, ANY_TRAITS, SelectionPolicy())[1]
-    assert select_row(above, ANY_TRAITS, SelectionPolicy())[1]
+    assert select_row(below, ANY_TRAITS, SelectionPolicy())[1] == "alignment"
+    assert select_row(above, ANY_TRAITS, SelectionPolicy())[1] is None

@@ -70,7 +70,7 @@ def test_what_is_used_is_typed_and_the_rest_is_carried_along() -> None:
         (
             lambda r: r["similarity_matrix"].pop(),
             "bad-matrix",
-            "$.similarity_matrix: expected 2 rows of 3, got 1 rows of 3",
+            "$.similarity_matrix: expected 2 rows of 3, got 1 row of 3",
         ),
         (
             lambda r: r["similarity_matrix"][0].pop(),

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,3 +163,21 @@ def test_one_file_is_given_the_mode_alone(tmp_path: Path) -> None:
         give_usual_modes(str(tmp_path / "w"))
     assert (tmp_path / "w").stat().st_mode & 0o777 == 0o644
     assert (tmp_path / "other").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_no_file_is_written_through_and_stays_what_it_is(tmp_path: Path) -> None:
+    """A rename over /dev/null would put a file in its place, for every program of the machine."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_atomically(str(pipe), b"data")
+        assert os.read(reader, 10) == b"data"
+        pending = PendingFile(str(pipe))
+        pending.discard()
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(os.stat(pipe).st_mode)
+    assert os.listdir(tmp_path) == ["pipe"]
+    write_atomically(os.devnull, b"data")
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
