@@ -147,8 +147,9 @@ class _Table:
         for item in self.found:
             if item.offset in self.claimed and item.members:
                 continue
-            if item.lost and (item.key in told or _overlaps(item.offset, item.offset + 1, taken)):
-                continue
+            lost = item.lost is not None and item.lost[0] == DocumentDrop.LOST
+            if lost and (item.key in told or _overlaps(item.offset, item.offset + 1, taken)):
+                continue  # the row says what became of it
             at = bisect_right(places, (item.offset, len(items))) - 1
             after.setdefault(places[at][1] if at >= 0 else -1, []).append(item)
         ordered = after.get(-1, [])
