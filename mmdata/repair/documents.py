@@ -7,10 +7,9 @@ as it is, so that a document without faults comes out byte for byte.
 """
 
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -31,23 +30,7 @@ from mmdata.validation.document_rules import not_optimal
 from schemas.document import Window
 from schemas.reasons import DocumentDrop, ImageDrop, ImageNote, RepairNote
 
-#: Cosines of float32 vectors leave [-1, 1] by rounding only.
-_COSINE_BOUND = 1.0 + 1e-4
 _SIMILARITY_TOLERANCE = 1e-6
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_CONTROL = re.compile(rb"[\x00-\x1f]")
-#: What a document says for itself; all else is carried along.
-_CONSUMED = frozenset(
-    {"text_list", "image_info", "similarity_matrix", "similarity_source", "alignment", "roles"}
-)
-_CONSUMED_OF_IMAGE = ("image_name", "matched_text_index", "matched_sim")
-
-Value = TypeVar("Value")
-_STRINGS = msgspec.json.Decoder(list[str])
-_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
-_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
-_FLOATS = msgspec.json.Decoder(list[float])
 
 
 @dataclass(frozen=True, slots=True)
