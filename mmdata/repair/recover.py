@@ -76,10 +76,8 @@ def recover(data: Buffer, walked: Iterable[Member], layout: Layout) -> Recovery:
 def looks_whole(data: Buffer, member: Member) -> bool:
     """Whether a document's member begins and ends as JSON objects do; two bytes are looked at."""
     start, end = member.offset, member.offset + member.size
-    opening = data[start : start + 1]
-    return opening in (b"{", b"\xef", *(bytes((byte,)) for byte in _SPACE)) and (
-        data[end - 1 : end] in (b"}", *(bytes((byte,)) for byte in _SPACE))
-    )
+    first, last = data[start : start + 1], data[end - 1 : end]
+    return first != b"" and first in b"{\xef" + _SPACE and last in b"}" + _SPACE
 
 
 class _Spans:

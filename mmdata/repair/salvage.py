@@ -15,7 +15,7 @@ from mmdata.repair.found import Found, Row, belongs, key_and_extension
 from mmdata.repair.recover import looks_whole, recover
 from mmdata.shards.naming import KEY_DIGITS, sample_key
 from mmdata.shards.reader import split_name
-from mmdata.shards.structure import Damage, Fault, Member, walk
+from mmdata.shards.structure import Damage, Fault, Member, is_zero, walk
 from mmdata.shards.tar import BLOCK_BYTES, END_MARK
 from mmdata.storage.files import Buffer
 from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, TEXT_EXTENSION
@@ -138,7 +138,7 @@ def _is_damaged(data: Buffer, tar: _Tar, layout: Layout) -> bool:
     """Whether something may lie where the headers do not lead."""
     for fault in tar.faults:
         if fault.damage == Damage.TRAILING:
-            if data[fault.offset :].strip(b"\0"):
+            if not is_zero(data, fault.offset):
                 return True
         elif fault.damage not in _HARMLESS:
             return True

@@ -236,7 +236,7 @@ class _Walk:
     def is_fill(self, position: int) -> bool:
         """Whether all that follows is zero, and no more of it than tarfile writes."""
         short = self.size - position - len(END_MARK) < RECORD_BYTES
-        return short and self.size % RECORD_BYTES == 0 and _is_zero(self.data, position)
+        return short and self.size % RECORD_BYTES == 0 and is_zero(self.data, position)
 
     def cut_header(self, position: int) -> None:
         """The walk stopped at something that is not zero: a member or header without its end."""
@@ -262,7 +262,7 @@ class _Walk:
 
     def trailing(self, position: int) -> None:
         """Bytes behind the end mark; whole headers among them are samples nobody reads."""
-        zero = "zero " if _is_zero(self.data, position) else ""
+        zero = "zero " if is_zero(self.data, position) else ""
         got = f"{self.size - position} {zero}bytes behind it"
         self.fault(Damage.TRAILING, position, "", "the end mark ends the file", got)
         start = -1 if zero else self.resync(position)
@@ -313,7 +313,7 @@ def _pax_size(record: bytes | None, size: int) -> int:
     return int(record) if record is not None and record.isdigit() and len(record) < 20 else size
 
 
-def _is_zero(data: Slices, position: int) -> bool:
+def is_zero(data: Slices, position: int) -> bool:
     """Whether nothing but zeros follows, looked at in pieces of 1 MiB."""
     while piece := data[position : position + 2**20]:
         if piece.count(0) != len(piece):
