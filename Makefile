@@ -16,11 +16,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 NEW_ENOUGH := $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mmdata needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 
 # Where a new version of a dependency shows: what reads, writes and decodes by one, and the model.
-LATEST_TESTS := tests/schemas tests/mmdata/images tests/mmdata/shards tests/mmdata/usage \
-    tests/pipelines/test_convert_laion.py tests/flamingo/telemetry $(patsubst %,\
-    tests/flamingo/data/test_%.py,chunks decode mix stream tokens) $(patsubst %,\
-    tests/flamingo/model/test_%.py,adapters factory generation language_models lm_cache lm_files \
-    packed parity quantised vision)
+LATEST_TESTS := tests/schemas tests/mmdata/images tests/mmdata/shards tests/mmdata/training_view \
+    tests/pipelines/laion/test_convert_laion.py tests/flamingo/telemetry $(patsubst %,\
+    tests/flamingo/data/test_%.py,chunks decode mix stream labels) $(patsubst %,\
+    tests/flamingo/modules/test_%.py,adapters language_models lm_cache lm_files packed quantised \
+    vision) $(patsubst %,tests/flamingo/models/flamingo/test_%.py,build generation parity)
 
 .PHONY: demo test test-latest test-matrix lint format bench schemas cli-surface clean
 .DELETE_ON_ERROR:

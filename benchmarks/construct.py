@@ -90,7 +90,7 @@ def _make(folder: Path) -> None:
 
 
 def _rank(rank: int, folder: Path) -> None:
-    from flamingo.parallel.construct import create_sharded_model
+    from flamingo.models.flamingo.parallelize import create_sharded_model
     from flamingo.parallel.world import World
 
     torch.set_num_threads(1)

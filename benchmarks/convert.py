@@ -118,8 +118,8 @@ def _records(corpus: Path) -> Iterator[tuple[Path, bytes]]:
 
 def run_converter(corpus: Path, out: Path, verify: Verify) -> int:
     """convert-mmc4 as a user calls it, in this process; returns the number of images."""
-    from pipelines.config import ConvertMmc4
-    from pipelines.convert_mmc4 import convert_mmc4
+    from pipelines.mmc4.options import ConvertMmc4
+    from pipelines.mmc4.run import convert_mmc4
 
     options = ConvertMmc4(
         docs=(str(corpus),),
@@ -149,7 +149,7 @@ def measure(subject: Subject, corpus: Path, out: Path, verify: Verify) -> dict[s
     import pyarrow.parquet
 
     import mmdata.images.prepare
-    import pipelines.convert_mmc4  # noqa: F401
+    import pipelines.mmc4.run  # noqa: F401
 
     del pyarrow, mmdata
     wall, cpu = time.perf_counter(), time.process_time()

@@ -38,8 +38,8 @@ AIM_GROWTH = 1.15
 
 _OURS = """
 import resource, sys
-from pipelines.convert_laion import convert_laion
-from pipelines.laion_options import ConvertLaion
+from pipelines.laion.run import convert_laion
+from pipelines.laion.options import ConvertLaion
 options = ConvertLaion(inputs=(sys.argv[1],), output=sys.argv[2], layout="pairs", workers=0,
                        allow_private_hosts=True, per_host=64, docs_per_shard=2000)
 result = convert_laion(options, quiet=True)

@@ -44,11 +44,11 @@ from benchmarks.make_corpus import photographs
 from benchmarks.resize import mosaic
 from flamingo.data import decode, lane, prepare, stream
 from mmdata.shards.reader import ShardReader
-from mmdata.usage import plans
-from mmdata.usage.records import Base64, image_bytes, read_record
-from mmdata.usage.tokens import MediaTokenizer
-from pipelines.config import ConvertMmc4
-from pipelines.convert_mmc4 import convert_mmc4
+from mmdata.training_view import plans
+from mmdata.training_view.records import Base64, image_bytes, read_record
+from mmdata.training_view.sequence import MediaTokenizer
+from pipelines.mmc4.options import ConvertMmc4
+from pipelines.mmc4.run import convert_mmc4
 from schemas.manifest import Manifest
 
 BATCH = 8

@@ -15,8 +15,8 @@ from transformers import AutoTokenizer
 
 from flamingo.data.config import StreamConfig
 from flamingo.data.stream import Stream
-from mmdata.usage.tokenizer import add_media_tokens
-from mmdata.usage.tokens import MediaTokenizer
+from mmdata.training_view.sequence import MediaTokenizer
+from mmdata.training_view.tokenizer import add_media_tokens
 
 SIZE_PX, BATCH, SEED = 224, 8, 0
 TOKENIZER = Path("tests/assets/parity_text/tokenizer")

@@ -30,7 +30,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Norma
 from torchvision.transforms import ToTensor as ToFloat
 
 from flamingo.data.decode import decode_image
-from mmdata.selection import coin
+from mmdata.training_view.selection import coin
 
 MAX_IMAGES, MAX_TOKENS, THRESHOLD = 6, 256, 0.24
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

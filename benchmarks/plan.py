@@ -27,9 +27,9 @@ from PIL import Image
 
 from benchmarks.gates import Gate, print_gates
 from mmdata.sources import records
-from pipelines.config import ConvertMmc4
-from pipelines.convert import ConversionResult
-from pipelines.convert_mmc4 import convert_mmc4
+from pipelines.conversion.run import ConversionResult
+from pipelines.mmc4.options import ConvertMmc4
+from pipelines.mmc4.run import convert_mmc4
 
 ZIP_TIME = (2023, 6, 1, 0, 0, 0)
 #: A resume of a finished run of 1,000 shards is to take less.

@@ -22,14 +22,14 @@ from statistics import median
 from typing import Any
 
 from benchmarks.gates import Gate, print_gates
+from flamingo.launch.run import train
 from flamingo.telemetry.jsonl import read_log
 from flamingo.telemetry.names import METRICS_NAME
 from flamingo.telemetry.sampler import Sampler
-from flamingo.train.config import Train
-from flamingo.train.run import train
+from flamingo.train.options.train import Train
 from flamingo.train.telemetry import Telemetry
-from pipelines.config import ConvertMmc4
-from pipelines.convert_mmc4 import convert_mmc4
+from pipelines.mmc4.options import ConvertMmc4
+from pipelines.mmc4.run import convert_mmc4
 
 ROOT = Path(__file__).resolve().parents[1]
 AIM_PERCENT = 1.0

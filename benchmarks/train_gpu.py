@@ -10,9 +10,9 @@ there, and ragged, so that what padding costs stands apart. Then: a profile of o
 number of reads from the device, the share of a step that waits for the real loader, and the 9B
 shape under a cap of memory, with as few levers as it takes.
 
-MFU counts what the samples ask for (`flamingo/telemetry/flops.py`), the same for all loops; so a
-loop that computes padding or computes blocks twice has a lower one. The first steps (a whole round
-of the samples, in which everything is compiled) are left out of the time.
+MFU counts what the samples ask for (`flamingo/models/flamingo/flops.py`), the same for all loops;
+so a loop that computes padding or computes blocks twice has a lower one. The first steps (a whole
+round of the samples, in which everything is compiled) are left out of the time.
 
 Made to run unattended in under 8 minutes; without a GPU, --tiny runs all of it but memory on a CPU
 in under a minute, and its numbers say that it runs, nothing else.
@@ -40,18 +40,19 @@ from benchmarks.train_gpu_batches import NUM_STEPS, Size, feeds, make_steps
 from benchmarks.train_gpu_peer import PlainLoop
 from benchmarks.train_gpu_shapes import SHAPES, Shape, build
 from flamingo.data.batch import Batch
+from flamingo.data.decode import Pixels
 from flamingo.data.order import Position
-from flamingo.model.flamingo import Flamingo
-from flamingo.parallel.spread import spread_model
+from flamingo.models.flamingo.flops import StepFlops, count_flops
+from flamingo.models.flamingo.model import Flamingo
 from flamingo.parallel.world import World
-from flamingo.telemetry.flops import StepFlops, count_flops
+from flamingo.parallel.wrap import spread_model
 from flamingo.telemetry.peak import peak_flops
 from flamingo.telemetry.steps import StreamCounts
 from flamingo.train import compile as compile_module
-from flamingo.train.config import Train
-from flamingo.train.loop import Pixels, StreamFeed, Trainer
+from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.optim import make_optimizer
-from mmdata.usage.tokens import MediaTokenizer
+from flamingo.train.options.train import Train
+from mmdata.training_view.sequence import MediaTokenizer
 
 AIM_FACTOR, AIM_READS, AIM_WAIT_PERCENT = 2.5, 1, 2.0
 PIXELS = Pixels((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

@@ -22,9 +22,9 @@ from flamingo.data.order import Position
 from flamingo.data.packing import NextFit
 from flamingo.data.prepare import Example
 from flamingo.train.loop import StreamFeed
-from mmdata.usage.plans import Plan
-from mmdata.usage.records import RecordRule
-from mmdata.usage.tokens import MediaTokenizer
+from mmdata.training_view.plans import Plan
+from mmdata.training_view.records import RecordRule
+from mmdata.training_view.sequence import MediaTokenizer
 
 NUM_STEPS = 4
 PACK_TOKENS = 1024

@@ -22,11 +22,10 @@ from torch import Tensor, nn
 
 from benchmarks.train_gpu_batches import MAX_IMAGES, MULTIPLIERS
 from flamingo.data.batch import Batch
-from flamingo.data.decode import to_input
-from flamingo.model.cross_attention import MaskedCrossAttention, MediaPass
-from flamingo.model.flamingo import Flamingo
-from flamingo.model.resampler import ResamplerAttention, merge_heads, split_heads
-from flamingo.train.loop import Pixels
+from flamingo.data.decode import Pixels, to_input
+from flamingo.models.flamingo.cross_attention import MaskedCrossAttention, MediaPass
+from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.flamingo.resampler import ResamplerAttention, merge_heads, split_heads
 
 
 @dataclass(frozen=True, slots=True)

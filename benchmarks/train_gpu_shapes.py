@@ -14,14 +14,14 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from flamingo.model.absent_tower import AbsentTower
-from flamingo.model.factory import initialise_new_parts
-from flamingo.model.flamingo import Flamingo
-from flamingo.model.recompute import Recompute
+from flamingo.models.flamingo.build import initialise_new_parts
+from flamingo.models.flamingo.model import Flamingo
+from flamingo.modules.absent_tower import AbsentTower
+from flamingo.modules.recompute import Recompute
 from flamingo.train.compile import compile_blocks
-from flamingo.train.config import Train
+from flamingo.train.options.train import Train
 from flamingo.train.precision import part_types
-from mmdata.usage.tokens import MediaTokenizer
+from mmdata.training_view.sequence import MediaTokenizer
 
 SEED = 0
 #: open_clip's ViT-L-14 for OpenAI's weights, with as little of a text tower as it takes.

@@ -22,22 +22,22 @@ import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
 from benchmarks.gates import Gate, print_gates
+from flamingo.data.decode import Pixels, pixels_of
 from flamingo.memory.estimate import GB, Estimator
+from flamingo.memory.largest_batch import shapes_of, worst_batch
 from flamingo.memory.live import LiveMemory
 from flamingo.memory.plan import Layout
-from flamingo.memory.worst import shapes_of, worst_batch
-from flamingo.model.flamingo import Flamingo
-from flamingo.model.media_tokens import resize_vocabulary
-from flamingo.model.meta import materialise, parameters_on_meta
-from flamingo.model.vision import empty_tower
-from flamingo.parallel.spread import Spread
+from flamingo.models.flamingo.model import Flamingo
+from flamingo.modules.language_model import resize_vocabulary
+from flamingo.modules.meta import materialise, parameters_on_meta
+from flamingo.modules.vision import empty_tower
 from flamingo.parallel.world import World
-from flamingo.train.config import Train
-from flamingo.train.device import pixels_of
-from flamingo.train.loop import Pixels, StreamFeed, Trainer
+from flamingo.parallel.wrap import Spread
+from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.optim import clip_gradients, make_optimizer
+from flamingo.train.options.train import Train
 from flamingo.train.precision import part_types
-from flamingo.train.tally import Tally
+from flamingo.train.step_counts import Tally
 
 MAX_ERROR = 0.1
 NUM_STEPS = 2

@@ -24,10 +24,11 @@ from typing import Any
 from benchmarks.convert import DOCS_PER_SHARD, ready_corpus
 from benchmarks.gates import Gate, print_gates
 from benchmarks.processes import Family, watch
-from pipelines import convert, engine
-from pipelines.config import ConvertMmc4
-from pipelines.convert_mmc4 import convert_mmc4
-from pipelines.units import Tick, convert_unit
+from pipelines.conversion import run as convert
+from pipelines.conversion.unit import Tick, convert_unit
+from pipelines.engine.run_units import run_units as engine
+from pipelines.mmc4.options import ConvertMmc4
+from pipelines.mmc4.run import convert_mmc4
 
 #: CPU seconds an image with two workers, in those with one.
 AIM_CPU = 1.1

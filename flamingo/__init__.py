@@ -8,8 +8,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flamingo.model.factory import create_model_and_transforms
-    from flamingo.model.flamingo import Flamingo
+    from flamingo.models.flamingo.build import create_model_and_transforms
+    from flamingo.models.flamingo.model import Flamingo
 
 __all__ = ["Flamingo", "create_model_and_transforms"]
 
@@ -20,11 +20,11 @@ logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 def __getattr__(name: str) -> Any:
     if name == "create_model_and_transforms":
-        from flamingo.model.factory import create_model_and_transforms
+        from flamingo.models.flamingo.build import create_model_and_transforms
 
         return create_model_and_transforms
     if name == "Flamingo":
-        from flamingo.model.flamingo import Flamingo
+        from flamingo.models.flamingo.model import Flamingo
 
         return Flamingo
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

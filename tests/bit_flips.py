@@ -17,8 +17,8 @@ from pathlib import Path
 
 from mmdata.shards.structure import walk
 from mmdata.validation.shard import ShardTask, check_shard
-from pipelines.config import Validate
-from pipelines.validate import validate
+from pipelines.validate.options import Validate
+from pipelines.validate.run import validate
 from schemas.validation import Finding
 from tests.shard_factory import Dataset, make_document
 

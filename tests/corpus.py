@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipelines.config import ConvertMmc4
+from pipelines.mmc4.options import ConvertMmc4
 
 ROOT = Path(__file__).parents[1]
 ZIP_TIME = (2023, 6, 1, 0, 0, 0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import ConvertCustom
+from pipelines.custom.options import ConvertCustom
 from tests.corpus import cli, pack, picture
 
 

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import ConvertCustom
-from pipelines.convert_custom import convert_custom
+from pipelines.custom.options import ConvertCustom
+from pipelines.custom.run import convert_custom
 from tests.corpus import ROOT, documents_of
 
 PAGE = ROOT / "docs" / "formats.md"

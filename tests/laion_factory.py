@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmdata.shards.reader import ShardReader
-from pipelines.laion_options import ConvertLaion
+from pipelines.laion.options import ConvertLaion
 from tests.web import Web
 
 

@@ -22,7 +22,7 @@ from tests.corpus import environment
 SLOW = """
 import time
 from pipelines import convert
-from pipelines.units import convert_unit
+from pipelines.conversion.unit import convert_unit
 def slow(task):
     for event in convert_unit(task):
         time.sleep(0.3)
@@ -35,7 +35,9 @@ Start = Callable[[Sequence[str]], "subprocess.Popen[str]"]
 
 def hooked(command: Sequence[str], before: str) -> list[str]:
     """A command of this checkout, with statements before it."""
-    script = f"{before}\nimport sys\nfrom mmdata.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+    script = (
+        f"{before}\nimport sys\nfrom mmdata.cli.main import main\nsys.exit(main(sys.argv[1:]))\n"
+    )
     return [sys.executable, "-c", script, *command[3:]]
 
 

@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipelines.report_html import ReportResult, report
-from pipelines.report_options import Report
+from pipelines.report.options import Report
+from pipelines.report.run import ReportResult, report
 from tests.shard_factory import Dataset, make_document, make_shard_of
 
 SCRIPT = "<script>document.title='owned'</script>"

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from mmdata import __version__, cli
-from mmdata.cli import main
+from mmdata import __version__
+from mmdata.cli.main import main
+from mmdata.cli.main import main as cli
 from mmdata.installation import how_to_install
-from pipelines.config import ConvertMmc4, Show
+from mmdata.show.options import Show
+from pipelines.mmc4.options import ConvertMmc4
 from tests.shard_factory import make_document, make_shard_of
 
 
@@ -146,7 +148,7 @@ def test_what_cannot_start_is_one_line_and_two(capsys: pytest.CaptureFixture[str
 
 def test_a_command_whose_extra_is_missing_says_how_to_get_it() -> None:
     code = (
-        "import sys; sys.modules['open_clip'] = None; from mmdata.cli import main; "
+        "import sys; sys.modules['open_clip'] = None; from mmdata.cli.main import main; "
         "sys.exit(main(['train', '--lm-path', 'x', '--run-name', 'r', '--mmc4-shards', 's']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -162,7 +164,7 @@ def test_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_says_nothing_when_its_reader_has_gone(tmp_path: Path) -> None:
-    code = "from mmdata.cli import main; import sys; sys.exit(main(['--help']))"
+    code = "from mmdata.cli.main import main; import sys; sys.exit(main(['--help']))"
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

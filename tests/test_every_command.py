@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
-from mmdata.arguments import Option, options_of
-from mmdata.cli import COMMANDS, main
+from mmdata.cli.arguments import Option, options_of
+from mmdata.cli.main import COMMANDS, main
 from tests.corpus import make_corpus, picture
 from tests.custom_factory import make_conversations
 from tests.laion_factory import write

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from mmdata import cli
-from mmdata.arguments import options_of, read_arguments
-from mmdata.help_pages import show_help, shown_type
+from mmdata.cli import main as cli
+from mmdata.cli.arguments import options_of, read_arguments
+from mmdata.cli.help_pages import show_help, shown_type
 
 FLAGS = [
     pytest.param(command, id=command)

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flamingo.data.labels import caption_labels, interleaved_labels, num_targets, pad
 from flamingo.data.order import Position
 from flamingo.data.packing import pack_layout
 from flamingo.data.prepare import Example
-from flamingo.data.tokens import caption_labels, interleaved_labels, num_targets, pad
-from flamingo.model.outputs import IGNORED
-from mmdata.usage.records import RecordRule
-from mmdata.usage.tokens import MediaTokenizer
+from flamingo.modules.loss import IGNORED
+from mmdata.training_view.records import RecordRule
+from mmdata.training_view.sequence import MediaTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,4 +140,30 @@ def collate(
         position=position,
         drops=drops,
         num_targets=num_targets(labels),
+    )
+
+
+def blank_batch(feature_width: int | None = None) -> Batch:
+    """A batch without targets and images, for a pass that a rank runs because others do.
+
+    Args:
+        feature_width: D of the features that the others have in place of pictures; they do not run
+            the vision tower, so this rank must not either.
+    """
+    ids = torch.zeros(1, 2, dtype=torch.long)
+    return Batch(
+        pixels=None,
+        features=None if feature_width is None else torch.zeros(0, 1, feature_width),
+        mirrored=None,
+        image_index=torch.zeros(0, dtype=torch.long),
+        images_per_sample=torch.zeros(1, dtype=torch.long),
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        labels=torch.full_like(ids, IGNORED),
+        document_index=None,
+        keys=(),
+        sources=(),
+        position=Position(),
+        drops=Counter(),
+        num_targets=0,
     )

@@ -25,8 +25,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import IO
 
-from flamingo.data.catalogue import PIPE, Shard
-from flamingo.data.patience import Source, pipe_source, store_source
+from flamingo.data.remote import Source, pipe_source, store_source
+from mmdata.catalogue.shards import PIPE, Shard
 from mmdata.errors import BadInputError, StorageError, UserError
 from mmdata.shards.index import ShardIndex
 from mmdata.storage.atomic import TEMPORARY_SUFFIX, temporary_path, write_atomically

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from flamingo.data.lane import Outcome
 from mmdata.errors import BadInputError
-from mmdata.selection import DocumentReason, ImageReason
+from mmdata.training_view.selection import DocumentReason, ImageReason
 
 logger = logging.getLogger(__name__)
 DAMAGED = frozenset(

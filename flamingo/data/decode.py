@@ -16,7 +16,8 @@ differ), so that 1 x 30,000 pixels do not become gigabytes.
 
 import io
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg  # type: ignore[import-untyped]
@@ -222,3 +223,28 @@ def _resize_centre(
 
 def _as_image(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
     return image if isinstance(image, Image.Image) else Image.fromarray(image)
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """How uint8 pixels become the vision tower's input.
+
+    Attributes:
+        mean: per channel, of pixels scaled to 0-1.
+        std: per channel, likewise.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def pixels_of(image_processor: Any) -> Pixels:
+    """Mean and deviation of the encoder's own preprocessing.
+
+    Without one (no tower is loaded) no pixels will come, and what they are scaled by is not asked.
+    """
+    if image_processor is None:
+        return Pixels(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    normalisation = image_processor.transforms[-1]
+    mean, std = tuple(normalisation.mean), tuple(normalisation.std)
+    return Pixels(mean=mean, std=std)

@@ -15,10 +15,10 @@ from torch import Tensor
 from flamingo.data.batch import Sample
 from flamingo.data.order import LanePosition, Lanes
 from flamingo.data.prepare import Example, Preparer
-from flamingo.data.shelf import Shelf
-from mmdata.selection import DocumentReason
-from mmdata.usage.plans import Plan
-from mmdata.usage.records import Record, RecordRule, UnusableError, read_record
+from flamingo.data.shard_pool import Shelf
+from mmdata.training_view.plans import Plan
+from mmdata.training_view.records import Record, RecordRule, UnusableError, read_record
+from mmdata.training_view.selection import DocumentReason
 
 
 @dataclass(frozen=True, slots=True)

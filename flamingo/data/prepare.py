@@ -14,10 +14,16 @@ from torch import Tensor
 from flamingo.data.config import StreamConfig
 from flamingo.data.decode import UndecodableError, decode_image
 from flamingo.data.features import FeatureStore
-from mmdata.selection import ImageReason, SelectionPolicy, coin
-from mmdata.usage.plans import MAX_TOKENS, Plan, plan_chunks, plan_record, plan_rest_of_chunk
-from mmdata.usage.records import Record, RecordRule, image_bytes
-from mmdata.usage.tokens import MediaTokenizer
+from mmdata.training_view.plans import (
+    MAX_TOKENS,
+    Plan,
+    plan_chunks,
+    plan_record,
+    plan_rest_of_chunk,
+)
+from mmdata.training_view.records import Record, RecordRule, image_bytes
+from mmdata.training_view.selection import ImageReason, SelectionPolicy, coin
+from mmdata.training_view.sequence import MediaTokenizer
 
 
 @dataclass(frozen=True, slots=True)

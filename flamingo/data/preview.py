@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from flamingo.data.batch import Batch
-from flamingo.model.outputs import IGNORED
-from mmdata.usage.tokens import MediaTokenizer
+from flamingo.modules.loss import IGNORED
+from mmdata.training_view.sequence import MediaTokenizer
 from mmdata.wording import plural
 
 _HEAD = """<!doctype html>

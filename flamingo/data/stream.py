@@ -20,19 +20,19 @@ from contextlib import ExitStack
 
 from flamingo.data.batch import Batch, collate
 from flamingo.data.cache import ShardCache
-from flamingo.data.catalogue import find_shards, resolve_rule
 from flamingo.data.config import StreamConfig
 from flamingo.data.damage import Damage, DamageWatch
+from flamingo.data.empty_stream import PassWatch
 from flamingo.data.lane import LaneReader, Outcome
 from flamingo.data.mix import Share, whole_share
 from flamingo.data.order import LanePosition, Lanes, Position
 from flamingo.data.prepare import Preparer
-from flamingo.data.sequences import LaneRun, Row
-from flamingo.data.shelf import Shelf
-from flamingo.data.starvation import PassWatch
+from flamingo.data.rows import LaneRun, Row
+from flamingo.data.shard_pool import Shelf
+from mmdata.catalogue.shards import find_shards, resolve_rule
 from mmdata.errors import UserError
-from mmdata.usage.records import RecordRule
-from mmdata.usage.tokens import MediaTokenizer
+from mmdata.training_view.records import RecordRule
+from mmdata.training_view.sequence import MediaTokenizer
 from mmdata.wording import plural
 
 logger = logging.getLogger(__name__)

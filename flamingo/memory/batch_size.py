@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from flamingo.memory.estimate import GB, Estimator, budget_of
 from flamingo.memory.plan import Layout
 from flamingo.parallel.world import World
-from flamingo.train.config import Train
-from flamingo.train.streams import training_streams
+from flamingo.train.options.streams import training_streams
+from flamingo.train.options.train import Train
 from mmdata.errors import UserError
 
 

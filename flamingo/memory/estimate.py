@@ -13,16 +13,17 @@ from dataclasses import dataclass
 
 import torch
 
-from flamingo.memory.levers import advice
+from flamingo.data.decode import Pixels, pixels_of
+from flamingo.memory.advice import advice
+from flamingo.memory.largest_batch import shapes_of
 from flamingo.memory.live import GRADIENTS
 from flamingo.memory.plan import Fixed, Layout, fixed_memory
 from flamingo.memory.simulate import Pass, Simulation
-from flamingo.memory.worst import shapes_of
-from flamingo.model.flamingo import Flamingo
+from flamingo.models.flamingo.model import Flamingo
+from flamingo.modules.hub import quiet_loading
+from flamingo.modules.vision import tower_name
 from flamingo.train.build import build_empty
-from flamingo.train.config import Train
-from flamingo.train.device import pixels_of, quiet_loading, tower_name
-from flamingo.train.loop import Pixels
+from flamingo.train.options.train import Train
 from mmdata.errors import UserError
 
 GB = 1e9

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from flamingo.model.flamingo import Flamingo
-from flamingo.model.media_tokens import embedding_and_head
+from flamingo.models.flamingo.model import Flamingo
+from flamingo.modules.language_model import embedding_and_head
 
 #: Made where no part of the model runs: before the head, behind it, after the forward pass.
 ELSEWHERE = "embeddings and masks"

@@ -12,11 +12,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from flamingo.model.flamingo import Flamingo
-from flamingo.model.quantised import is_quantised, stored_bytes
+from flamingo.models.flamingo.model import Flamingo
+from flamingo.modules.quantised import is_quantised, stored_bytes
 from flamingo.parallel.shard import shard_units
 from flamingo.parallel.world import Parallel
-from flamingo.train.config import Train
+from flamingo.train.options.train import Train
 
 OptimizerKind = Literal["adamw", "adamw8bit", "sgd"]
 #: torchao keeps the state of a smaller tensor, and of one that blocks do not divide, as it was.

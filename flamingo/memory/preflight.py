@@ -14,11 +14,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from flamingo.memory.worst import Shape, worst_batch
-from flamingo.train.config import Train
+from flamingo.memory.largest_batch import Shape, worst_batch
 from flamingo.train.loop import Trainer
 from flamingo.train.optim import clip_gradients, settle
-from flamingo.train.tally import Tally
+from flamingo.train.options.train import Train
+from flamingo.train.step_counts import Tally
 
 _PASSES = 2
 

@@ -16,16 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from flamingo.data.decode import Pixels
+from flamingo.memory.largest_batch import Shape, worst_batch
 from flamingo.memory.live import LiveMemory, labelled
-from flamingo.memory.worst import Shape, worst_batch
-from flamingo.model.flamingo import Flamingo
-from flamingo.model.meta import materialise
-from flamingo.model.packed import Packing
-from flamingo.model.quantised import is_quantised
-from flamingo.parallel.spread import Spread
+from flamingo.models.flamingo.model import Flamingo
+from flamingo.modules.meta import materialise
+from flamingo.modules.packed import Packing
+from flamingo.modules.quantised import is_quantised
 from flamingo.parallel.world import World
-from flamingo.train.config import Train
-from flamingo.train.loop import Pixels, Trainer
+from flamingo.parallel.wrap import Spread
+from flamingo.train.loop import Trainer
+from flamingo.train.options.train import Train
 
 BATCH = "batch"
 

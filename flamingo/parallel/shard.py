@@ -29,9 +29,9 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 
-from flamingo.model.flamingo import Flamingo
-from flamingo.model.media_tokens import embedding_and_head
-from flamingo.model.quantised import is_quantised
+from flamingo.models.flamingo.model import Flamingo
+from flamingo.modules.language_model import embedding_and_head
+from flamingo.modules.quantised import is_quantised
 
 
 @dataclass(frozen=True, slots=True)

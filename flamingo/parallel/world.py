@@ -277,3 +277,16 @@ def _mesh_shape(kind: Parallel, ranks: Ranks, shard_ranks: int | None) -> tuple[
             f"--shard-ranks {shards}: expected a divisor of the {ranks.size} ranks of the run"
         )
     return (ranks.size // shards, shards)
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is a GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name}: expected cpu, cuda or auto") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: no GPU is to be seen here")
+    return device

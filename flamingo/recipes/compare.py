@@ -21,7 +21,7 @@ from flamingo.recipes.catalogue import Read, recipe_path
 from flamingo.telemetry.jsonl import read_log
 from flamingo.telemetry.losses import MeanLoss, end_losses_of
 from flamingo.telemetry.names import MEMORY_NAME, METRICS_NAME
-from flamingo.train.config import Train
+from flamingo.train.options.train import Train
 from mmdata.errors import MMDataError, UserError
 from mmdata.wording import plural
 

@@ -12,7 +12,7 @@ from typing import Any
 from flamingo.memory.estimate import GB, Estimate, estimate
 from flamingo.recipes.catalogue import BASELINE, Read, difference, recipe_path, title
 from flamingo.recipes.language_models import known_language_models, stand_in
-from flamingo.train.config import Train
+from flamingo.train.options.train import Train
 
 #: Categories of an estimate -> columns.
 _COLUMNS = {

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from flamingo.report.record import Points
-from mmdata.report.markup import Markup, element, shortened
-from mmdata.report.numbers import DASH, Format
+from mmdata.html.markup import Markup, element, shortened
+from mmdata.html.numbers import DASH, Format
+from mmdata.html.svg import BOTTOM, HEIGHT, RIGHT, TOP, WIDTH, drawing, label, line, number_of
 from mmdata.report.sections import table
-from mmdata.report.svg import BOTTOM, HEIGHT, RIGHT, TOP, WIDTH, drawing, label, line, number_of
 
 _LEFT = 46.0  # px; "12.5 GB" has to stand there
 _BUCKETS, _COLUMNS, _ROWS = 200, 48, 16

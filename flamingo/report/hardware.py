@@ -17,11 +17,11 @@ from flamingo.report.curves import Curve, Panel, colour
 from flamingo.report.record import Line, Points, RunRecord, names_in, number, points
 from flamingo.report.training import grid, percent
 from flamingo.telemetry.console import duration
-from mmdata.report import numbers
-from mmdata.report.markup import Markup, element, shortened
-from mmdata.report.numbers import Format
+from mmdata.html import numbers
+from mmdata.html.markup import Markup, element, shortened
+from mmdata.html.numbers import Format
+from mmdata.html.svg import number_of
 from mmdata.report.sections import section, table
-from mmdata.report.svg import number_of
 
 _MOST_CURVES = 4
 _BAR = 240  # px of the fullest phase

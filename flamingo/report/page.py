@@ -1,4 +1,4 @@
-"""The report of a training run as one HTML file; `mmdata.report.shell` seals it off.
+"""The report of a training run as one HTML file; `mmdata.html.shell` seals it off.
 
 It holds no time of its own making: the same folder gives the same bytes.
 """
@@ -12,11 +12,11 @@ from flamingo.report.hardware import gpus, hosts, memory
 from flamingo.report.options import TrainReport
 from flamingo.report.record import RunRecord, number, read_run
 from flamingo.report.training import notices, overview, speed, training
-from flamingo.train.config import Train
-from mmdata.report import numbers
-from mmdata.report.markup import Markup, element, shortened
+from flamingo.train.options.train import Train
+from mmdata.html import numbers
+from mmdata.html.markup import Markup, element, shortened
+from mmdata.html.shell import asset, page
 from mmdata.report.sections import section, table
-from mmdata.report.shell import asset, page
 from mmdata.storage.atomic import write_atomically
 from mmdata.wording import plural
 

@@ -6,8 +6,8 @@ from flamingo.report.curves import Curve, Panel, panel, running_mean
 from flamingo.report.record import Points, RunRecord, names_in, number, points
 from flamingo.telemetry.console import duration
 from flamingo.telemetry.losses import end_losses
-from mmdata.report import numbers
-from mmdata.report.markup import Child, Markup, element, shortened
+from mmdata.html import numbers
+from mmdata.html.markup import Child, Markup, element, shortened
 from mmdata.report.sections import section, tile
 
 _NAME_CHARS = 40  # of a stream

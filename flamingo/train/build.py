@@ -12,21 +12,20 @@ from typing import Any
 
 import torch
 
+from flamingo.data.decode import Pixels, pixels_of
 from flamingo.data.stream import Stream
-from flamingo.model.factory import NoWeights, create_model_and_transforms
-from flamingo.model.flamingo import Flamingo
-from flamingo.parallel.construct import create_sharded_model
-from flamingo.parallel.spread import Spread, spread_model
+from flamingo.models.flamingo.build import NoWeights, create_model_and_transforms
+from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.flamingo.parallelize import create_sharded_model
 from flamingo.parallel.world import World
-from flamingo.train.adapter_options import settings_of
+from flamingo.parallel.wrap import Spread, spread_model
+from flamingo.train.checkpoint.initial import table_of_load
 from flamingo.train.compile import compile_blocks
-from flamingo.train.config import Train
-from flamingo.train.device import pixels_of
 from flamingo.train.features import expect_features
-from flamingo.train.initial import table_of_load
-from flamingo.train.loop import Pixels
+from flamingo.train.options.adapters import settings_of
+from flamingo.train.options.streams import training_streams, validation_streams
+from flamingo.train.options.train import Train
 from flamingo.train.precision import part_types
-from flamingo.train.streams import training_streams, validation_streams
 
 
 @dataclass(frozen=True, slots=True)

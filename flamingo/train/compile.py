@@ -12,8 +12,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from flamingo.model.absent_tower import AbsentTower
-from flamingo.model.flamingo import Flamingo
+from flamingo.models.flamingo.model import Flamingo
+from flamingo.modules.absent_tower import AbsentTower
 
 BACKEND = "inductor"
 

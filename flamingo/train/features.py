@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from flamingo.data.stream import Stream
-from flamingo.model.absent_tower import tower_identity
-from flamingo.model.vision import hub_offline
-from flamingo.train.config import Train
+from flamingo.modules.absent_tower import tower_identity
+from flamingo.modules.vision import hub_offline
+from flamingo.train.options.train import Train
 
 
 def expect_features(streams: Sequence[Stream], tower: str, options: Train) -> bool:

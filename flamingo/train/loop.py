@@ -19,21 +19,21 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from flamingo.data.batch import Batch
+from flamingo.data.batch import Batch, blank_batch
 from flamingo.data.damage import Damage
-from flamingo.data.decode import to_input
+from flamingo.data.decode import Pixels, to_input
 from flamingo.data.order import Position
-from flamingo.model.flamingo import Flamingo
-from flamingo.model.outputs import find_target_positions
-from flamingo.parallel.spread import Spread
+from flamingo.models.flamingo.model import Flamingo
+from flamingo.modules.loss import find_target_positions
 from flamingo.parallel.world import World
+from flamingo.parallel.wrap import Spread
 from flamingo.telemetry.steps import StepReport
-from flamingo.train.config import Train
 from flamingo.train.optim import clip_gradients, set_learning_rate
+from flamingo.train.options.train import Train
 from flamingo.train.precision import LossScale, autocast
 from flamingo.train.schedule import learning_rate_factor
+from flamingo.train.step_counts import Tally
 from flamingo.train.stopwatch import Stopwatch
-from flamingo.train.tally import Tally, blank_batch
 from mmdata.errors import MMDataError
 
 #: Moments of a step, as `Trainer.watch` is told of them; the second one in each micro-batch.
@@ -70,19 +70,6 @@ class StreamFeed:
     position: Position
     damage: Callable[[], Damage]
     has_features: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Pixels:
-    """How uint8 pixels become the vision tower's input.
-
-    Attributes:
-        mean: per channel, of pixels scaled to 0-1.
-        std: per channel, likewise.
-    """
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 @dataclass(slots=True)

@@ -8,8 +8,8 @@ keeps them. The output rows of an LM that does not tie them stay, as in OpenFlam
 import dataclasses
 import logging
 
-from flamingo.train.config import Train
-from flamingo.train.sequence import Resume
+from flamingo.train.checkpoint.resume import Resume
+from flamingo.train.options.train import Train
 from mmdata.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from flamingo.model.checkpoint_keys import is_ours
-from flamingo.model.freezing import is_adapter
-from flamingo.train.config import Train
+from flamingo.models.flamingo.checkpoint import is_ours
+from flamingo.modules.freezing import is_adapter
 from flamingo.train.offload import OffloadedOptimizer
+from flamingo.train.options.train import Train
 from mmdata.dependencies import require
 
 #: Parameters with this in their name decay, as in OpenFlamingo; resampler and token rows do not.

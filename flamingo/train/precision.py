@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from flamingo.train.config import Train
+from flamingo.train.options.train import Train
 
 #: Steps without an overflow after which the scale of the loss is doubled.
 GROWTH_STEPS = 2000

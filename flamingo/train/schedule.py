@@ -6,8 +6,8 @@ those would end at 1/k of its curve.
 
 import math
 
-from flamingo.train.config import Schedule, Train
-from flamingo.train.streams import training_streams
+from flamingo.train.options.streams import training_streams
+from flamingo.train.options.train import Schedule, Train
 from mmdata.errors import UserError
 
 

@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 
-from flamingo.model.flamingo import Flamingo
+from flamingo.models.flamingo.flops import StepFlops, count_flops
+from flamingo.models.flamingo.model import Flamingo
 from flamingo.parallel.world import World
 from flamingo.telemetry.console import Console
-from flamingo.telemetry.flops import StepFlops, count_flops
 from flamingo.telemetry.host import Host
 from flamingo.telemetry.nvml import Gpu, open_gpu
 from flamingo.telemetry.peak import peak_flops
 from flamingo.telemetry.sampler import Sampler
 from flamingo.telemetry.steps import StepReport, interval_values, perplexity
 from flamingo.telemetry.writers import JsonLinesWriter, TensorBoardWriter, WandbWriter, Writer
-from flamingo.train.config import Train
+from flamingo.train.options.train import Train
 
 
 class Telemetry:

@@ -34,10 +34,10 @@ from scipy.optimize import linear_sum_assignment
 from mmdata.forecast.in_order import read_in_order
 from mmdata.forecast.shard import media_tokenizer
 from mmdata.images.pillow import PILLOW_ERRORS
-from mmdata.selection import DocumentReason, ImageReason, SelectionPolicy
-from mmdata.usage.plans import MAX_TOKENS
-from mmdata.usage.records import RecordRule
-from mmdata.usage.tokens import EOC_TOKEN, MEDIA_TOKEN, MediaTokenizer
+from mmdata.training_view.plans import MAX_TOKENS
+from mmdata.training_view.records import RecordRule
+from mmdata.training_view.selection import DocumentReason, ImageReason, SelectionPolicy
+from mmdata.training_view.sequence import EOC_TOKEN, MEDIA_TOKEN, MediaTokenizer
 
 #: `len(rawbytes) // 1000 <= 10` is left out.
 MIN_IMAGE_BYTES = 11_000

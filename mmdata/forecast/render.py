@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmdata.forecast.openflamingo import IN_WORDS
-from mmdata.usage.plans import MAX_TOKENS
+from mmdata.training_view.plans import MAX_TOKENS
 from mmdata.wording import plural
 from schemas.forecast import Basis, Forecast, PeerForecast
 

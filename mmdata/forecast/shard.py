@@ -11,14 +11,14 @@ from functools import lru_cache
 from mmdata.errors import BadInputError
 from mmdata.forecast.table import ANY_TRAITS, COLUMNS, TableRow, Traits, select_row
 from mmdata.forecast.tally import THRESHOLDS, UsageTally
-from mmdata.selection import SelectionPolicy, select
 from mmdata.shards.reader import ShardReader, read_samples_table, samples_path
 from mmdata.shards.tar import BLOCK_BYTES
 from mmdata.storage.files import exists, read_range
-from mmdata.usage.plans import Plan, plan_record
-from mmdata.usage.records import Record, RecordRule, UnusableError, read_record
-from mmdata.usage.tokenizer import load_tokenizer
-from mmdata.usage.tokens import MediaTokenizer
+from mmdata.training_view.plans import Plan, plan_record
+from mmdata.training_view.records import Record, RecordRule, UnusableError, read_record
+from mmdata.training_view.selection import SelectionPolicy, select
+from mmdata.training_view.sequence import MediaTokenizer
+from mmdata.training_view.tokenizer import load_tokenizer
 
 #: Where the documents of a shard are, as the samples table has it.
 _PLACES = ("key", "offset", "size")
@@ -129,7 +129,7 @@ def _from_table(task: ForecastTask) -> UsageTally:
 
 def _captions(matched: Sequence[Sequence[int]]) -> UsageTally:
     """Of a stream of captions: every sample with one image is used."""
-    from mmdata.selection import DocumentReason
+    from mmdata.training_view.selection import DocumentReason
 
     tally = UsageTally()
     for images in matched:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mmdata.selection import Candidates, Selection, SelectionPolicy, select
+from mmdata.training_view.selection import Candidates, Selection, SelectionPolicy, select
 
 #: Of the samples table, in the order in which `TableRow` takes them.
 COLUMNS = ("sentences", "matched", "similarity", "margin", "image_bytes")

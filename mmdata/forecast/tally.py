@@ -3,8 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from mmdata.selection import DocumentReason
-from mmdata.usage.plans import Plan
+from mmdata.training_view.plans import Plan
+from mmdata.training_view.selection import DocumentReason
 
 #: Cosines; 0.24 is the usual one, and 0.32 what OpenFlamingo's authors tried beside it.
 THRESHOLDS = (0.20, 0.22, 0.24, 0.26, 0.28, 0.30, 0.32)

@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from mmdata.assemble import AssemblyPolicy, Draft, Outcome, Picture, drop, finish
 from mmdata.images import ImageRejected, prepare_image
 from mmdata.repair.base64_text import mend_base64
 from mmdata.repair.damaged_document import (
@@ -25,6 +24,7 @@ from mmdata.repair.damaged_document import (
     value_of,
 )
 from mmdata.repair.found import Row
+from mmdata.samples.assemble import AssemblyPolicy, Draft, Outcome, Picture, drop, finish
 from mmdata.sources.base import RecordDropped, SourceDocument
 from mmdata.validation.document_rules import not_optimal
 from schemas.document import Window

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mmdata.assemble import AssemblyPolicy, Draft, Outcome, Picture
 from mmdata.images import ImageRejected, prepare_image
-from mmdata.pairs import finish_pair
 from mmdata.repair.found import Row
+from mmdata.samples.assemble import AssemblyPolicy, Draft, Outcome, Picture
+from mmdata.samples.pairs import finish_pair
 from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
 from mmdata.sources.strict_json import decode_object
 from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, TEXT_EXTENSION

@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 
-from mmdata.report import numbers
+from mmdata.html import numbers
+from mmdata.html.markup import Child, Markup, element, shortened
 from mmdata.report.contents import Contents
 from mmdata.report.gallery import MAX_IMAGES, MAX_SENTENCES, ShownDocument, ShownImage
-from mmdata.report.markup import Child, Markup, element, shortened
 from mmdata.report.sections import section
 
 _LEVELS = 10

@@ -9,11 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmdata.report import numbers
-from mmdata.report.distribution import Bar, Distribution
-from mmdata.report.markup import Markup, element
-from mmdata.report.numbers import Format
-from mmdata.report.svg import (
+from mmdata.html import numbers
+from mmdata.html.markup import Markup, element
+from mmdata.html.numbers import Format
+from mmdata.html.svg import (
     BOTTOM,
     HEIGHT,
     LEFT,
@@ -25,6 +24,7 @@ from mmdata.report.svg import (
     line,
     number_of,
 )
+from mmdata.report.distribution import Bar, Distribution
 
 _MAX_TICKS = 5
 _GAP = 1.0

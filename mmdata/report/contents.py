@@ -10,9 +10,9 @@ from mmdata.report.gallery import ShownDocument
 from mmdata.report.summary import Summary
 from mmdata.report.tokens import TokenCount
 from mmdata.report.training import Alignment
-from mmdata.selection import SelectionPolicy
 from mmdata.shards.naming import MANIFEST_NAME
 from mmdata.storage.files import read_bytes
+from mmdata.training_view.selection import SelectionPolicy
 from schemas.manifest import ExcludedInput, ManifestInput
 
 

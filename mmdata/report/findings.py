@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from mmdata.report import numbers
+from mmdata.html import numbers
+from mmdata.html.markup import Markup, element, shortened
 from mmdata.report.contents import Contents, FindingShown, RuleFound
-from mmdata.report.markup import Markup, element, shortened
 from mmdata.report.sections import section, table
 
 _MAX_FINDINGS = 10  # shown of each rule

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from mmdata.report import numbers
-from mmdata.report.markup import Markup, element, shortened
-from mmdata.report.svg import label, number_of
+from mmdata.html import numbers
+from mmdata.html.markup import Markup, element, shortened
+from mmdata.html.svg import label, number_of
 
 _TALL = 132.0  # px; what came in
 _BAR = 12.0

@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmdata.errors import MMDataError
+from mmdata.html.markup import shortened
 from mmdata.images import ImageRejected
-from mmdata.report.markup import shortened
 from mmdata.report.picks import Pick, Picks
 from mmdata.report.summary import read_rejects
 from mmdata.report.tables import ImageRows
 from mmdata.report.thumbnails import Thumbnail, thumbnail
 from mmdata.report.training import Alignment, verdicts
-from mmdata.selection import SelectionPolicy
 from mmdata.shards.reader import ShardReader
 from mmdata.storage.files import read_range
+from mmdata.training_view.selection import SelectionPolicy
 from mmdata.validation.documents import Unreadable, parse_document
 from mmdata.validation.image_rules import NotBase64, decode_base64
 from schemas.document import ShardDocument

@@ -3,19 +3,19 @@
 It holds no time and no random number: the same dataset gives the same bytes.
 """
 
-from mmdata.report import numbers
+from mmdata.html import numbers
+from mmdata.html.markup import Markup, element, joined
+from mmdata.html.shell import page
 from mmdata.report.cards import gallery
 from mmdata.report.charts import Chart, figure
 from mmdata.report.contents import Contents
 from mmdata.report.distribution import Distribution
 from mmdata.report.findings import findings
-from mmdata.report.markup import Markup, element, joined
 from mmdata.report.pipeline import pipeline
 from mmdata.report.provenance import provenance
 from mmdata.report.sections import notices, overview, section
 from mmdata.report.series import series
 from mmdata.report.shares import shares
-from mmdata.report.shell import page
 
 _SECTIONS = {
     "overview": "Overview",

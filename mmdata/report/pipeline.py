@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
-from mmdata.report import numbers
+from mmdata.html import numbers
+from mmdata.html.markup import Child, Markup, element, shortened
 from mmdata.report.contents import Contents
 from mmdata.report.flow import Stage, flow, in_words
-from mmdata.report.markup import Child, Markup, element, shortened
 from mmdata.report.sections import knows_input, section, table
 from mmdata.report.summary import Summary
 from schemas.manifest import Reject

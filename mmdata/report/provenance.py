@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from mmdata.report import numbers
+from mmdata.html import numbers
+from mmdata.html.markup import Child, Markup, element, shortened
 from mmdata.report.contents import Contents, Folder
-from mmdata.report.markup import Child, Markup, element, shortened
 from mmdata.report.sections import section, table
 
 _MAX_INPUTS = 20

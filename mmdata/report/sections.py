@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from mmdata.report import numbers
+from mmdata.html import numbers
+from mmdata.html.markup import Child, Markup, element, shortened
 from mmdata.report.contents import Contents
-from mmdata.report.markup import Child, Markup, element, shortened
 from mmdata.report.summary import Summary
 from mmdata.report.training import HELD_OUT
 

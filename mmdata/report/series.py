@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from mmdata.report import numbers
-from mmdata.report.markup import Markup, element
-from mmdata.report.svg import (
+from mmdata.html import numbers
+from mmdata.html.markup import Markup, element
+from mmdata.html.svg import (
     BOTTOM,
     HEIGHT,
     LEFT,

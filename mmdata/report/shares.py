@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from mmdata.report import numbers
-from mmdata.report.markup import Markup, element, shortened
-from mmdata.report.svg import number_of
+from mmdata.html import numbers
+from mmdata.html.markup import Markup, element, shortened
+from mmdata.html.svg import number_of
 
 _SHARE = 120  # px, the longest bar
 _MAX_KINDS = 12

@@ -19,10 +19,10 @@ from mmdata.report.distribution import Distribution
 from mmdata.report.picks import Picks, pick
 from mmdata.report.tables import SamplesTable
 from mmdata.report.training import Alignment, TrainingUse, training_use
-from mmdata.selection import SelectionPolicy
 from mmdata.shards.naming import REJECTS, SIDECAR, TAR
 from mmdata.shards.reader import samples_path
 from mmdata.storage.files import exists, open_file, read_bytes
+from mmdata.training_view.selection import SelectionPolicy
 from schemas.manifest import Reject, Tally
 
 #: Rejects that are shown as examples of each reason, and shards that are named as unreadable.

@@ -1,7 +1,8 @@
 """The samples table of one shard as columns: what most of a report is made from.
 
 A table is 100 kB for 1,000 documents, so one is in memory at a time and the size of a dataset does
-not matter. Lists come flat with offsets; numbers as Python's, which `mmdata.selection` takes.
+not matter. Lists come flat with offsets; numbers as Python's, which
+`mmdata.training_view.selection` takes.
 """
 
 import math

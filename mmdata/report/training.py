@@ -1,8 +1,9 @@
 """What a training run would use of a shard, from its samples table alone.
 
 Rows and counts are those of the forecast (`mmdata/forecast/`), the decision itself is
-`mmdata.selection`, which the trainer's stream asks too. What the table does not say (whether the
-alignment is given, what the similarities are) is read once a folder, from its first document.
+`mmdata.training_view.selection`, which the trainer's stream asks too. What the table does not say
+(whether the alignment is given, what the similarities are) is read once a folder, from its first
+document.
 """
 
 from collections import Counter
@@ -11,8 +12,14 @@ from dataclasses import dataclass, field
 from mmdata.forecast.table import TableRow, Traits
 from mmdata.forecast.tally import UsageTally
 from mmdata.report.tables import ImageRows
-from mmdata.selection import DocumentReason, ImageReason, Selection, SelectionPolicy, select
-from mmdata.usage.plans import Plan
+from mmdata.training_view.plans import Plan
+from mmdata.training_view.selection import (
+    DocumentReason,
+    ImageReason,
+    Selection,
+    SelectionPolicy,
+    select,
+)
 
 #: An image that would be used, in a document that is not.
 DOCUMENT_DROPPED = "document-dropped"

@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 class ShowOptions(Protocol):
-    """What `show` is told (`pipelines.config.Show`)."""
+    """What `show` is told (`mmdata.show.options.Show`)."""
 
     @property
     def shards(self) -> tuple[str, ...]: ...

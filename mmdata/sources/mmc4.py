@@ -5,6 +5,9 @@ the source are checked and counted where they are off, but computed anew, since 
 missing change the assignment. Everything else is carried along as it stands.
 """
 
+import os
+import re
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -12,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
+from mmdata.sources.records import Segment
 from mmdata.sources.strict_json import decode_object
 from mmdata.wording import plural
 from schemas.reasons import DocumentDrop, DocumentNote
@@ -134,3 +138,34 @@ def _index_problem(info: dict[str, msgspec.Raw], index: int, num_texts: int) -> 
     got = bytes(raw).decode("utf-8", "replace")[:40]
     path = f"$.image_info[{index}].matched_text_index"
     return f"{path}: expected 0 to {num_texts - 1}, got {got}; computed anew"
+
+
+_SHARD_NUMBER = re.compile(r"shard_(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardName:
+    """What the names of an input say of the shard that it is.
+
+    Attributes:
+        number: digits, or empty.
+        stem: the file's name without its endings.
+        in_file_name: whether the number is the file's, not its member's.
+    """
+
+    number: str
+    stem: str
+    in_file_name: bool
+
+
+def shard_name(segment: Segment) -> ShardName:
+    """The shard number from the name of an input, else of its member.
+
+    `docs_no_face_shard_7_v2.jsonl.zip` is shard 7 whatever its place in the list.
+    """
+    file = os.path.basename(segment.path)
+    stem = file.split(".jsonl")[0].removesuffix(".zip")
+    for name in (file, os.path.basename(segment.member)):
+        if match := _SHARD_NUMBER.search(name):
+            return ShardName(str(int(match[1])), stem, in_file_name=name is file)
+    return ShardName("", stem, in_file_name=False)

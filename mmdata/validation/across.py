@@ -24,7 +24,13 @@ from mmdata.errors import BadInputError
 from mmdata.shards.groups import read_label
 from mmdata.shards.reader import ShardReader, read_samples_table, samples_path
 from mmdata.storage.files import exists
-from mmdata.usage.records import Base64, UnusableError, image_bytes, likely_rule, read_record
+from mmdata.training_view.records import (
+    Base64,
+    UnusableError,
+    image_bytes,
+    likely_rule,
+    read_record,
+)
 from mmdata.validation.findings import Findings
 from mmdata.validation.grouped import report_uncompared
 from schemas.validation import AcrossReport

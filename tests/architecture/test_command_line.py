@@ -7,7 +7,7 @@ from statistics import median
 
 import pytest
 
-from mmdata.cli import COMMANDS
+from mmdata.cli.main import COMMANDS
 from tests.architecture.surface import SNAPSHOT, commands, surface
 
 HEAVY = {
@@ -28,7 +28,7 @@ def modules_loaded_by(statement: str) -> set[str]:
 
 def help_statement(*arguments: str) -> str:
     return (
-        "from mmdata.cli import main\n"
+        "from mmdata.cli.main import main\n"
         f"try:\n    main([{', '.join(map(repr, arguments))}])\n"
         "except SystemExit:\n    pass"
     )
@@ -36,7 +36,7 @@ def help_statement(*arguments: str) -> str:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import mmdata", "import pipelines.config", help_statement("--help")]
+    ["import mmdata", "import pipelines.mmc4.options", help_statement("--help")]
     + [help_statement(command, "--help") for command in COMMANDS],
 )
 def test_help_and_configuration_load_nothing_heavy(statement: str) -> None:
@@ -46,7 +46,7 @@ def test_help_and_configuration_load_nothing_heavy(statement: str) -> None:
 def test_importing_mmdata_loads_no_other_package_of_ours() -> None:
     ours = {"pipelines", "flamingo", "schemas", "mmdata"}
     assert modules_loaded_by("import mmdata") & ours == {"mmdata"}
-    assert modules_loaded_by("import mmdata; assert 'mmdata.cli' not in sys.modules")
+    assert modules_loaded_by("import mmdata; assert 'mmdata.cli.main' not in sys.modules")
 
 
 @pytest.mark.parametrize("arguments", [["-c", "import mmdata"], ["-m", "mmdata.cli", "--help"]])

@@ -66,4 +66,4 @@ def test_metadata_says_what_the_project_promises(wheel: zipfile.ZipFile) -> None
 
 def test_the_command_is_installed(wheel: zipfile.ZipFile) -> None:
     (name,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
-    assert "mmdata = mmdata.cli:main" in wheel.read(name).decode("utf-8")
+    assert "mmdata = mmdata.cli.main:main" in wheel.read(name).decode("utf-8")

@@ -2,12 +2,17 @@
 
 Factories: `world` (folders of models and shards), `run_options` (a `Train` for a fresh folder),
 `caption_shards` (an img2dataset-like tar).
+
+parity          a ParityCase per fixture: the reference's inputs, weights and outputs
+parity_model    our model with the reference's weights, built once per fixture
+lm_family       name of a family of language models in its smallest form (`tiny_lms.py`)
+two_ranks       (folder of the files, what rank 0 of two found): one launch for all tests
 """
 
 import importlib.util
 import io
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +21,14 @@ import pytest
 import torch
 from PIL import Image
 
-from flamingo.train.config import Train
-from pipelines.config import ConvertMmc4
-from pipelines.convert_mmc4 import convert_mmc4
+from flamingo.models.flamingo.model import Flamingo
+from flamingo.train.options.train import Train
+from pipelines.mmc4.options import ConvertMmc4
+from pipelines.mmc4.run import convert_mmc4
+from tests.flamingo.models.flamingo.parity_case import FIXTURES, ParityCase
+from tests.flamingo.models.flamingo.parity_case import ROOT as PARITY_ROOT
+from tests.flamingo.models.flamingo.tiny_lms import CONFIGS
+from tests.flamingo.parallel.rank_process import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,3 +116,30 @@ def run_options(world: World, tmp_path: Path) -> Callable[..., Train]:
         return Train(**(given | changes))
 
     return make
+
+
+@pytest.fixture(scope="session", params=FIXTURES)
+def parity(request: pytest.FixtureRequest) -> ParityCase:
+    return ParityCase(PARITY_ROOT / request.param)
+
+
+@pytest.fixture(scope="session")
+def _parity_model(parity: ParityCase) -> Flamingo:
+    return parity.build_model()
+
+
+@pytest.fixture
+def parity_model(_parity_model: Flamingo) -> Iterator[Flamingo]:
+    yield _parity_model
+    _parity_model.zero_grad(set_to_none=True)
+
+
+@pytest.fixture(params=CONFIGS)
+def lm_family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("two_ranks")
+    return folder, launch(folder)

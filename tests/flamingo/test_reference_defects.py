@@ -7,8 +7,8 @@ and the checkpoints' in `tests/flamingo/model`.
 import torch
 from torch import nn
 
-from flamingo.model.factory import create_model_and_transforms
-from flamingo.train.device import tower_name
+from flamingo.models.flamingo.build import create_model_and_transforms
+from flamingo.modules.vision import tower_name
 from flamingo.train.optim import clip_gradients
 from flamingo.train.schedule import learning_rate_factor
 from tests.flamingo.conftest import World

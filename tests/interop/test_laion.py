@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmdata.similarity import ClipScorer
-from pipelines.config import Validate
-from pipelines.convert_laion import convert_laion
-from pipelines.laion_options import ConvertLaion
-from pipelines.validate import validate
+from pipelines.clip.model import ClipScorer
+from pipelines.laion.options import ConvertLaion
+from pipelines.laion.run import convert_laion
+from pipelines.validate.options import Validate
+from pipelines.validate.run import validate
 from tests.clip_factory import make_clip
 from tests.corpus import documents_of, picture
 from tests.laion_factory import pairs

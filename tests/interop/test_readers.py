@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from mmdata.shards.reader import ShardReader
-from pipelines.config import ConvertMmc4
-from pipelines.convert_mmc4 import convert_mmc4
-from pipelines.index import index
-from pipelines.repair_options import Index
+from pipelines.mmc4.options import ConvertMmc4
+from pipelines.mmc4.run import convert_mmc4
+from pipelines.repair.index import index
+from pipelines.repair.options import Index
 from tests.shard_factory import make_pairs
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from mmdata import dependencies
-from mmdata.cli import main
+from mmdata.cli.main import main
 from mmdata.dependencies import REFUSED, RefusedVersions, release_of, require
 from mmdata.errors import MissingExtraError, UserError
 

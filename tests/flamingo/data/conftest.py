@@ -16,8 +16,8 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from flamingo.data.config import StreamConfig
-from mmdata.usage.tokenizer import add_media_tokens
-from mmdata.usage.tokens import MediaTokenizer
+from mmdata.training_view.sequence import MediaTokenizer
+from mmdata.training_view.tokenizer import add_media_tokens
 from tests.conftest import ROOT
 from tests.shard_factory import Dataset, sha256
 

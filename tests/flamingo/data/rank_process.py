@@ -20,8 +20,8 @@ from flamingo.data.batch import Batch
 from flamingo.data.config import StreamConfig
 from flamingo.data.order import Position
 from flamingo.data.stream import Stream
-from mmdata.usage.tokenizer import add_media_tokens
-from mmdata.usage.tokens import MediaTokenizer
+from mmdata.training_view.sequence import MediaTokenizer
+from mmdata.training_view.tokenizer import add_media_tokens
 
 
 def read_part(told: dict[str, Any]) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from flamingo.data.cache import ShardCache
-from flamingo.data.catalogue import Shard, find_shards
 from flamingo.data.stream import Stream
+from mmdata.catalogue.shards import Shard, find_shards
 from mmdata.errors import BadInputError, StorageError, UserError
 from mmdata.storage import urls
-from mmdata.usage.tokens import MediaTokenizer
+from mmdata.training_view.sequence import MediaTokenizer
 from tests.object_store import ObjectStore
 from tests.shard_factory import Dataset, make_pairs, sha256
 

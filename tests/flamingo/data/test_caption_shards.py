@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flamingo.data.catalogue import find_shards
 from flamingo.data.stream import Stream
-from mmdata.usage.tokens import MediaTokenizer
-from pipelines.convert_laion import convert_laion
-from pipelines.laion_options import ConvertLaion
+from mmdata.catalogue.shards import find_shards
+from mmdata.training_view.sequence import MediaTokenizer
+from pipelines.laion.options import ConvertLaion
+from pipelines.laion.run import convert_laion
 
 from .conftest import colour_of, config_of, make_picture
 

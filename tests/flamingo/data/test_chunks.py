@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from flamingo.data.order import Position
 from flamingo.data.stream import Stream
-from mmdata.usage.chunks import Pair, cut_document
-from mmdata.usage.tokens import MediaTokenizer, interleaved_tokens
+from mmdata.training_view.chunks import Pair, cut_document
+from mmdata.training_view.sequence import MediaTokenizer, interleaved_tokens
 
 from .conftest import colour_of, config_of, make_page, write_pages
 

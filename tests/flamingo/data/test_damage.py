@@ -10,7 +10,7 @@ import pytest
 from flamingo.data.damage import Damage
 from flamingo.data.stream import Stream
 from mmdata.errors import BadInputError
-from mmdata.usage.tokens import MediaTokenizer
+from mmdata.training_view.sequence import MediaTokenizer
 from tests.shard_factory import Dataset
 
 from .conftest import config_of, make_page, write_pages

@@ -19,18 +19,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from flamingo.data.catalogue import find_shards
 from flamingo.data.decode import decode_image
-from flamingo.data.shelf import Shelf
+from flamingo.data.shard_pool import Shelf
 from flamingo.data.stream import Stream
-from mmdata.usage.records import UnusableError
-from mmdata.usage.tokens import MediaTokenizer
-from pipelines.align import align
-from pipelines.config import Align, Validate
-from pipelines.index import index
-from pipelines.repair import repair
-from pipelines.repair_options import Index, Repair
-from pipelines.validate import validate
+from mmdata.catalogue.shards import find_shards
+from mmdata.training_view.records import UnusableError
+from mmdata.training_view.sequence import MediaTokenizer
+from pipelines.align.options import Align
+from pipelines.align.run import align
+from pipelines.repair.index import index
+from pipelines.repair.options import Index, Repair
+from pipelines.repair.run import repair
+from pipelines.validate.options import Validate
+from pipelines.validate.run import validate
 from tests.clip_factory import make_clip
 from tests.conftest import ROOT
 from tests.shard_factory import encode, foreign, make_document, make_image

@@ -12,9 +12,9 @@ from flamingo.data.batch import Batch
 from flamingo.data.order import Position
 from flamingo.data.packing import NextFit, pack_layout
 from flamingo.data.stream import Stream
-from flamingo.model.outputs import IGNORED
+from flamingo.modules.loss import IGNORED
 from mmdata.errors import UserError
-from mmdata.usage.tokens import MediaTokenizer
+from mmdata.training_view.sequence import MediaTokenizer
 from tests.shard_factory import Dataset
 
 from .conftest import config_of, make_page, write_pages

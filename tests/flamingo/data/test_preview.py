@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
-from mmdata.usage.tokens import MediaTokenizer
+from mmdata.training_view.sequence import MediaTokenizer
 
 from .conftest import config_of, make_page, write_pages
 

@@ -20,7 +20,7 @@ import pytest
 from flamingo.data.config import StreamConfig
 from flamingo.data.order import Lanes, Position
 from flamingo.data.stream import Stream
-from mmdata.usage.tokens import MediaTokenizer
+from mmdata.training_view.sequence import MediaTokenizer
 from tests.flamingo.conftest import World
 from tests.shard_factory import Dataset
 

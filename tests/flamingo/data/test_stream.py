@@ -12,9 +12,9 @@ import torch
 from flamingo.data.batch import Batch
 from flamingo.data.order import LanePosition, Position
 from flamingo.data.stream import Stream
-from flamingo.model.outputs import IGNORED
+from flamingo.modules.loss import IGNORED
 from mmdata.errors import BadInputError, UserError
-from mmdata.usage.tokens import MediaTokenizer
+from mmdata.training_view.sequence import MediaTokenizer
 from tests.shard_factory import Dataset, make_image, make_pairs, make_tar
 
 from .conftest import SIDE, colour_of, config_of, make_page, write_pages

@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from flamingo.memory.live import local_storage
 from flamingo.parallel.shard import shard_model
-from tests.flamingo.model.tiny_lms import make_flamingo
+from tests.flamingo.models.flamingo.tiny_lms import make_flamingo
 from tests.flamingo.parallel.rank_process import FAMILIES, batch_of
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from flamingo.memory.advice import LEVERS, advice
 from flamingo.memory.estimate import GB, Estimator, budget_of, estimate, layout_of
-from flamingo.memory.levers import LEVERS, advice
 from flamingo.memory.plan import Layout
-from flamingo.train.config import Train
-from mmdata.cli import main
+from flamingo.train.options.train import Train
+from mmdata.cli.main import main
 from mmdata.errors import UserError
 
 

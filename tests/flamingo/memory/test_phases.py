@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from flamingo.launch.run import train
 from flamingo.memory.phases import CATEGORIES, MemoryLog, held_bytes
 from flamingo.telemetry.names import MEMORY_NAME
-from flamingo.train.config import Train
-from flamingo.train.run import train
+from flamingo.train.options.train import Train
 from tests.flamingo.memory.trainers import make_trainer
 
 PHASES = ["before forward", "after forward", "after backward", "after optimizer"]

@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from flamingo.memory import short
+from flamingo.launch.run import train
+from flamingo.memory import out_of_memory as short
+from flamingo.memory.largest_batch import shapes_of, worst_batch
+from flamingo.memory.out_of_memory import MemoryShortError, watched_preflight, watched_step
 from flamingo.memory.phases import MemoryLog
 from flamingo.memory.plan import Layout
 from flamingo.memory.preflight import is_wanted, preflight
-from flamingo.memory.short import MemoryShortError, watched_preflight, watched_step
-from flamingo.memory.worst import shapes_of, worst_batch
-from flamingo.model.checkpoint_files import read_weights
+from flamingo.modules.checkpoint_files import read_weights
 from flamingo.train import loop
-from flamingo.train.config import Train
 from flamingo.train.loop import Trainer
-from flamingo.train.run import train
-from flamingo.train.tally import Tally
+from flamingo.train.options.train import Train
+from flamingo.train.step_counts import Tally
 from tests.flamingo.memory.trainers import make_trainer
 from tests.flamingo.train.eager import without_compiler
 

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from flamingo.data.batch import Batch
+from flamingo.data.decode import pixels_of
+from flamingo.memory.largest_batch import Shape, shapes_of, worst_batch
 from flamingo.memory.live import GRADIENTS, LiveMemory, labelled
 from flamingo.memory.plan import Layout
 from flamingo.memory.simulate import Pass, Simulation
-from flamingo.memory.worst import Shape, shapes_of, worst_batch
+from flamingo.modules.vision import tower_name
 from flamingo.train.build import build_empty
-from flamingo.train.config import Train
-from flamingo.train.device import pixels_of, tower_name
 from flamingo.train.loop import Trainer
+from flamingo.train.options.train import Train
 from tests.flamingo.memory.trainers import make_trainer
 
 CASES: dict[str, dict[str, Any]] = {

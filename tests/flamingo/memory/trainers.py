@@ -3,12 +3,12 @@
 from typing import Any
 from unittest.mock import patch
 
+from flamingo.modules.vision import tower_name
 from flamingo.parallel.world import World
 from flamingo.train import build
-from flamingo.train.config import Train
-from flamingo.train.device import tower_name
 from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.optim import make_optimizer
+from flamingo.train.options.train import Train
 
 
 def make_trainer(options: Train) -> Trainer:

@@ -18,17 +18,18 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from flamingo.data.batch import Batch
-from flamingo.model.checkpoint_keys import trainable_state_dict
-from flamingo.parallel.spread import spread_model
+from flamingo.launch import run
+from flamingo.models.flamingo.checkpoint import trainable_state_dict
 from flamingo.parallel.world import World, join
-from flamingo.train import build, run
-from flamingo.train.config import Train
-from flamingo.train.feeds import make_streams
+from flamingo.parallel.wrap import spread_model
+from flamingo.train import build
+from flamingo.train.loaders import make_streams
 from flamingo.train.loop import StreamFeed, Trainer
+from flamingo.train.options.train import Train
 from flamingo.train.precision import LossScale
-from flamingo.train.validate import Validation
+from flamingo.train.validation_loss import Validation
 from mmdata.errors import MMDataError
-from tests.flamingo.model.tiny_lms import open_gates
+from tests.flamingo.models.flamingo.tiny_lms import open_gates
 
 #: Samples of each stream in a step, whatever the number of ranks.
 B = 4

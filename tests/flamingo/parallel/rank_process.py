@@ -18,16 +18,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
 
-from flamingo.model.adapter_settings import AdapterSettings
-from flamingo.model.checkpoint_files import write_weights
-from flamingo.model.checkpoint_keys import export_openflamingo, full_tensor, trainable_state_dict
-from flamingo.model.factory import create_model_and_transforms
-from flamingo.model.flamingo import Flamingo
-from flamingo.parallel.construct import create_sharded_model
+from flamingo.models.flamingo.build import create_model_and_transforms
+from flamingo.models.flamingo.checkpoint import (
+    export_openflamingo,
+    full_tensor,
+    trainable_state_dict,
+)
+from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.flamingo.parallelize import create_sharded_model
+from flamingo.modules.adapter_settings import AdapterSettings
+from flamingo.modules.checkpoint_files import write_weights
 from flamingo.parallel.shard import shard_model
 from flamingo.parallel.world import World
-from tests.flamingo.model.tiny_hub import TOKENIZER, save_clip
-from tests.flamingo.model.tiny_lms import CONFIGS, PAD, make_flamingo, open_gates, prompts
+from tests.flamingo.models.flamingo.tiny_hub import TOKENIZER, save_clip
+from tests.flamingo.models.flamingo.tiny_lms import CONFIGS, PAD, make_flamingo, open_gates, prompts
 
 FAMILIES = ("opt", "gpt_neox")
 """A tied one, and an untied one whose files say `embed_out`."""

@@ -7,11 +7,11 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-from flamingo.model.adapter_settings import AdapterSettings
-from flamingo.model.adapters import inject_adapters
-from flamingo.model.quantised import quantise_linears, quantised_names
+from flamingo.modules.adapter_settings import AdapterSettings
+from flamingo.modules.adapters import inject_adapters
+from flamingo.modules.quantised import quantise_linears, quantised_names
 from flamingo.parallel.shard import shard_model
-from tests.flamingo.model.tiny_lms import make_flamingo, make_lm, open_gates, wrap
+from tests.flamingo.models.flamingo.tiny_lms import make_flamingo, make_lm, open_gates, wrap
 from tests.flamingo.parallel.rank_process import FAMILIES, KINDS, batch_of, gradients
 
 

@@ -15,8 +15,8 @@ from flamingo.recipes.catalogue import (
     recipe_path,
     title,
 )
-from flamingo.train.config import Train
-from mmdata.config_file import read_changed
+from flamingo.train.options.train import Train
+from mmdata.cli.config_file import read_changed
 from mmdata.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -6,8 +6,8 @@ import pytest
 
 from flamingo.recipes.compare import ComparedRunError, Outcome, compare_recipes, table, write_config
 from flamingo.telemetry.losses import MeanLoss
-from mmdata.cli import main
-from mmdata.config_file import read_changed
+from mmdata.cli.config_file import read_changed
+from mmdata.cli.main import main
 from mmdata.errors import UserError
 from tests.flamingo.conftest import ROOT, World
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from transformers import AutoConfig, AutoTokenizer
 
 from flamingo.recipes.language_models import known_language_models, stand_in
-from mmdata.usage.tokenizer import add_media_tokens, num_rows
+from mmdata.training_view.tokenizer import add_media_tokens, num_rows
 
 
 def test_a_stand_in_has_the_published_sizes_and_goes_again() -> None:

@@ -6,7 +6,7 @@ from flamingo.recipes.catalogue import NAMES, recipe_path
 from flamingo.recipes.listing import columns, estimate_recipe, estimated_options, list_recipes
 from flamingo.recipes.listing import verdict as verdict_of
 from flamingo.train.build import build_empty
-from mmdata.config_file import read_changed
+from mmdata.cli.config_file import read_changed
 from mmdata.errors import UserError
 from tests.flamingo.conftest import World
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flamingo.report.curves import Curve, Panel, _ticks, panel, running_mean
-from mmdata.report.svg import HEIGHT, WIDTH
+from mmdata.html.svg import HEIGHT, WIDTH
 
 NUMBERS = st.floats(-1e12, 1e12)
 

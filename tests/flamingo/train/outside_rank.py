@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import torch
 
+from flamingo.data.batch import blank_batch
+from flamingo.launch import run
+from flamingo.memory.largest_batch import Shape, worst_batch
 from flamingo.memory.phases import MemoryLog
-from flamingo.memory.worst import Shape, worst_batch
+from flamingo.models.flamingo.flops import count_flops
 from flamingo.parallel.world import join
-from flamingo.telemetry.flops import count_flops
-from flamingo.train import run
-from flamingo.train.config import Train
 from flamingo.train.loop import Trainer
-from flamingo.train.tally import blank_batch
+from flamingo.train.options.train import Train
 
 from .eager import without_compiler
 

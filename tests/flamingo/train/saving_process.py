@@ -12,11 +12,17 @@ from itertools import count
 
 import torch
 
-from flamingo.model.flamingo import Flamingo
-from flamingo.train.checkpoint import Checkpointer, RunState, find_checkpoint, read_state, restore
-from flamingo.train.retention import DRAFT_SUFFIX, SaveRule
-from tests.flamingo.model.tiny_lms import make_flamingo
-from tests.flamingo.train.checkpoint_rank import NoTokenizer
+from flamingo.models.flamingo.model import Flamingo
+from flamingo.train.checkpoint.checkpoint import (
+    Checkpointer,
+    RunState,
+    find_checkpoint,
+    read_state,
+    restore,
+)
+from flamingo.train.checkpoint.retention import DRAFT_SUFFIX, SaveRule
+from tests.flamingo.models.flamingo.tiny_lms import make_flamingo
+from tests.flamingo.train.checkpoint.checkpoint_rank import NoTokenizer
 
 
 def save_for_ever(run: str, model: Flamingo, first: int) -> None:

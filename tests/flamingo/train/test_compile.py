@@ -8,8 +8,8 @@ from torch._dynamo.utils import counters
 
 from flamingo.train import compile as compiling
 from flamingo.train.compile import compile_blocks
-from tests.flamingo.model.test_recompute import loss_of
-from tests.flamingo.model.tiny_lms import make_flamingo
+from tests.flamingo.models.flamingo.tiny_lms import make_flamingo
+from tests.flamingo.modules.test_recompute import loss_of
 
 from .eager import without_compiler
 

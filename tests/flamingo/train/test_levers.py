@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 import torch
 
-from flamingo.model.checkpoint_files import read_weights
-from flamingo.model.checkpoint_keys import frozen_parts
+from flamingo.launch.run import train
+from flamingo.models.flamingo.checkpoint import frozen_parts
+from flamingo.modules.checkpoint_files import read_weights
 from flamingo.parallel.world import World
 from flamingo.telemetry.jsonl import read_log
 from flamingo.telemetry.names import METRICS_NAME
-from flamingo.train.config import Train
-from flamingo.train.run import train
+from flamingo.train.options.train import Train
 from mmdata.errors import UserError
 from tests.flamingo.conftest import World as Folders
 from tests.flamingo.parallel.rank_case import Case, train_case
-from tests.flamingo.parallel.test_spread import make_lm
+from tests.flamingo.parallel.test_wrap import make_lm
 
 from .covering import Setting, covering_rows, pairs, settings
 from .eager import without_compiler

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from flamingo.model.checkpoint_files import read_weights
-from flamingo.train.checkpoint import RunState, read_state
-from flamingo.train.config import Train
+from flamingo.modules.checkpoint_files import read_weights
+from flamingo.train.checkpoint.checkpoint import RunState, read_state
+from flamingo.train.checkpoint.resume import Resume
 from flamingo.train.media_rows import with_kept_rows
-from flamingo.train.sequence import Resume
-from mmdata.cli import main
+from flamingo.train.options.train import Train
+from mmdata.cli.main import main
 from mmdata.errors import UserError
 from tests.flamingo.conftest import World
 
@@ -120,7 +120,7 @@ def test_a_run_of_before_this_rule_trains_its_output_rows_on(
     """Then they trained by default: the command that began such a run has no flag for them."""
     began = run_options("run", max_steps=1, train_output_rows=True, workers=0)
     goes_on = run_options("run", max_steps=2, workers=0)
-    from flamingo.train.run import train
+    from flamingo.launch.run import train
 
     train(began)
     train(goes_on)

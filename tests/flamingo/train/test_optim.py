@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torchao.optim.subclass_8bit import OptimState8bit
 
-from flamingo.model.checkpoint_files import read_weights
-from flamingo.train.config import Train
+from flamingo.launch.run import train
+from flamingo.modules.checkpoint_files import read_weights
 from flamingo.train.offload import OffloadedOptimizer
 from flamingo.train.optim import (
     clip_gradients,
@@ -18,8 +18,8 @@ from flamingo.train.optim import (
     set_learning_rate,
     settle,
 )
-from flamingo.train.run import train
-from tests.flamingo.model.tiny_lms import make_flamingo
+from flamingo.train.options.train import Train
+from tests.flamingo.models.flamingo.tiny_lms import make_flamingo
 
 from .eager import without_compiler
 

@@ -13,19 +13,19 @@ import pytest
 import torch
 from torch.multiprocessing import start_processes
 
-from flamingo.export import export
-from flamingo.export_options import Export
-from flamingo.model.checkpoint_files import read_weights
-from flamingo.train.checkpoint import read_state
-from flamingo.train.config import Train
-from mmdata.cli import main
+from flamingo.inference.export import export
+from flamingo.inference.export_options import Export
+from flamingo.modules.checkpoint_files import read_weights
+from flamingo.train.checkpoint.checkpoint import read_state
+from flamingo.train.options.train import Train
+from mmdata.cli.main import main
 from mmdata.errors import UserError
 from tests.flamingo.conftest import World
-from tests.flamingo.parallel.test_spread import make_lm
+from tests.flamingo.launch.test_run_on_ranks import arguments_of
+from tests.flamingo.parallel.test_wrap import make_lm
 
 from .covering import Setting, covering_rows, pairs, settings
 from .outside_rank import STEPS, Case, run_outside
-from .test_run_on_ranks import arguments_of
 
 Options = Callable[..., Train]
 #: `passes` is not an option of a run, but what `outside_rank` does behind its steps.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from flamingo.train.config import Train
+from flamingo.train.options.train import Train
 from flamingo.train.precision import FIRST_SCALE, GROWTH_STEPS, TYPES, LossScale, part_types
 
 FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16

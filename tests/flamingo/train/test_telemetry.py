@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from flamingo.launch.run import train
 from flamingo.report.options import TrainReport
 from flamingo.report.page import train_report
 from flamingo.telemetry.jsonl import read_log
 from flamingo.train import telemetry
-from flamingo.train.config import Train
-from flamingo.train.run import train
-from mmdata.cli import main
+from flamingo.train.options.train import Train
+from mmdata.cli.main import main
 from mmdata.errors import MissingExtraError, UserError
 from tests.flamingo.conftest import World
 

@@ -24,9 +24,9 @@ from mmdata.forecast.openflamingo import (
     judge_pair,
     judge_shard,
 )
-from mmdata.selection import SelectionPolicy
-from mmdata.usage.tokenizer import add_media_tokens
-from mmdata.usage.tokens import MediaTokenizer
+from mmdata.training_view.selection import SelectionPolicy
+from mmdata.training_view.sequence import MediaTokenizer
+from mmdata.training_view.tokenizer import add_media_tokens
 from tests.conftest import ROOT
 from tests.shard_factory import encode, make_image, make_tar
 

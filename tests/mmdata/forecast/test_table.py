@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mmdata.alignment import assign
 from mmdata.forecast.table import ANY_TRAITS, TableRow, Traits, is_settled, select_row
-from mmdata.selection import Candidates, SelectionPolicy, select
+from mmdata.training_view.selection import Candidates, SelectionPolicy, select
 
 ASSIGNED = Traits("assigned", "mmc4")
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmdata.forecast.tally import UsageTally, padding_share
-from mmdata.selection import DocumentReason, ImageReason
-from mmdata.usage.plans import Plan
+from mmdata.training_view.plans import Plan
+from mmdata.training_view.selection import DocumentReason, ImageReason
 
 PLANS = st.builds(
     Plan,

@@ -1,4 +1,4 @@
-"""One member put right; whole shards are in tests/pipelines/test_repair.py."""
+"""One member put right; whole shards are in tests/pipelines/repair/test_repair.py."""
 
 import json
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmdata.assemble import AssemblyPolicy, Outcome
 from mmdata.images import ImagePolicy
 from mmdata.repair.documents import mend_document
+from mmdata.samples.assemble import AssemblyPolicy, Outcome
 from tests.shard_factory import encode, foreign, make_document, sha256
 
 POLICY = AssemblyPolicy(images=ImagePolicy())

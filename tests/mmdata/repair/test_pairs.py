@@ -1,4 +1,4 @@
-"""One pair put right; whole shards are in tests/pipelines/test_repair.py."""
+"""One pair put right; whole shards are in tests/pipelines/repair/test_repair.py."""
 
 import json
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmdata.assemble import AssemblyPolicy
 from mmdata.images import ImagePolicy
 from mmdata.repair.pairs import MendedPair, mend_pair
+from mmdata.samples.assemble import AssemblyPolicy
 from tests.shard_factory import make_image
 
 POLICY = AssemblyPolicy(images=ImagePolicy())

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmdata.report import numbers
+from mmdata.html import numbers
+from mmdata.html.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from mmdata.report.charts import Chart, figure
 from mmdata.report.distribution import Distribution, Scale
 from mmdata.report.series import series
 from mmdata.report.shares import shares
-from mmdata.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 
 ANY = st.one_of(
     st.tuples(st.just("count"), st.lists(st.integers(0, 5000), min_size=1)),

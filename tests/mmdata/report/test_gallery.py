@@ -9,7 +9,7 @@ from mmdata.report.gallery import MAX_CHARS, MAX_IMAGES, MAX_SENTENCES, ShownDoc
 from mmdata.report.gallery import show_documents as show
 from mmdata.report.picks import Pick, Picks
 from mmdata.report.training import Alignment
-from mmdata.selection import SelectionPolicy
+from mmdata.training_view.selection import SelectionPolicy
 from tests.shard_factory import Dataset, flip, make_document, make_image, make_shard_of, make_tar
 from tests.shard_factory import sha256 as sha256_of
 

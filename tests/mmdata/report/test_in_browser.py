@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipelines.config import ConvertMmc4
-from pipelines.convert_mmc4 import convert_mmc4
+from pipelines.mmc4.options import ConvertMmc4
+from pipelines.mmc4.run import convert_mmc4
 from tests.browser import FAINT, WHY_NOT, WIDEST, find_browser, running_browser
 from tests.report_factory import hostile_dataset, write_report
 

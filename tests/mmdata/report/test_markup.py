@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmdata.report.markup import element, joined, raw, readable, shortened
+from mmdata.html.markup import element, joined, raw, readable, shortened
 
 
 class Seen(HTMLParser):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmdata.report import numbers
+from mmdata.html import numbers
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from mmdata.report.picks import Picks
 from mmdata.report.summary import Summary, SummaryTask, summarise
 from mmdata.report.tables import SamplesTable
 from mmdata.report.training import Alignment
-from mmdata.selection import SelectionPolicy
+from mmdata.training_view.selection import SelectionPolicy
 from tests.shard_factory import Dataset, make_dataset, write_json
 
 EVERYTHING = SelectionPolicy(min_similarity=-1.0, min_image_bytes=0)

@@ -12,7 +12,7 @@ from mmdata.report.training import (
     training_use,
     verdicts,
 )
-from mmdata.selection import Candidates, SelectionPolicy, select
+from mmdata.training_view.selection import Candidates, SelectionPolicy, select
 
 POLICY = SelectionPolicy(min_similarity=0.24, min_image_bytes=100, max_images=3, min_images=2)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mmdata.cli import main
+from mmdata.cli.main import main
 from mmdata.show.terminal import show_in_terminal
 from mmdata.show.text import show_json
 from tests.shard_factory import encode, foreign, make_dataset, make_document, make_pairs, make_tar

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import Validate
-from pipelines.validate import validate
+from pipelines.validate.options import Validate
+from pipelines.validate.run import validate
 from tests.shard_factory import encode, foreign, make_document, make_image, make_tar
 
 Document = dict[str, Any]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from mmdata.validation.findings import Findings
 from mmdata.validation.formats import as_github, as_json_lines
 from mmdata.validation.report import ReportBuilder, ValidationReport
-from pipelines.config import Validate
-from pipelines.validate import validate
+from pipelines.validate.options import Validate
+from pipelines.validate.run import validate
 from tests.conftest import ROOT
 from tests.shard_factory import make_dataset
 

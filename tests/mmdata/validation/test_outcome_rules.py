@@ -10,8 +10,8 @@ import pytest
 
 from mmdata.fetch.outcome import Fetched, FetchStatus
 from mmdata.validation.shard import ShardTask, check_shard
-from pipelines import laion_unit
-from pipelines.convert_laion import convert_laion
+from pipelines.laion import unit as laion_unit
+from pipelines.laion.run import convert_laion
 from tests.corpus import picture
 from tests.laion_factory import options, write
 

@@ -1,1 +1,0 @@
-"""Flamingo as published: vision tower, resampler, gated cross-attention, any transformers LM."""

@@ -1,0 +1,94 @@
+"""Gated cross-attention: a text position reads the latents of the one image before it.
+
+A position attends to the image of the latest `<image>` tag at or before it, and to nothing when
+there is none; then the attention's output is exactly zero, while the gated feed-forward still
+runs. Both gates start at tanh(0) = 0, so a fresh block leaves its input unchanged.
+
+The keys and values of all media of a sample lie in one sequence under a mask. That computes
+scores that the mask discards (T times too many), which at the usual T <= 6 costs less than
+gathering a separate key matrix for every text position.
+
+Dimensions: B samples, L text positions, T media slots of a sample, K latents of an image,
+C text width, D latent width, H heads, E head size.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flamingo.models.flamingo.resampler import feed_forward, merge_heads, split_heads
+
+KeysValues = tuple[Tensor, Tensor]
+
+
+class MediaPass:
+    """What the cross-attention blocks need to know in one forward pass of the LM."""
+
+    def __init__(self, latents: Tensor, text_time: Tensor) -> None:
+        """latents (B, T, K, D); text_time (B, L): how many `<image>` tags came so far."""
+        self.latents = latents.flatten(1, 2)  # (B, T*K, D)
+        slots, num_latents = latents.shape[1], latents.shape[2]
+        slot_time = torch.arange(1, slots + 1, device=latents.device)
+        slot_time = slot_time.repeat_interleave(num_latents)  # (T*K,)
+        found = text_time.unsqueeze(-1) == slot_time  # (B, L, T*K)
+        self.has_image = found.any(dim=-1, keepdim=True)  # (B, L, 1)
+        # A position without an image attends to everything and is zeroed afterwards: a softmax
+        # over nothing is NaN in some attention kernels.
+        self.mask = (found | ~self.has_image).unsqueeze(1)  # (B, 1, L, T*K)
+        self.known: dict[int, KeysValues] | None = None
+        """Keys and values per block where they outlive the pass (generation), else None."""
+
+
+class MaskedCrossAttention(nn.Module):
+    """Attention from text to latents; latents are not normalised, text is."""
+
+    def __init__(self, text_width: int, latent_width: int, head_dim: int, heads: int) -> None:
+        super().__init__()
+        inner = head_dim * heads
+        self.heads = heads
+        self.norm = nn.LayerNorm(text_width)
+        self.to_q = nn.Linear(text_width, inner, bias=False)
+        self.to_kv = nn.Linear(latent_width, inner * 2, bias=False)
+        self.to_out = nn.Linear(inner, text_width, bias=False)
+
+    def keys_values(self, latents: Tensor) -> KeysValues:
+        """latents (B, T*K, D) -> two of (B, H, T*K, E)."""
+        if not torch.is_autocast_enabled(latents.device.type):
+            latents = latents.to(self.to_kv.weight.dtype)
+        key, value = self.to_kv(latents).chunk(2, dim=-1)
+        return split_heads(key, self.heads), split_heads(value, self.heads)
+
+    def forward(self, text: Tensor, media: MediaPass) -> Tensor:
+        """text (B, L, C) -> (B, L, C)."""
+        query = split_heads(self.to_q(self.norm(text)), self.heads)  # (B, H, L, E)
+        if media.known is None:
+            key, value = self.keys_values(media.latents)
+        else:
+            if id(self) not in media.known:
+                media.known[id(self)] = self.keys_values(media.latents)
+            key, value = media.known[id(self)]
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=media.mask)
+        return self.to_out(merge_heads(found) * media.has_image)
+
+
+class GatedCrossAttentionBlock(nn.Module):
+    """x + tanh(attn_gate) * attention, then x + tanh(ff_gate) * feed-forward."""
+
+    def __init__(
+        self, text_width: int, latent_width: int, *, head_dim: int = 64, heads: int = 8
+    ) -> None:
+        super().__init__()
+        self.attn = MaskedCrossAttention(text_width, latent_width, head_dim, heads)
+        self.attn_gate = nn.Parameter(torch.zeros(1))
+        self.ff = feed_forward(text_width)
+        self.ff_gate = nn.Parameter(torch.zeros(1))
+
+    def forward(self, hidden: Tensor, media: MediaPass | None) -> Tensor:
+        """hidden (B, L, C) -> (B, L, C) in the dtype that came in."""
+        x = hidden
+        if not torch.is_autocast_enabled(hidden.device.type):
+            x = hidden.to(self.attn_gate.dtype)
+        if media is not None:
+            x = self.attn(x, media) * self.attn_gate.tanh() + x
+        x = self.ff(x) * self.ff_gate.tanh() + x
+        return x.to(hidden.dtype)

@@ -1,0 +1,151 @@
+"""The streams of a run as this rank reads them, from its options.
+
+A global batch has B samples of each stream: micro-batch x accumulation x ranks at the first launch,
+and the same B ever after. On other ranks the number of micro-batches changes, not B.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+from flamingo.data.cache import ShardCache
+from flamingo.data.mix import Share, accumulation, mix_shares, mix_slots, whole_share
+from flamingo.data.stream import Stream
+from flamingo.parallel.world import World
+from flamingo.train.options.streams import TrainStream, mix_of, training_streams, validation_streams
+from flamingo.train.options.train import Train
+from mmdata.errors import UserError
+from mmdata.training_view.sequence import MediaTokenizer
+
+
+def make_streams(
+    options: Train,
+    tokenizer: MediaTokenizer,
+    image_size: int,
+    cache: ShardCache | None = None,
+    *,
+    world: World | None = None,
+    kept: Mapping[str, int] | None = None,
+) -> list[Stream]:
+    """The streams that the options name, each with this rank's part of the global batch.
+
+    Args:
+        options: of the run.
+        tokenizer: with the media tokens.
+        image_size: pixels of the square that the model sees.
+        cache: of shards that are not on this machine.
+        world: ranks of the run.
+        kept: B of each stream from the first launch; None: as the options say.
+
+    Raises:
+        UserError: the ranks cannot share B.
+    """
+    world = world or World()
+    wanted = training_streams(options, image_size=image_size)
+    plan = _mixed if options.mix is not None else _each
+    parts = plan(options, wanted, world, kept or {})
+    return [
+        Stream(
+            dataclasses.replace(
+                one.config,
+                batch_size=parts[one.name][0],
+                global_batch_size=parts[one.name][1].batch_size,
+            ),
+            tokenizer,
+            seed=options.seed,
+            share=parts[one.name][1],
+            cache=cache,
+        )
+        for one in wanted
+    ]
+
+
+def make_validation(
+    options: Train,
+    tokenizer: MediaTokenizer,
+    image_size: int,
+    cache: ShardCache | None = None,
+    *,
+    world: World | None = None,
+) -> list[Stream]:
+    """The streams that the loss is measured on, each with this rank's part."""
+    world = world or World()
+    return [
+        Stream(
+            one.config,
+            tokenizer,
+            seed=options.seed,
+            validation=True,
+            rank=world.rank,
+            world=world.size,
+            cache=cache,
+        )
+        for one in validation_streams(options, image_size=image_size)
+    ]
+
+
+def open_cache(options: Train) -> ShardCache | None:
+    """Of shards of a store; None without --cache-dir."""
+    if options.cache_dir is None:
+        return None
+    return ShardCache(options.cache_dir, int(options.cache_gb * 1e9))
+
+
+def micro_batches(
+    options: Train, wanted: list[TrainStream], world: World
+) -> dict[str, tuple[int, int]]:
+    """Of each stream (samples of a micro-batch, micro-batches of a step on a rank), unread."""
+    plan = _mixed if options.mix is not None else _each
+    parts = plan(options, wanted, world, {})
+    return {
+        name: (micro, -(-len(share.lanes) * share.samples_per_lane // micro))
+        for name, (micro, share) in parts.items()
+    }
+
+
+def _each(
+    options: Train, wanted: list[TrainStream], world: World, kept: Mapping[str, int]
+) -> dict[str, tuple[int, Share]]:
+    """Of each stream its micro-batch and its share, where each has a batch of its own."""
+    parts = {}
+    for one in wanted:
+        micro = one.config.batch_size
+        asked = micro * options.gradient_accumulation_steps * world.size
+        total = kept.get(one.name, asked)
+        _micro_batches(one.name, total, micro, world, asked)
+        share = whole_share(total, num_lanes=one.config.lanes, rank=world.rank, world=world.size)
+        parts[one.name] = (micro, share)
+    return parts
+
+
+def _mixed(
+    options: Train, wanted: list[TrainStream], world: World, kept: Mapping[str, int]
+) -> dict[str, tuple[int, Share]]:
+    """The same where one batch is shared by all streams."""
+    micro = options.batch_size or sum(one.config.batch_size for one in wanted)
+    asked = micro * options.gradient_accumulation_steps * world.size
+    total = sum(kept.values()) or asked
+    num_micro = _micro_batches("--mix", total, micro, world, asked)
+    slots = mix_slots(mix_of(options) or {}, total)
+    shares = mix_shares(slots, rank=world.rank, world=world.size)
+    return {name: (-(-len(one.lanes) // num_micro) or 1, one) for name, one in shares.items()}
+
+
+#: What says the micro-batch of a stream that has an option of its own.
+_BATCH_OPTIONS = {
+    "mmc4": "--batch-size-mmc4",
+    "laion": "--batch-size-laion",
+    "--mix": "--batch-size",
+}
+
+
+def _micro_batches(name: str, total: int, micro: int, world: World, asked: int) -> int:
+    """Micro-batches of a step on this rank."""
+    try:
+        return accumulation(total, micro, world.size)
+    except UserError as error:
+        option = _BATCH_OPTIONS.get(name, f"--stream-opt {name}.batch_size=N")
+        raise UserError(
+            f"{name}: samples of a step: was {total}, is {asked}: {error} ({option}); or "
+            "start a new sequence "
+            "of samples with --allow-new-batch-size"
+        ) from error

@@ -1,0 +1,78 @@
+"""What ranks tell each other of a step before its first backward.
+
+The loss is divided by the target tokens of the global batch, so those are counted first; in the
+same exchange go how many passes each rank would run (all run as many: DDP and FSDP wait for each
+other in each) and what the log says of the step.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flamingo.data.batch import Batch
+from flamingo.data.damage import Damage
+from flamingo.telemetry.steps import StreamCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """A rank's part of a step, or the step of all ranks.
+
+    Attributes:
+        targets: target tokens of each stream.
+        passes: micro-batches of each stream; together: of the rank that has most.
+        streams: what each stream gave, for the log.
+        drops: documents and images that selection left out, by reason.
+        wait_seconds: spent waiting for data; together: of the rank that waited longest.
+        damage: of each stream, since the run began.
+    """
+
+    targets: dict[str, int]
+    passes: dict[str, int]
+    streams: dict[str, StreamCounts] = field(default_factory=dict)
+    drops: Counter[str] = field(default_factory=Counter)
+    wait_seconds: float = 0.0
+    damage: tuple[Damage, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        drawn: Mapping[str, Sequence[Batch]],
+        wait_seconds: float,
+        damage: Iterable[Damage] = (),
+    ) -> "Tally":
+        """Of the micro-batches that were drawn here."""
+        batches = [batch for micro in drawn.values() for batch in micro]
+        return cls(
+            targets={name: sum(b.num_targets for b in micro) for name, micro in drawn.items()},
+            passes={name: len(micro) for name, micro in drawn.items()},
+            streams={name: StreamCounts.of(micro) for name, micro in drawn.items()},
+            drops=sum((batch.drops for batch in batches), Counter()),
+            wait_seconds=wait_seconds,
+            damage=tuple(damage),
+        )
+
+    @classmethod
+    def together(cls, parts: Sequence["Tally"]) -> "Tally":
+        """Of all ranks."""
+        names = parts[0].targets
+        return cls(
+            targets={name: sum(part.targets[name] for part in parts) for name in names},
+            passes={name: max(part.passes[name] for part in parts) for name in names},
+            streams={
+                name: sum((part.streams[name] for part in parts), StreamCounts())
+                for name in parts[0].streams
+            },
+            drops=sum((part.drops for part in parts), Counter()),
+            wait_seconds=max(part.wait_seconds for part in parts),
+            damage=tuple(
+                sum(of_ranks[1:], of_ranks[0])
+                for of_ranks in zip(*(part.damage for part in parts), strict=True)
+            ),
+        )
+
+    @property
+    def last_pass(self) -> tuple[str, int] | None:
+        """Stream and number of the step's last micro-batch; None where nothing has targets."""
+        run = [name for name, targets in self.targets.items() if targets]
+        return (run[-1], self.passes[run[-1]] - 1) if run else None

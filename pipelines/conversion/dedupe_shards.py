@@ -1,0 +1,207 @@
+"""Finish draft shards: write those with duplicates anew without them, give the rest a new sidecar.
+
+What is left of a document that is dropped here is what is left of one that never got in: a line of
+the rejects for it and for each of its images, its counts, and none of its remarks.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from mmdata.errors import MMDataError
+from mmdata.shards.groups import read_label
+from mmdata.shards.naming import KEY_DIGITS, REJECTS, SAMPLES, SIDECAR, TAR, sample_key, shard_stem
+from mmdata.shards.reader import ShardReader, read_samples_table, samples_columns
+from mmdata.shards.writer import LeaseLostError, ShardWriter, encode_record
+from mmdata.storage.atomic import write_atomically
+from mmdata.storage.files import read_bytes
+from mmdata.storage.lease import holds
+from pipelines.conversion.output import committed
+from schemas.manifest import Reject, Sidecar, SourceSpan, Tally
+from schemas.reasons import DocumentDrop, ImageDrop
+
+_REJECT = msgspec.json.Decoder(Reject)
+#: Columns that `ShardWriter.add` fills in by itself.
+_PLACE = ("key", "offset", "source_file", "source_member", "source_record")
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A document, by its ordinal in the whole input, and the first one that it equals."""
+
+    ordinal: int
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishTask:
+    """Some draft shards, and which of their documents go."""
+
+    output: str
+    lease_path: str
+    run: str
+    draft: str
+    fingerprint: str
+    key_prefix: str
+    shards: tuple[int, ...]
+    duplicates: tuple[tuple[Duplicate, ...], ...]
+
+
+class DraftGoneError(MMDataError):
+    """A draft is no longer what it was."""
+
+    exit_code = 1
+
+
+def finish_shards(task: FinishTask) -> Iterator[int]:
+    """Finish the shards of a task; yields each when it is done."""
+    for shard, duplicates in zip(task.shards, task.duplicates, strict=True):
+        draft = committed(task.output, shard, task.draft)
+        if draft is None:  # finished by an attempt at this task that crashed
+            if committed(task.output, shard, task.fingerprint) is None:
+                path = os.path.join(task.output, shard_stem(shard) + TAR)
+                raise DraftGoneError(f"{path}: has changed meanwhile; run the same command again")
+        elif duplicates:
+            _write_without(task, shard, draft, {one.ordinal: one.first for one in duplicates})
+        else:
+            _rename(task, shard, draft)
+        yield shard
+
+
+def _rename(task: FinishTask, shard: int, draft: Sidecar) -> None:
+    """A draft without duplicates is the shard already."""
+    if not holds(task.lease_path, task.run):
+        raise LeaseLostError(f"{task.output}: another run has taken over; nothing is lost")
+    sidecar = msgspec.structs.replace(draft, fingerprint=task.fingerprint)
+    path = os.path.join(task.output, shard_stem(shard) + SIDECAR)
+    write_atomically(path, encode_record(sidecar))
+
+
+def _write_without(task: FinishTask, shard: int, draft: Sidecar, firsts: dict[int, int]) -> None:
+    """Write a shard anew without some of its documents."""
+    stem = os.path.join(task.output, shard_stem(shard))
+    columns = read_samples_table(stem + SAMPLES, samples_columns(stem + SAMPLES))
+    rows = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+    gone = {row["key"]: row for row in rows if int(row["key"][-KEY_DIGITS:]) in firsts}
+    label = read_label(stem + SAMPLES)
+    writer = ShardWriter(task.output, shard, key_prefix=task.key_prefix, groups=label)
+    try:
+        writer.tally = _tally(draft.tally, list(gone.values()))
+        _copy(writer, stem + TAR, [row for row in rows if row["key"] not in gone])
+        rejects = [_REJECT.decode(line) for line in read_bytes(stem + REJECTS).splitlines()]
+        for reject in _rejects(rejects, gone, firsts, task.key_prefix, writer.tally):
+            writer.reject(reject)
+        writer.commit(
+            kind=draft.kind,
+            fingerprint=task.fingerprint,
+            first_ordinal=draft.first_ordinal,
+            source=draft.source,
+            may_commit=lambda: holds(task.lease_path, task.run),
+            layout=draft.layout,
+        )
+    except BaseException:
+        writer.discard()
+        raise
+
+
+def _copy(writer: ShardWriter, tar: str, rows: list[dict[str, Any]]) -> None:
+    """Copy members as they are; memory holds one."""
+    if not rows:
+        return
+    with ShardReader(tar) as reader:
+        for row in rows:
+            copy_sample(writer, reader, row)
+
+
+def copy_sample(writer: ShardWriter, reader: ShardReader, row: dict[str, Any]) -> None:
+    """Copy a sample, its members as they are, and its row of the samples table."""
+    members = [(kind, [bytes(data)]) for kind, data in reader.read(row["key"]).members.items()]
+    rest = {name: value for name, value in row.items() if name not in _PLACE}
+    writer.add_members(int(row["key"][-KEY_DIGITS:]), _span(row), members, rest)
+
+
+def _span(row: dict[str, Any]) -> SourceSpan:
+    return SourceSpan(
+        file=row["source_file"],
+        member=row["source_member"],
+        first_record=row["source_record"],
+        num_records=1,
+    )
+
+
+def _tally(before: Tally, gone: list[dict[str, Any]]) -> Tally:
+    """The counts without the documents that go; their remarks are counted off with their lines."""
+    images = sum(len(row["matched"]) for row in gone)
+    return msgspec.structs.replace(
+        before,
+        documents=before.documents - len(gone),
+        images=before.images - images,
+        sentences=before.sentences - sum(row["sentences"] for row in gone),
+        image_bytes=before.image_bytes - sum(sum(row["image_bytes"]) for row in gone),
+        images_reencoded=before.images_reencoded - sum(sum(row["reencoded"]) for row in gone),
+        documents_dropped=_more(
+            before.documents_dropped, DocumentDrop.DUPLICATE_DOCUMENT, len(gone)
+        ),
+        images_dropped=_more(before.images_dropped, ImageDrop.DOCUMENT_DROPPED, images),
+        notes=dict(before.notes),
+    )
+
+
+def _more(counts: dict[str, int], reason: str, number: int) -> dict[str, int]:
+    if not number:
+        return dict(counts)
+    return counts | {str(reason): counts.get(reason, 0) + number}
+
+
+def _rejects(
+    before: list[Reject],
+    gone: dict[str, dict[str, Any]],
+    firsts: dict[int, int],
+    key_prefix: str,
+    tally: Tally,
+) -> list[Reject]:
+    """The rejects with the new ones among them, in the order of records."""
+    kept: dict[str, list[Reject]] = {key: [] for key in gone}
+    remarks: Counter[str] = Counter()
+    for reject in before:
+        if reject.key in gone and reject.action == "kept":
+            remarks[reject.reason] += 1
+        else:
+            kept.setdefault(reject.key, []).append(reject)
+    for reason, number in remarks.items():
+        tally.notes[reason] -= number
+        if not tally.notes[reason]:
+            del tally.notes[reason]
+    for key, row in gone.items():
+        first = sample_key(firsts[int(key[-KEY_DIGITS:])], key_prefix)
+        kept[key] = list(_of_dropped(row, kept[key], first))
+    return [reject for key in sorted(kept) for reject in kept[key]]
+
+
+def _of_dropped(row: dict[str, Any], images: list[Reject], first: str) -> Iterator[Reject]:
+    """The lines of a document that is dropped: its own, then one an image, by place."""
+
+    def reject(action: Any, reason: str, image: str = "", detail: str = "") -> Reject:
+        return Reject(
+            action=action,
+            reason=reason,
+            file=row["source_file"],
+            member=row["source_member"],
+            record=row["source_record"],
+            key=row["key"],
+            image=image,
+            detail=detail,
+        )
+
+    detail = f"equal to {first} in sentences and images"
+    yield reject("dropped-document", DocumentDrop.DUPLICATE_DOCUMENT.value, detail=detail)
+    before = {int(line.image): line for line in images}
+    for place in range(len(before) + len(row["matched"])):
+        dropped = ImageDrop.DOCUMENT_DROPPED.value
+        yield before.get(place) or reject("dropped-image", dropped, str(place))

@@ -1,0 +1,104 @@
+"""The pictures that a conversion is given: opened, checked and asked by name."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+import msgspec
+
+from mmdata.errors import BadInputError
+from mmdata.images.policy import ImagePolicy
+from mmdata.sources.base import SourceDocument
+from mmdata.sources.image_store import (
+    ImageSource,
+    check_images,
+    find_images,
+    forget_images,
+    open_images,
+)
+from mmdata.sources.names import NamedImages, StoredImage
+from mmdata.wording import plural
+from schemas.manifest import ExcludedInput
+
+
+class ImageOptions(Protocol):
+    """What decides which images are used."""
+
+    @property
+    def allow_symlinks_to(self) -> tuple[str, ...]: ...
+    @property
+    def skip_bad_inputs(self) -> bool: ...
+    def image_policy(self) -> ImagePolicy:
+        """What is asked of each image."""
+        ...
+
+
+def usable_images(
+    options: ImageOptions, images: str, flag: str
+) -> tuple[ImageSource, list[ExcludedInput]]:
+    """What the images are in, and which of its files are left out as damaged.
+
+    Args:
+        options: of the converter.
+        images: a folder, tars or the like.
+        flag: that it was given with.
+
+    Raises:
+        UserError: it is nothing that holds images.
+        BadInputError: with every file of it that is damaged.
+    """
+    links = tuple(map(os.path.abspath, options.allow_symlinks_to))
+    forget_images()
+    source = find_images(images, links, flag)
+    if source.kind == "folder":
+        return source, []
+    max_bytes = options.image_policy().max_bytes
+    try:
+        open_images(source, max_bytes)
+    except BadInputError:
+        problems = check_images(source, max_bytes)
+        if not problems:
+            raise
+        if not options.skip_bad_inputs:
+            raise BadInputError(_all_of(problems, images, flag)) from None
+        good = tuple(path for path in source.files if path not in problems)
+        if not good and source.kind != "folder-and-archives":
+            raise BadInputError(_all_of(problems, images, flag)) from None
+        source = replace(source, files=good, kind=source.kind if good else "folder")
+        return source, [
+            ExcludedInput(file=os.path.basename(path), problem=problem)
+            for path, problem in problems.items()
+        ]
+    return source, []
+
+
+def _all_of(problems: dict[str, str], images: str, flag: str) -> str:
+    lines = [f"{path}: {problem}" for path, problem in problems.items()]
+    if len(lines) == 1:
+        return lines[0]
+    return (
+        f"{flag} {images}: {plural(len(lines), 'file')} cannot be used (--skip-bad-inputs "
+        "leaves them "
+        "out):\n  " + "\n  ".join(lines)
+    )
+
+
+def reader(store: NamedImages, document: SourceDocument) -> Callable[[str], StoredImage]:
+    """Reads a document's images by name, and by URL where the store knows URLs."""
+    if not store.by_url:
+        return store.read
+    urls = image_urls(document)
+    return lambda name: store.read(name, urls.get(name, ""))
+
+
+def image_urls(document: SourceDocument) -> dict[str, str]:
+    """The URL of each image's name; what is no string counts as none."""
+    urls: dict[str, str] = {}
+    for image in document.images:
+        try:
+            url = msgspec.json.decode(image.fields.get("raw_url", b'""'), type=str)
+        except msgspec.DecodeError:
+            continue
+        urls.setdefault(image.name, url)
+    return urls

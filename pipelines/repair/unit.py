@@ -1,0 +1,282 @@
+"""What a worker does with one shard that is repaired: look at all that is in it, save, commit."""
+
+import hashlib
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from mmdata.errors import BadInputError
+from mmdata.images import ImagePolicy
+from mmdata.repair.documents import mend_document
+from mmdata.repair.found import Found, Row
+from mmdata.repair.pairs import mend_pair
+from mmdata.repair.salvage import assign_keys, layout_of, salvage
+from mmdata.samples.assemble import AssemblyPolicy, Outcome
+from mmdata.shards.groups import GroupLabel, read_label
+from mmdata.shards.naming import KEY_DIGITS, sample_key
+from mmdata.shards.reader import read_samples_table, samples_path
+from mmdata.shards.structure import Damage, Fault, walk
+from mmdata.shards.tar import BLOCK_BYTES
+from mmdata.shards.writer import ShardWriter
+from mmdata.sources.records import Segment
+from mmdata.storage.files import Buffer, exists, open_buffer, open_file, size_of
+from mmdata.storage.lease import holds
+from mmdata.versions import codec_versions
+from pipelines.conversion.plan import SegmentScan, ShardScan
+from pipelines.conversion.unit import (
+    TICK_RECORDS,
+    Tick,
+    UnitError,
+    UnitTask,
+    check_versions,
+    count_outcome,
+    is_done,
+    progress_of,
+    reject_lines,
+    ticked,
+)
+from pipelines.engine.events import Alive, Pulse, alive_while
+from schemas.manifest import GROUP_COLUMNS, Kind, Layout, SourceSpan
+from schemas.reasons import DocumentDrop, RepairNote
+
+_COLUMNS = ["key", "offset", "size", "sha256", "text_sha256", "image_sha256"]
+_CHUNK_BYTES = 4 * 2**20
+#: A guess, for the estimate of the time alone.
+_BYTES_AN_IMAGE = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class RepairRecipe:
+    """How shards are repaired.
+
+    Attributes:
+        kind: that the shards are of.
+        layout: of their samples.
+        keep_keys: samples keep their keys; else they are numbered anew.
+        key_prefix: of the samples.
+        max_pixels: of an image.
+        keep_text_only: keep documents that lose all their images.
+    """
+
+    kind: Kind
+    layout: Layout
+    keep_keys: bool
+    key_prefix: str
+    max_pixels: int
+    keep_text_only: bool
+
+    def policy(self) -> AssemblyPolicy:
+        """What an image must be like."""
+        images = ImagePolicy(max_pixels=self.max_pixels, max_bytes=2**31)
+        return AssemblyPolicy(images=images, keep_text_only=self.keep_text_only)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardCount:
+    """Counts what a shard holds, for the plan."""
+
+    kind: Kind = "mmc4"
+    max_record_bytes: int = 0
+    key_prefix: str = ""
+
+    @property
+    def policy(self) -> AssemblyPolicy:
+        """Nothing is left out by it."""
+        return AssemblyPolicy(images=ImagePolicy())
+
+    def scan(self, segment: Segment) -> SegmentScan:
+        """Walk a tar, and read it to its end.
+
+        Raises:
+            BadInputError: it is no tar, is empty, or cannot be read.
+        """
+        path = segment.path
+        try:
+            crc, size = _crc_of(path)
+            rows = read_rows(path)
+            with open_buffer(path) as data:
+                layout = layout_of(data)
+                found = salvage(data, layout or "interleaved", rows)
+                if not any(item.members for item in found):
+                    _refuse_no_tar(path, data)
+        except OSError as error:
+            raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        keys = assign_keys(found)
+        return SegmentScan(
+            records=len(found),
+            crc32=zlib.crc32(repr(rows).encode(), crc),
+            record_bytes=size,
+            probed_records=len(found),
+            probed_images=size // _BYTES_AN_IMAGE,
+            probed_found=size // _BYTES_AN_IMAGE,
+            looked_in="inside",
+            shard=ShardScan(
+                layout=layout or "",
+                first_key=keys[0] if keys else "",
+                last_key=keys[-1] if keys else "",
+            ),
+        )
+
+
+def _crc_of(path: str) -> tuple[int, int]:
+    """Checksum and bytes of a file, by plain reads: a map of a bad disk ends the process."""
+    crc = size = 0
+    with open_file(path) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            crc = zlib.crc32(chunk, crc)
+            size += len(chunk)
+    return crc, size
+
+
+def _refuse_no_tar(path: str, data: Buffer) -> None:
+    def refuse(fault: Fault) -> None:
+        if fault.damage in (Damage.NOT_A_TAR, Damage.EMPTY_FILE):
+            raise BadInputError(
+                f"{path}: expected {fault.expected}, got {fault.got}; nothing of it can be saved",
+                short=f"expected {fault.expected}, got {fault.got}",
+            )
+
+    next(iter(walk(data, refuse)), None)
+
+
+def read_rows(path: str) -> list[Row] | None:
+    """The samples table beside a shard; None where there is none that can be read."""
+    beside = samples_path(path)
+    try:
+        if not exists(beside):
+            return None
+        groups = GROUP_COLUMNS if read_label(beside) else ()
+        columns = read_samples_table(beside, [*_COLUMNS, *groups])
+    except (BadInputError, UnicodeDecodeError):
+        return None  # damaged too: the tar's own headers have to do
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    sound = all(_is_sound(row) for row in rows)
+    return rows if sound else None
+
+
+def groups_of(path: str, rows: list[Row] | None) -> GroupLabel | None:
+    """What the samples table beside a shard says of groups; None where it tells none."""
+    told = rows and all(name in rows[0] for name in GROUP_COLUMNS)
+    return read_label(samples_path(path)) if told else None
+
+
+def _is_sound(row: Row) -> bool:
+    """Whether a row has a value in each column, and its place can be one in a tar."""
+    return None not in row.values() and row["offset"] >= BLOCK_BYTES and row["size"] >= 0
+
+
+def repair_unit(task: UnitTask[RepairRecipe]) -> Iterator[Tick | Alive]:
+    """Write a shard's repaired twin.
+
+    Raises:
+        UnitError: the shard is not what it was when the run was planned.
+    """
+    check_versions(task, codec_versions())
+    unit, shard = task.unit, task.unit.first_shard
+    if is_done(task, shard):
+        return
+    path = unit.segment.path
+    rows = read_rows(path)
+    yield from alive_while(partial(_crc_of, path))
+    with open_buffer(path) as data:
+        found = yield from alive_while(partial(salvage, data, task.recipe.layout, rows))
+        if len(found) != unit.num_records or size_of(path) != unit.segment.end:
+            raise UnitError(f"{path}: has changed since the run was planned; run it again")
+        prefix = task.recipe.key_prefix
+        groups = groups_of(path, rows)
+        writer = ShardWriter(
+            task.output, shard, key_prefix=prefix, energon=task.energon, groups=groups
+        )
+        try:
+            work = _ShardWork(task, data, found)
+            yield from work.write(writer)
+            span = SourceSpan(file=unit.file, first_record=0, num_records=len(found))
+            writer.commit(
+                kind=task.recipe.kind,
+                fingerprint=task.fingerprint,
+                first_ordinal=int(work.keys[0][-KEY_DIGITS:]),
+                source=[span],
+                may_commit=lambda: holds(task.lease_path, task.run),
+                layout=task.recipe.layout,
+            )
+        except BaseException:
+            writer.discard()
+            raise
+
+
+class _ShardWork:
+    """One shard in repair."""
+
+    def __init__(self, task: UnitTask[RepairRecipe], data: Buffer, found: list[Found]) -> None:
+        self._task = task
+        self._data = data
+        self._found = found
+        self._policy = task.recipe.policy()
+        self._seen: dict[str, set[str]] = {}
+        first = task.unit.first_ordinal
+        kept = assign_keys(found) if task.recipe.keep_keys else None
+        prefix = task.recipe.key_prefix
+        self.keys = kept or [sample_key(first + place, prefix) for place in range(len(found))]
+
+    def write(self, writer: ShardWriter) -> Iterator[Tick]:
+        """Every sample, in order."""
+        pulse = Pulse()
+        last = Tick(0, 0, 0, 0)
+        for place, item in enumerate(self._found):
+            self._add(writer, place, item)
+            if (place + 1) % TICK_RECORDS == 0 or pulse.due():
+                now = progress_of(writer.tally)
+                yield ticked(last, now)
+                last = now
+        yield ticked(last, progress_of(writer.tally))
+
+    def _add(self, writer: ShardWriter, place: int, item: Found) -> None:
+        key = self.keys[place]
+        unit = self._task.unit
+        span = SourceSpan(file=unit.file, member=item.name, first_record=place, num_records=1)
+        ordinal = int(key[-KEY_DIGITS:])
+        outcome = Outcome(drop=item.lost) if item.lost else self._repeated(item)
+        if outcome is None and self._task.recipe.layout == "pairs":
+            pair = mend_pair(self._members(item), key, self._policy, item.row)
+            outcome = pair.outcome
+            if pair.members:
+                row = outcome.row | {"group": item.group}
+                writer.add_members(ordinal, span, pair.members, row)
+        elif outcome is None:
+            raw = self._members(item)["json"]
+            outcome = mend_document(raw, self._policy, item.row, vouched=item.vouched)
+            if outcome.parts:
+                writer.add(ordinal, span, outcome.parts, outcome.row | {"group": item.group})
+        if outcome.drop is None:
+            outcome.notes += [(None, note, detail) for note, detail in item.notes]
+        else:  # the bytes that its lost members had are named with it
+            reason, detail = outcome.drop
+            lost = [told for note, told in item.notes if note == RepairNote.MEMBER_LOST]
+            outcome.drop = (reason, "; ".join([detail, *lost]))
+        count_outcome(writer.tally, outcome)
+        for reject in reject_lines(outcome, span, key):
+            writer.reject(reject)
+
+    def _members(self, item: Found) -> dict[str, bytes]:
+        return {
+            kind: self._data[offset : offset + size]
+            for kind, (offset, size) in item.members.items()
+        }
+
+    def _repeated(self, item: Found) -> Outcome | None:
+        """A sample that the tar holds twice under one key; None for the first of it."""
+        digest = hashlib.sha256()
+        for data in self._members(item).values():
+            digest.update(data)
+        seen = self._seen.setdefault(item.key, set())
+        if not item.key or digest.hexdigest() not in seen:
+            seen.add(digest.hexdigest())
+            return None
+        detail = f"the same as another sample of key {item.key}"
+        return Outcome(drop=(DocumentDrop.DUPLICATE_DOCUMENT, detail))
+
+
+def list_segments(path: str) -> list[Segment]:
+    """A shard is one segment."""
+    return [Segment(path, end=size_of(path))]

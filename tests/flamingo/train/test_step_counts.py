@@ -1,0 +1,43 @@
+"""What ranks tell each other of a step comes together, and a blank pass adds nothing to it."""
+
+from collections import Counter
+
+from flamingo.data.batch import blank_batch
+from flamingo.telemetry.steps import StreamCounts
+from flamingo.train.step_counts import Tally
+
+
+def test_counts_add_up_and_the_rank_with_most_passes_decides() -> None:
+    targets, passes = {"a": 3, "b": 0}, {"a": 2, "b": 1}
+    counts = {"a": StreamCounts(4, 50, 6, 3, 6), "b": StreamCounts()}
+    first = Tally(targets, passes, counts, Counter({"x": 1}), 0.5)
+    counts = {"a": StreamCounts(3, 40, 5, 2, 0), "b": StreamCounts()}
+    second = Tally({"a": 2, "b": 0}, {"a": 2, "b": 0}, counts, Counter({"x": 1, "y": 2}), 0.25)
+    assert Tally.together([first, second]) == Tally(
+        {"a": 5, "b": 0},
+        {"a": 2, "b": 1},
+        {"a": StreamCounts(7, 90, 11, 5, 6), "b": StreamCounts()},
+        Counter({"x": 2, "y": 2}),
+        0.5,
+    )
+
+
+def test_the_last_pass_is_of_the_last_stream_that_has_targets() -> None:
+    assert Tally({"a": 5, "b": 1}, {"a": 2, "b": 3}).last_pass == ("b", 2)
+    assert Tally({"a": 5, "b": 0}, {"a": 2, "b": 3}).last_pass == ("a", 1)
+    assert Tally({"a": 0}, {"a": 2}).last_pass is None
+
+
+def test_a_blank_batch_counts_nothing_that_is_learnt_from() -> None:
+    tally = Tally.of({"a": [blank_batch()]}, 0.0)
+    assert tally.targets == {"a": 0}
+    assert tally.passes == {"a": 1}
+    counts = tally.streams["a"]
+    assert (counts.samples, counts.images, counts.encoded) == (0, 0, 0)
+
+
+def test_a_blank_batch_beside_features_leaves_the_tower_alone() -> None:
+    batch = blank_batch(feature_width=32)
+    assert batch.pixels is None
+    assert batch.features is not None
+    assert batch.features.shape == (0, 1, 32)

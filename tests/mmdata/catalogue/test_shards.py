@@ -1,0 +1,136 @@
+"""Which shards a stream has, how many samples they hold, and of what kind."""
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from mmdata.catalogue.shards import find_shards, resolve_rule
+from mmdata.errors import BadInputError, UserError
+from tests.flamingo.data.conftest import make_page, write_pages
+from tests.shard_factory import Dataset, make_pairs, make_tar
+
+
+def counts(*specs: object) -> list[int]:
+    return [shard.num_samples for shard in find_shards("s", [str(one) for one in specs]).shards]
+
+
+def test_folder_glob_range_and_list(pages: Dataset) -> None:
+    everything = [7, 7, 0, 7, 7, 7]
+    assert counts(pages.folder) == everything
+    assert counts(pages.folder / "*.tar") == everything
+    assert counts(pages.folder / "{000000000..000000002}.tar") == [7, 7, 0]
+    assert counts(pages.path(3), pages.path(2)) == [7, 0]
+
+
+def test_manifest_and_list(pages: Dataset, tmp_path: Path) -> None:
+    assert counts(pages.folder / "manifest.json") == [7, 7, 0, 7, 7, 7]
+    listed = tmp_path / "some.txt"
+    listed.write_text(f"# two\npages/000000003.tar\n\n{pages.path(2)}\n")
+    assert counts(listed) == [7, 0]
+    listed.write_text("pages/none.tar\n")
+    with pytest.raises(UserError, match=r"none\.tar: no such file"):
+        find_shards("s", [str(listed)])
+    with pytest.raises(UserError, match="No such file"):
+        find_shards("s", [str(tmp_path / "other.txt")])
+
+
+def test_thousands_of_shards_with_a_manifest_start_at_once(tmp_path: Path) -> None:
+    """The issue asks for 3 s to the first batch of 10,000; this is the part that grows."""
+    pages = write_pages(tmp_path / "pages", [[make_page(0, [0])]])
+    manifest = json.loads((pages.folder / "manifest.json").read_text())
+    (row,) = manifest["shards"]
+    manifest["shards"] = [row | {"shard": f"{n:09d}.tar"} for n in range(3000)]
+    (pages.folder / "manifest.json").write_text(json.dumps(manifest))
+    for number in range(1, 3000):
+        os.link(pages.path(0), pages.path(number))
+    start = time.perf_counter()
+    assert sum(counts(pages.folder)) == 3000
+    assert time.perf_counter() - start < 3
+
+
+def test_counts_come_from_the_sidecar_or_the_tar(pages: Dataset) -> None:
+    (pages.folder / "manifest.json").unlink()
+    assert counts(pages.folder) == [7, 7, 0, 7, 7, 7]
+    for sidecar in pages.folder.glob("0*.json"):
+        sidecar.unlink()
+    assert counts(pages.folder) == [7, 7, 0, 7, 7, 7]
+
+
+def test_a_shard_that_was_not_committed_is_left_out(
+    pages: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    (pages.folder / "manifest.json").unlink()
+    (pages.folder / "plan.json").write_text("{}")
+    pages.path(1, ".json").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert counts(pages.folder) == [7, 0, 7, 7, 7]
+    assert "000000001.tar: no sidecar" in caplog.text
+
+
+def test_a_manifest_of_another_tool_says_nothing(tmp_path: Path) -> None:
+    make_pairs(tmp_path, samples=2)
+    (tmp_path / "manifest.json").write_text('{"shards": 3}')
+    assert counts(tmp_path) == [2]
+
+
+def test_a_damaged_manifest_is_refused(pages: Dataset) -> None:
+    (pages.folder / "manifest.json").write_text('{"format_version": "1"}')
+    with pytest.raises(BadInputError, match=r"manifest\.json"):
+        find_shards("s", [str(pages.folder)])
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        find_shards("mmc4", [str(tmp_path / "{0..4}.tar"), str(tmp_path)])
+    text = str(error.value)
+    assert text.startswith("stream mmc4: ")
+    assert "0.tar: no such file" in text
+    assert text.endswith("; and 3 more")
+
+
+def test_no_shards_and_no_samples(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no samples"):
+        find_shards("s", [])
+    (tmp_path / "a.tar").write_bytes(bytes(1024))
+    with pytest.raises(UserError, match="holds no samples"):
+        find_shards("s", [str(tmp_path)])
+
+
+def test_a_shard_of_another_size_than_its_sidecar_says(pages: Dataset) -> None:
+    with pages.path(4).open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(BadInputError, match=r"000000004\.tar: expected \d+ bytes"):
+        find_shards("s", [str(pages.folder)])
+
+
+class TestRule:
+    def rule(self, *specs: object) -> str:
+        return resolve_rule("s", find_shards("s", [str(one) for one in specs]))
+
+    @pytest.mark.parametrize(
+        ("kind", "rule"), [("mmc4", "interleaved"), ("custom", "interleaved"), ("laion", "caption")]
+    )
+    def test_by_the_manifest(self, kind: str, rule: str, tmp_path: Path) -> None:
+        pages = write_pages(tmp_path, [[make_page(0, [0])]], kind=kind)
+        assert self.rule(pages.folder) == rule
+
+    def test_by_the_first_sample(self, tmp_path: Path) -> None:
+        assert self.rule(make_pairs(tmp_path / "pairs")) == "caption"
+        for source, rule in (("mmc4", "interleaved"), ("laion", "caption")):
+            page = make_page(0, [0], source=source)
+            pages = write_pages(tmp_path / source, [[], [page]])
+            (pages.folder / "manifest.json").unlink()
+            assert self.rule(pages.folder) == rule
+
+    def test_neither_tells(self, tmp_path: Path) -> None:
+        (tmp_path / "a.tar").write_bytes(make_tar([("a.json", b'{"some": "thing"}')]))
+        with pytest.raises(UserError, match="set its rule"):
+            self.rule(tmp_path)
+        for kind in ("mmc4", "laion"):
+            write_pages(tmp_path / kind, [[make_page(0, [0])]], kind=kind)
+        with pytest.raises(UserError, match="set its rule"):
+            self.rule(tmp_path / "mmc4", tmp_path / "laion")

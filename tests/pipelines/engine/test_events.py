@@ -1,0 +1,71 @@
+"""Signs of life: of work that yields too seldom, and of work that cannot yield at all."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pipelines.engine import events
+from pipelines.engine.events import Alive, Pulse, alive_while
+
+
+@pytest.fixture(autouse=True)
+def quick_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "PULSE_SECONDS", 0.1)
+
+
+def run(compute: Callable[[], object]) -> tuple[int, object]:
+    """(signs of life, what came of a computation)."""
+    signs: list[Alive] = []
+
+    def watched() -> Iterator[object]:
+        yield (yield from alive_while(compute))
+
+    for event in watched():
+        if not isinstance(event, Alive):
+            return len(signs), event
+        signs.append(event)
+    raise AssertionError("the computation ended without a result")
+
+
+def compute_for(seconds: float) -> str:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+    return "done"
+
+
+def test_a_pulse_is_due_once_in_its_time() -> None:
+    pulse = Pulse()
+    assert not pulse.due()
+    time.sleep(0.11)
+    assert pulse.due()
+    assert not pulse.due()
+
+
+def test_what_computes_is_alive() -> None:
+    signs, result = run(lambda: compute_for(0.5))
+    assert result == "done"
+    assert signs >= 2
+
+
+def test_what_is_soon_done_needs_no_sign() -> None:
+    assert run(lambda: 7) == (0, 7)
+
+
+def test_an_error_is_raised_where_the_result_would_be() -> None:
+    def fail() -> None:
+        raise KeyError("gone")
+
+    with pytest.raises(KeyError, match="gone"):
+        run(fail)
+
+
+def test_what_waits_for_ever_is_not_alive() -> None:
+    """It may give one sign for what it did before it hung."""
+    release = threading.Event()
+    threading.Timer(1.5, release.set).start()
+    signs, result = run(lambda: release.wait(10))
+    assert result is True
+    assert signs <= 2
