@@ -186,7 +186,7 @@ def run(folder: Path, group: str) -> dict[str, Any]:
 
 def call(words: list[str], folder: Path) -> int:
     """Run a command of the project in a folder, silently; its exit code."""
-    main = importlib.import_module("mmdata.cli").main
+    main = importlib.import_module("mmdata.cli.main").main
     said = io.StringIO()
     out, err = contextlib.redirect_stdout(said), contextlib.redirect_stderr(said)
     with contextlib.chdir(folder), out, err:
