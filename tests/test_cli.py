@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mmdata import __version__
+from mmdata.cli import main as cli
 from mmdata.cli.main import main
-from mmdata.cli.main import main as cli
 from mmdata.installation import how_to_install
 from mmdata.show.options import Show
 from pipelines.mmc4.options import ConvertMmc4
