@@ -1,6 +1,6 @@
 """Every file that the commands write for the bundled samples is as it was, to the last byte.
 
-The list is made anew by `python -m tests.golden.regenerate`, whose words say when.
+The list is made anew by `python -m tests.golden.regenerate bytes`, whose words say when.
 """
 
 import json
