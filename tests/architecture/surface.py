@@ -1,26 +1,36 @@
-"""The options of every command as `mmdata COMMAND --help` shows them, one line a command.
+"""The command line in two snapshots: what `--help` shows, and what each option takes.
 
-`python -m tests.architecture.surface` (make cli-surface) rewrites the snapshot beside this file;
-the difference is then part of the change that made it.
+    cli_surface.txt   one line a command: its options as `mmdata COMMAND --help` shows them
+    cli_values.txt    one line an option: its values or choices, and its default
+
+Neither holds how a page is put in sections. `python -m tests.architecture.surface` (make
+cli-surface) rewrites both; the difference is then part of the change that made it.
 """
 
 import os
 import re
 import subprocess
 import sys
+from dataclasses import MISSING, fields
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from mmdata.cli.main import COMMANDS
 
 SNAPSHOT = Path(__file__).parent / "cli_surface.txt"
+VALUES = SNAPSHOT.with_name("cli_values.txt")
 #: An option at the start of its line, behind the frame and a short form, and what turns it off.
-_OPTION = re.compile(
-    r"^[│|]?\s*(?:-\w, )?(--[a-z][a-z0-9-]*)(?:, (--no-[a-z0-9-]+))?", re.MULTILINE
-)
+_OPTION = re.compile(r"^[│|] (?:-\w, )?(--[a-z][a-z0-9-]*)(?:, (--no-[a-z0-9-]+))?", re.MULTILINE)
 _COMMAND = re.compile(r"^[│|]?\s*•?\s*([a-z][a-z0-9]+(?:-[a-z0-9]+)*) {2,}\S", re.MULTILINE)
 
 
 def help_of(*command: str) -> str:
-    """What `mmdata COMMAND --help` prints on a wide screen without colours."""
-    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    """What `mmdata COMMAND --help` prints without colours.
+
+    The screen is as wide as it can be before tyro sets sections side by side.
+    """
+    environment = os.environ | {"COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"}
     shown = subprocess.run(
         [sys.executable, "-m", "mmdata.cli", *command, "--help"],
         env=environment,
@@ -46,6 +56,38 @@ def surface() -> str:
     return "".join(lines)
 
 
+def values() -> str:
+    """What every option takes: `command --option VALUES = default`, in the order of the names."""
+    lines = []
+    for command, (kind, _) in COMMANDS.items():
+        hints = get_type_hints(kind)
+        for column in fields(kind):
+            positional = column.metadata.get("positional")
+            takes = _shown(hints[column.name])
+            if column.metadata.get("repeat"):
+                takes += " (repeated)"
+            default = column.default
+            if column.default_factory is not MISSING:
+                default = column.default_factory()
+            needed = "(required)" if default is MISSING else f"= {default!r}"
+            option = column.name.upper() if positional else "--" + column.name.replace("_", "-")
+            lines.append(f"{command} {option} {takes} {needed}\n")
+    return "".join(sorted(lines))
+
+
+def _shown(hint: Any) -> str:
+    """A type in words: `{choice,choice}`, `int`, `str...`; `?` where there may be none."""
+    parts = get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        return "|".join(_shown(one) for one in parts if one is not NoneType) + "?"
+    if get_origin(hint) is Literal:
+        return "{" + ",".join(map(str, parts)) + "}"
+    if get_origin(hint) is tuple:
+        return ",".join("..." if one is Ellipsis else _shown(one) for one in parts)
+    return str(hint.__name__)
+
+
 if __name__ == "__main__":
-    SNAPSHOT.write_text(surface(), encoding="utf-8")
-    print(SNAPSHOT.relative_to(Path.cwd()))
+    for path, text in ((SNAPSHOT, surface()), (VALUES, values())):
+        path.write_text(text, encoding="utf-8")
+        print(path.relative_to(Path.cwd()))

@@ -8,7 +8,7 @@ from statistics import median
 import pytest
 
 from mmdata.cli.main import COMMANDS
-from tests.architecture.surface import SNAPSHOT, commands, surface
+from tests.architecture.surface import SNAPSHOT, VALUES, commands, surface, values
 
 HEAVY = {
     *("numpy", "scipy", "simplejpeg", "PIL", "pyarrow", "pandas", "fsspec", "ray"),
@@ -63,6 +63,11 @@ def test_start_is_quick(arguments: list[str]) -> None:
 def test_commands_and_options_are_those_of_the_snapshot() -> None:
     """`make cli-surface` rewrites the snapshot after a change that was meant."""
     assert surface() == SNAPSHOT.read_text(encoding="utf-8")
+
+
+def test_values_choices_and_defaults_are_those_of_the_snapshot() -> None:
+    """`make cli-surface` rewrites the snapshot after a change that was meant."""
+    assert values() == VALUES.read_text(encoding="utf-8")
 
 
 def test_every_command_is_listed_in_the_help() -> None:
