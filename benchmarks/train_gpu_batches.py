@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.train_gpu_shapes import Shape
-from flamingo.data.batch import Batch, Sample, collate
-from flamingo.data.damage import Damage
+from flamingo.data.batch import Batch, SourcedExample, collate
+from flamingo.data.damage import DamageCount
 from flamingo.data.order import Position
 from flamingo.data.packing import NextFit
 from flamingo.data.prepare import Example
@@ -93,7 +93,7 @@ def feeds(steps: dict[str, list[Batch]]) -> list[StreamFeed]:
             _endless(batches),
             MULTIPLIERS[name],
             Position(),
-            lambda name=name: Damage(name, 0.0),  # type: ignore[misc]
+            lambda name=name: DamageCount(name, 0.0),  # type: ignore[misc]
             has_features=batches[0].features is not None,
         )
         for name, batches in steps.items()
@@ -126,11 +126,11 @@ def _document(
 
 def _sample(
     shape: Shape, tokenizer: MediaTokenizer, ids: list[int], media: Media, key: str
-) -> Sample:
+) -> SourcedExample:
     num_images = ids.count(tokenizer.image_id)
     plan = Plan(input_ids=ids, images=list(range(num_images)))
     pictures = [_medium(shape, media) for _ in range(num_images)]
-    return Sample(key, "random", Example(plan, pictures, [False] * num_images))
+    return SourcedExample(key, "random", Example(plan, pictures, [False] * num_images))
 
 
 def _medium(shape: Shape, media: Media) -> Tensor:
@@ -141,7 +141,9 @@ def _medium(shape: Shape, media: Media) -> Tensor:
     return torch.randn(patches, shape.clip["vision_cfg"]["width"]).bfloat16()
 
 
-def _batch(name: str, samples: list[Sample], tokenizer: MediaTokenizer, *, packed: bool) -> Batch:
+def _batch(
+    name: str, samples: list[SourcedExample], tokenizer: MediaTokenizer, *, packed: bool
+) -> Batch:
     return collate(
         samples,
         tokenizer,
@@ -152,9 +154,9 @@ def _batch(name: str, samples: list[Sample], tokenizer: MediaTokenizer, *, packe
     )
 
 
-def _packed(samples: list[Sample]) -> Iterator[int]:
+def _packed(samples: list[SourcedExample]) -> Iterator[int]:
     """Samples of each sequence."""
-    row: NextFit[Sample] = NextFit(PACK_TOKENS)
+    row: NextFit[SourcedExample] = NextFit(PACK_TOKENS)
     for sample in samples:
         closed = row.add(sample, len(sample.example.plan.input_ids))
         if closed:

@@ -75,7 +75,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SourcedExample:
     """An example and where it comes from."""
 
     key: str
@@ -84,7 +84,7 @@ class Sample:
 
 
 def collate(
-    samples: Sequence[Sample],
+    samples: Sequence[SourcedExample],
     tokenizer: MediaTokenizer,
     rule: RecordRule,
     *,

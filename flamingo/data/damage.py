@@ -3,16 +3,16 @@
 Damaged is what no option explains: bytes that are not the sample, no JSON, a matrix of another
 shape, images that cannot be decoded. What selection leaves out is not.
 
-The share is that of all ranks together: each counts what it reads (`Damage`, which adds up), the
-trainer judges the sum in every step. By itself a rank stops only when its own damage is too much
-for all of them.
+The share is that of all ranks together: each counts what it reads (`DamageCount`, which adds up),
+the trainer judges the sum in every step. By itself a rank stops only when its own damage is too
+much for all of them.
 """
 
 import logging
 from collections import Counter
 from dataclasses import dataclass
 
-from flamingo.data.lane import Outcome
+from flamingo.data.lane import RecordOutcome
 from mmdata.errors import BadInputError
 from mmdata.training_view.selection import DocumentReason, ImageReason
 
@@ -31,7 +31,7 @@ _EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
+class DamageCount:
     """How much of what was read of a stream is damaged, here or on several ranks.
 
     Attributes:
@@ -48,8 +48,8 @@ class Damage:
     num_bad: int = 0
     examples: tuple[str, ...] = ()
 
-    def __add__(self, other: "Damage") -> "Damage":
-        return Damage(
+    def __add__(self, other: "DamageCount") -> "DamageCount":
+        return DamageCount(
             self.stream,
             self.max_fraction,
             self.num_read + other.num_read,
@@ -101,13 +101,13 @@ class DamageWatch:
         self._examples: list[str] = []
 
     @property
-    def found(self) -> Damage:
+    def found(self) -> DamageCount:
         """Since the stream was opened."""
-        return Damage(
+        return DamageCount(
             self._name, self._max_fraction, self._num_read, self._num_bad, tuple(self._first)
         )
 
-    def saw(self, outcome: Outcome) -> None:
+    def saw(self, outcome: RecordOutcome) -> None:
         """Take note of a record.
 
         Raises:
@@ -143,7 +143,7 @@ class DamageWatch:
         self._begin()
 
 
-def _damage(outcome: Outcome) -> str | None:
+def _damage(outcome: RecordOutcome) -> str | None:
     """What is damaged of a record; None when nothing is."""
     drop = outcome.plan.document_drop
     if drop is not None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from flamingo.data.config import StreamConfig
-from flamingo.data.lane import Outcome
+from flamingo.data.lane import RecordOutcome
 from mmdata.errors import UserError
 from mmdata.training_view.records import RecordRule
 from mmdata.training_view.selection import DocumentReason, SelectionPolicy
@@ -30,14 +30,14 @@ class PassWatch:
         config: StreamConfig,
         rule: RecordRule,
         policy: SelectionPolicy,
-        survey: Callable[[], Iterable[Outcome]],
+        survey: Callable[[], Iterable[RecordOutcome]],
     ) -> None:
         self._config, self._rule, self._policy = config, rule, policy
         self._survey = survey
         self._is_fertile = False
         self._barren: dict[int, int] = {}  # lane -> the epoch that it has read from its start
 
-    def saw(self, lane: int, outcome: Outcome) -> None:
+    def saw(self, lane: int, outcome: RecordOutcome) -> None:
         """Take note of a lane's record.
 
         Raises:

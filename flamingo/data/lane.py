@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from flamingo.data.batch import Sample
+from flamingo.data.batch import SourcedExample
 from flamingo.data.order import LanePosition, Lanes
 from flamingo.data.prepare import Example, Preparer
 from flamingo.data.shard_pool import Shelf
@@ -61,7 +61,7 @@ class _Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RecordOutcome:
     """What became of a record.
 
     Attributes:
@@ -72,7 +72,7 @@ class Outcome:
 
     at: LanePosition
     after: LanePosition
-    sample: Sample
+    sample: SourcedExample
 
     @property
     def plan(self) -> Plan:
@@ -131,7 +131,7 @@ class LaneReader:
             number = min(samples - self._num_good, most - len(self._pending))
             self._read(number)
 
-    def outcomes(self) -> Iterator[Outcome]:
+    def outcomes(self) -> Iterator[RecordOutcome]:
         """What became of each record, in order, from the position on."""
         while self._pending or not self._is_at_end():
             if not self._pending:
@@ -195,7 +195,7 @@ class LaneReader:
                 self._preparer.decode, record, image, pending.key, source=pending.source
             )
 
-    def _finish(self, pending: _Pending) -> Outcome:
+    def _finish(self, pending: _Pending) -> RecordOutcome:
         example = Example(pending.plan)
         if pending.record is not None:
             decoded = {image: future.result() for image, future in pending.decoded.items()}
@@ -207,4 +207,6 @@ class LaneReader:
                 decoded,
                 source=pending.source,
             )
-        return Outcome(pending.at, pending.after, Sample(pending.key, pending.source, example))
+        return RecordOutcome(
+            pending.at, pending.after, SourcedExample(pending.key, pending.source, example)
+        )

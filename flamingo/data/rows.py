@@ -8,10 +8,10 @@ not fit, and a resume reads it again.
 from collections import Counter
 from dataclasses import dataclass
 
-from flamingo.data.batch import Sample
+from flamingo.data.batch import SourcedExample
 from flamingo.data.damage import DamageWatch
 from flamingo.data.empty_stream import PassWatch
-from flamingo.data.lane import LaneReader, Outcome
+from flamingo.data.lane import LaneReader, RecordOutcome
 from flamingo.data.mix import Share
 from flamingo.data.order import LanePosition, Position
 from flamingo.data.packing import NextFit
@@ -27,7 +27,7 @@ class Row:
         drops: of the lane since the row before.
     """
 
-    samples: list[Sample]
+    samples: list[SourcedExample]
     after: LanePosition
     drops: Counter[str]
 
@@ -74,7 +74,7 @@ class LaneRun:
             self._positions[lane.number] = row.after
         return rows
 
-    def _closed(self, lane: int, outcome: Outcome) -> list[Row]:
+    def _closed(self, lane: int, outcome: RecordOutcome) -> list[Row]:
         """The sequence that a sample is, or that it closes."""
         row = Row([outcome.sample], outcome.after, self._skipped[lane])
         self._skipped[lane] = Counter()

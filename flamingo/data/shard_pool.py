@@ -40,7 +40,7 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StoredSample:
     """A sample as it is in its shard.
 
     Attributes:
@@ -85,7 +85,7 @@ class Shelf:
         """Whether it is worth telling what will be needed."""
         return self._store is not None
 
-    def read(self, shard: int, ordinal: int) -> Found:
+    def read(self, shard: int, ordinal: int) -> StoredSample:
         """A sample.
 
         Raises:
@@ -99,7 +99,7 @@ class Shelf:
         for entry in index.entries(ordinal):
             if entry.extension in _READ:
                 members[entry.extension] = self._member(shard, key, entry)
-        return Found(key, members)
+        return StoredSample(key, members)
 
     def key(self, shard: int, ordinal: int) -> str:
         """Of a sample that cannot be read."""

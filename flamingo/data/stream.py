@@ -21,9 +21,9 @@ from contextlib import ExitStack
 from flamingo.data.batch import Batch, collate
 from flamingo.data.cache import ShardCache
 from flamingo.data.config import StreamConfig
-from flamingo.data.damage import Damage, DamageWatch
+from flamingo.data.damage import DamageCount, DamageWatch
 from flamingo.data.empty_stream import PassWatch
-from flamingo.data.lane import LaneReader, Outcome
+from flamingo.data.lane import LaneReader, RecordOutcome
 from flamingo.data.mix import Share, whole_share
 from flamingo.data.order import LanePosition, Lanes, Position
 from flamingo.data.prepare import Preparer
@@ -137,10 +137,10 @@ class Stream:
         """Refuse precomputed features of another vision tower than this (`TowerSpec.identity`)."""
         self._preparer.expect_tower(tower)
 
-    def damage(self) -> Damage:
+    def damage(self) -> DamageCount:
         """What was found damaged here since the last `steps` began; it adds up over ranks."""
         if self._damage is None:
-            return Damage(self.config.name, self.config.max_bad_fraction)
+            return DamageCount(self.config.name, self.config.max_bad_fraction)
         return self._damage.found
 
     def batches(self, start: Position | None = None) -> Iterator[Batch]:
@@ -290,7 +290,7 @@ class Stream:
         stack.callback(pool.shutdown, cancel_futures=True)
         return pool
 
-    def _survey(self) -> Iterator[Outcome]:
+    def _survey(self) -> Iterator[RecordOutcome]:
         """Every record of the stream, in the order on disk."""
         with self._shelf() as shelf:
             order = self._order(1, on_disk=True)

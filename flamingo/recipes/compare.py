@@ -36,7 +36,7 @@ class ComparedRunError(MMDataError):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunOutcome:
     """What a run's records say.
 
     Attributes:
@@ -112,7 +112,7 @@ def write_config(
     return path
 
 
-def outcome_of(name: str, run: Path) -> Outcome:
+def outcome_of(name: str, run: Path) -> RunOutcome:
     """From the folder of a run."""
     lines = read_log(str(run / METRICS_NAME))
     timed = lines[1:] or lines
@@ -122,7 +122,7 @@ def outcome_of(name: str, run: Path) -> Outcome:
     for moment in moments:
         for category, number in moment["categories"].items():
             memory[category] = max(number, memory.get(category, 0))
-    return Outcome(
+    return RunOutcome(
         name=name,
         steps=len(lines),
         seconds=seconds,
@@ -134,7 +134,7 @@ def outcome_of(name: str, run: Path) -> Outcome:
     )
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
+def table(outcomes: Sequence[RunOutcome]) -> str:
     """Time, memory by category and loss, a column a run."""
     rows: list[tuple[str, list[str]]] = [
         ("", [one.name for one in outcomes]),

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from flamingo.data.batch import Batch, blank_batch
-from flamingo.data.damage import Damage
+from flamingo.data.damage import DamageCount
 from flamingo.data.decode import Pixels, to_input
 from flamingo.data.order import Position
 from flamingo.models.flamingo.model import Flamingo
@@ -68,7 +68,7 @@ class StreamFeed:
     steps: Generator[list[Batch], None, None]
     multiplier: float
     position: Position
-    damage: Callable[[], Damage]
+    damage: Callable[[], DamageCount]
     has_features: bool = False
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flamingo.data.batch import Batch
-from flamingo.data.damage import Damage
+from flamingo.data.damage import DamageCount
 from flamingo.telemetry.steps import StreamCounts
 
 
@@ -32,14 +32,14 @@ class Tally:
     streams: dict[str, StreamCounts] = field(default_factory=dict)
     drops: Counter[str] = field(default_factory=Counter)
     wait_seconds: float = 0.0
-    damage: tuple[Damage, ...] = ()
+    damage: tuple[DamageCount, ...] = ()
 
     @classmethod
     def of(
         cls,
         drawn: Mapping[str, Sequence[Batch]],
         wait_seconds: float,
-        damage: Iterable[Damage] = (),
+        damage: Iterable[DamageCount] = (),
     ) -> "Tally":
         """Of the micro-batches that were drawn here."""
         batches = [batch for micro in drawn.values() for batch in micro]

@@ -16,7 +16,7 @@ from mmdata.storage.files import Buffer
 from mmdata.validation.documents import Parsed, Unreadable, parse_document
 from mmdata.validation.image_rules import NotBase64, decode_base64
 from mmdata.validation.samples_rules import margins
-from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, TEXT_EXTENSION, Contents, runs_of
+from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, TEXT_EXTENSION, TarContents, runs_of
 from schemas.manifest import Layout, Tally
 
 #: Headers only: an index is no check (`mmdata validate` is).
@@ -26,14 +26,14 @@ _NO_SENTENCE = -1
 Row = dict[str, Any]
 
 
-def contents_of(path: str, data: Buffer) -> Contents:
+def contents_of(path: str, data: Buffer) -> TarContents:
     """The members of a tar.
 
     Raises:
         BadInputError: it is damaged, so that readers would not see all of them, or they would not
             agree which members are a sample.
     """
-    contents = Contents(list(walk(data, partial(refuse_damage, path))))
+    contents = TarContents(list(walk(data, partial(refuse_damage, path))))
     contents.names = [split_name(member.name) for member in contents.members]
     contents.keys = list(dict.fromkeys(key for key, _ in contents.names if key))
     named = [
@@ -45,7 +45,7 @@ def contents_of(path: str, data: Buffer) -> Contents:
     return contents
 
 
-def _refuse_apart(path: str, contents: Contents) -> None:
+def _refuse_apart(path: str, contents: TarContents) -> None:
     """Refuse samples whose members stand apart.
 
     Raises:
@@ -62,13 +62,13 @@ def _refuse_apart(path: str, contents: Contents) -> None:
         )
 
 
-def layout_of(contents: Contents) -> Layout:
+def layout_of(contents: TarContents) -> Layout:
     """The layout that the members' names say."""
     kinds = {extension for key, extension in contents.names if key}
     return "pairs" if kinds & (IMAGE_EXTENSIONS | {TEXT_EXTENSION}) else "interleaved"
 
 
-def describe(path: str, data: Buffer, contents: Contents, name: str) -> tuple[list[Row], Tally]:
+def describe(path: str, data: Buffer, contents: TarContents, name: str) -> tuple[list[Row], Tally]:
     """A row for every sample, and their sums.
 
     Args:

@@ -72,7 +72,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class TarHeader:
     """A header block, taken apart.
 
     Attributes:
@@ -90,7 +90,7 @@ class Header:
     difference: Difference | None
 
 
-def read_header(block: bytes) -> Header:
+def read_header(block: bytes) -> TarHeader:
     """Take a 512-byte block apart and compare it with what its fields make."""
     total = sum(block) - sum(block[148:156]) + 8 * 32
     stored = parse_number(block[148:156])
@@ -106,7 +106,7 @@ def read_header(block: bytes) -> Header:
         if got != expected and (difference is None or field == "checksum"):
             difference = Difference(field, start, expected, got)
     size = -1 if size is None else size
-    return Header(name, size, block[156:157], stored == total, difference)
+    return TarHeader(name, size, block[156:157], stored == total, difference)
 
 
 def is_header(block: bytes) -> bool:

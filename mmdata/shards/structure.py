@@ -141,7 +141,7 @@ class _Walk:
                     return None, following
         return self.content(header, start)
 
-    def content(self, header: dialect.Header, start: int) -> tuple[Member | None, int]:
+    def content(self, header: dialect.TarHeader, start: int) -> tuple[Member | None, int]:
         """What a header announces, and where the next header is (-1: the file ends before)."""
         size = 0 if header.kind in dialect.DATALESS else header.size
         override = self.override
@@ -167,7 +167,7 @@ class _Walk:
             self.fault(Damage.NOT_A_FILE, start - BLOCK_BYTES, name, "regular files only", kind)
         return None, after
 
-    def extend(self, header: dialect.Header, start: int, size: int) -> None:
+    def extend(self, header: dialect.TarHeader, start: int, size: int) -> None:
         """Take up what a pax or GNU header says of the member behind it."""
         body = self.data[start : start + min(size, _MAX_EXTENDED_BYTES)]
         if header.kind == dialect.LONG_NAME:
@@ -181,7 +181,7 @@ class _Walk:
             elif header.kind == b"x":
                 self.override = {**self.override, **records}
 
-    def leads_on(self, start: int, header: dialect.Header) -> bool:
+    def leads_on(self, start: int, header: dialect.TarHeader) -> bool:
         """Whether a damaged header's size still leads to a header or to the end mark."""
         if header.size < 0:
             return False
@@ -282,7 +282,7 @@ class _Walk:
         self.fault(Damage.PADDING, start, name, expected, found)
 
     def damaged(
-        self, position: int, header: dialect.Header, difference: dialect.Difference
+        self, position: int, header: dialect.TarHeader, difference: dialect.Difference
     ) -> None:
         pairs = zip(difference.expected, difference.got, strict=True)
         first = next(place for place, (ours, theirs) in enumerate(pairs) if ours != theirs)

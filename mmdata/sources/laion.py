@@ -19,7 +19,7 @@ from mmdata.sources.laion_parquet import (
     parquet_rows,
     parquet_segments,
 )
-from mmdata.sources.laion_rows import Row
+from mmdata.sources.laion_rows import LaionRow
 from mmdata.sources.laion_tars import tar_rows, tar_segments
 from mmdata.sources.laion_text import (
     TABLE_SUFFIXES,
@@ -42,7 +42,7 @@ SUFFIXES = (".parquet", *TABLE_SUFFIXES, *JSON_SUFFIXES)
 _CHUNK_BYTES = 1 << 20
 _GLOB_CHARACTERS = re.compile(r"([*?\[])")
 
-AnyRow = Row | RecordDropped | Overlong
+AnyRow = LaionRow | RecordDropped | Overlong
 
 
 def expand_folders(specs: tuple[str, ...]) -> tuple[str, ...]:
@@ -171,7 +171,7 @@ def count_rows(
         else tar_rows(segment, ColumnNames())
     ):
         rows += 1
-        if isinstance(row, Row):
+        if isinstance(row, LaionRow):
             search.look(row.values)
     return rows, crc
 

@@ -17,7 +17,7 @@ from mmdata.errors import BadInputError, words_of
 from mmdata.sources.arrow_columns import holds_images, image_bytes, plain_type, values_of
 from mmdata.sources.fields import FieldSearch
 from mmdata.sources.laion_columns import IMAGE_NAMES, ColumnNames, Columns, find_columns
-from mmdata.sources.laion_rows import Row
+from mmdata.sources.laion_rows import LaionRow
 from mmdata.sources.records import Segment
 from mmdata.sources.tar_images import IMAGE_SUFFIXES
 from mmdata.storage.files import is_folder, list_names, open_file, read_bytes
@@ -98,7 +98,7 @@ def _images_beside(path: str, there: list[str]) -> bool:
     return {"key", "status"} <= set(there) and is_folder(_folder_of(path))
 
 
-def parquet_rows(segment: Segment, columns: Columns) -> Iterator[Row]:
+def parquet_rows(segment: Segment, columns: Columns) -> Iterator[LaionRow]:
     """The rows of a segment.
 
     Raises:
@@ -190,13 +190,13 @@ def _values(batch: Any) -> Iterator[dict[str, Any]]:
 
 def _row(
     values: dict[str, Any], columns: Columns, beside: "_Beside | None", *, has_image: bool
-) -> Row:
+) -> LaionRow:
     if beside is not None:
-        return Row(values, columns, beside.read(values.get("key")), has_image=True)
+        return LaionRow(values, columns, beside.read(values.get("key")), has_image=True)
     if not has_image:
-        return Row(values, columns)
+        return LaionRow(values, columns)
     image = image_bytes(values.get(columns.image))
-    return Row(values, columns, image, has_image=True)
+    return LaionRow(values, columns, image, has_image=True)
 
 
 class _Beside:

@@ -38,7 +38,7 @@ PLACEHOLDER = 1.0
 
 
 @dataclass(slots=True)
-class Row:
+class LaionRow:
     """A row as its file has it.
 
     Attributes:
@@ -100,10 +100,10 @@ class PairSource:
 
     document: SourceDocument
     url: str
-    row: Row = field(repr=False)
+    row: LaionRow = field(repr=False)
 
 
-def parse_row(row: Row) -> PairSource:
+def parse_row(row: LaionRow) -> PairSource:
     """A row as a document.
 
     Raises:
@@ -137,7 +137,7 @@ def parse_row(row: Row) -> PairSource:
     return PairSource(document, url, row)
 
 
-def check_filters(row: Row, filters: RowFilters) -> None:
+def check_filters(row: LaionRow, filters: RowFilters) -> None:
     """Raise RecordDropped where a row does not pass."""
     columns = row.columns
     limits = (
@@ -166,7 +166,7 @@ def check_filters(row: Row, filters: RowFilters) -> None:
     _check_size(row, filters)
 
 
-def _check_size(row: Row, filters: RowFilters) -> None:
+def _check_size(row: LaionRow, filters: RowFilters) -> None:
     """By the size that a row lists; one that lists none is judged by its image."""
     width = number_of(row.values.get(row.columns.width))
     height = number_of(row.values.get(row.columns.height))
@@ -242,7 +242,7 @@ def _url(value: Any, column: str) -> str:
     return _text(value, column).strip()
 
 
-def _similarity(row: Row) -> tuple[float | None, list[tuple[str, str]]]:
+def _similarity(row: LaionRow) -> tuple[float | None, list[tuple[str, str]]]:
     """The row's own similarity, and a note where it has one that is none."""
     column = row.columns.similarity
     value = plain(row.values.get(column)) if column else None
@@ -264,7 +264,7 @@ def _name(url: str) -> str:
     return unquote(path.rpartition("/")[2], errors="replace")[:200].replace("\0", "")
 
 
-def _extras(row: Row) -> dict[str, msgspec.Raw]:
+def _extras(row: LaionRow) -> dict[str, msgspec.Raw]:
     """All other columns as raw JSON."""
     used = row.columns.used
     return {name: as_raw(value) for name, value in row.values.items() if name not in used}

@@ -10,7 +10,7 @@ from mmdata.errors import BadInputError
 from mmdata.shards.reader import Sample, ShardReader, dots_hint
 from mmdata.sources.base import RecordDropped
 from mmdata.sources.laion_columns import ColumnNames, find_columns
-from mmdata.sources.laion_rows import Row
+from mmdata.sources.laion_rows import LaionRow
 from mmdata.sources.records import Segment
 from mmdata.sources.strict_json import decode_object
 from mmdata.sources.tar_images import IMAGE_SUFFIXES
@@ -36,7 +36,7 @@ def tar_segments(path: str) -> list[Segment]:
     return [Segment(path)]
 
 
-def tar_rows(segment: Segment, names: ColumnNames) -> Iterator[Row | RecordDropped]:
+def tar_rows(segment: Segment, names: ColumnNames) -> Iterator[LaionRow | RecordDropped]:
     """Its samples in order.
 
     Raises:
@@ -50,7 +50,7 @@ def tar_rows(segment: Segment, names: ColumnNames) -> Iterator[Row | RecordDropp
                 yield dropped
 
 
-def _row(sample: Sample, names: ColumnNames, path: str) -> Row:
+def _row(sample: Sample, names: ColumnNames, path: str) -> LaionRow:
     hint = dots_hint(sample.members)
     pictures = _pictures(sample)
     if hint and not {"json", "txt"} & sample.members.keys() and not pictures:
@@ -73,7 +73,7 @@ def _row(sample: Sample, names: ColumnNames, path: str) -> Row:
     )
     columns = find_columns(list(values), wanted, path, "")
     image = next(iter(pictures.values()), None)
-    return Row(values, columns, None if image is None else bytes(image), has_image=True)
+    return LaionRow(values, columns, None if image is None else bytes(image), has_image=True)
 
 
 def _pictures(sample: Sample) -> dict[str, memoryview]:

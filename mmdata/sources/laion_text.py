@@ -15,7 +15,7 @@ from mmdata.errors import BadInputError
 from mmdata.sources.base import RecordDropped
 from mmdata.sources.delimited import REMEDY, Cells, read_delimited, swallowed_line
 from mmdata.sources.laion_columns import ColumnNames, Columns, find_columns
-from mmdata.sources.laion_rows import Row
+from mmdata.sources.laion_rows import LaionRow
 from mmdata.sources.records import Overlong, Segment, open_segment, read_records
 from mmdata.sources.strict_json import decode_object
 from mmdata.storage.files import open_file
@@ -133,7 +133,7 @@ def count_table(
 
 def table_rows(
     segment: Segment, names: ColumnNames, quoting: Quoting, max_record_bytes: int
-) -> Iterator[Row | RecordDropped | Overlong]:
+) -> Iterator[LaionRow | RecordDropped | Overlong]:
     """The rows below the first line.
 
     Raises:
@@ -144,20 +144,20 @@ def table_rows(
             yield _row(line, table) if isinstance(line, Cells) else line
 
 
-def _row(line: Cells, table: _Table) -> Row | RecordDropped:
+def _row(line: Cells, table: _Table) -> LaionRow | RecordDropped:
     header = table.header
     if len(line.fields) != len(header):
         detail = f"line {line.line}: expected {len(header)} fields, got {len(line.fields)}"
         return RecordDropped(DocumentDrop.BAD_SCHEMA, detail)
     texts = map(_text, line.fields)
-    return Row(
+    return LaionRow(
         {name: text or None for name, text in zip(header, texts, strict=True)}, table.columns
     )
 
 
 def json_rows(
     segment: Segment, names: ColumnNames, max_record_bytes: int
-) -> Iterator[Row | RecordDropped | Overlong]:
+) -> Iterator[LaionRow | RecordDropped | Overlong]:
     """The records of a segment of JSON lines."""
     columns: dict[tuple[str, ...], Columns] = {}
     for record in read_records(segment, max_record_bytes):
@@ -169,7 +169,7 @@ def json_rows(
             shape = tuple(values)
             if shape not in columns:
                 columns[shape] = find_columns(shape, names, segment.path)
-            yield Row(cast(dict[str, object], values), columns[shape])
+            yield LaionRow(cast(dict[str, object], values), columns[shape])
         except RecordDropped as dropped:
             yield dropped
         except BadInputError as error:

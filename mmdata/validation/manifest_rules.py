@@ -36,7 +36,7 @@ _SIZES_DECODER = msgspec.json.Decoder(dict[str, int])
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
+class DatasetFolder:
     """A folder that holds shards.
 
     Attributes:
@@ -57,7 +57,7 @@ class Folder:
         return self.manifest is not None or self.started
 
 
-def read_folder(path: str, shards: set[str], findings: Findings) -> Folder:
+def read_folder(path: str, shards: set[str], findings: Findings) -> DatasetFolder:
     """MAN001, SIDE014: look at what stands beside the shards of one folder.
 
     Args:
@@ -84,7 +84,7 @@ def read_folder(path: str, shards: set[str], findings: Findings) -> Folder:
         got = repr(manifest.format_version)
         findings.add("SIDE014", repr(FORMAT_VERSION), got, path="$.format_version")
     started = claimed or exists(join(path, PLAN_NAME))
-    return Folder(path, manifest, started, whole)
+    return DatasetFolder(path, manifest, started, whole)
 
 
 def known_fields(raw: bytes, manifest: Manifest | None, findings: Findings) -> None:
@@ -107,7 +107,7 @@ def _unknown(there: object, known: object, path: str) -> Iterator[str]:
             yield from _unknown(one, other, f"{path}[{number}]")
 
 
-def check_folder(folder: Folder, results: Sequence[ShardResult], findings: Findings) -> None:
+def check_folder(folder: DatasetFolder, results: Sequence[ShardResult], findings: Findings) -> None:
     """Every rule across the shards of one folder.
 
     Args:
@@ -141,7 +141,7 @@ def check_folder(folder: Folder, results: Sequence[ShardResult], findings: Findi
         groups_fit(folder, findings)
 
 
-def missing_shards(folder: Folder, findings: Findings) -> None:
+def missing_shards(folder: DatasetFolder, findings: Findings) -> None:
     """MAN002."""
     there = set(list_names(folder.path))
     for row in folder.manifest.shards if folder.manifest else ():
@@ -214,7 +214,7 @@ def totals_add_up(manifest: Manifest, results: Sequence[ShardResult], findings: 
             findings.add("MAN006", f"{value}, the sum of the sidecars", f"{got[name]}", path=path)
 
 
-def groups_fit(folder: Folder, findings: Findings) -> None:
+def groups_fit(folder: DatasetFolder, findings: Findings) -> None:
     """MAN012, where the samples tables of all listed shards can be read."""
     if folder.manifest is None:
         return
@@ -254,7 +254,7 @@ def sum_tallies(tallies: Sequence[Tally]) -> Tally:
     return total
 
 
-def sizes_agree(folder: Folder, findings: Findings) -> None:
+def sizes_agree(folder: DatasetFolder, findings: Findings) -> None:
     """MAN009: what open_clip and OpenFlamingo take the number of samples from."""
     if folder.manifest is None:
         return

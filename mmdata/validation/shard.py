@@ -28,7 +28,7 @@ from mmdata.validation.sidecar_rules import Beside, Table
 from mmdata.validation.tar_rules import (
     IMAGE_EXTENSIONS,
     TEXT_EXTENSION,
-    Contents,
+    TarContents,
     check_structure,
     pictures_by_name,
 )
@@ -166,7 +166,7 @@ class _Check:
             if problem := self.pictures.one_for_most():
                 findings.add("IMG005", *problem)
 
-    def check_beside(self, sidecar: Sidecar, data: Slices, contents: Contents) -> None:
+    def check_beside(self, sidecar: Sidecar, data: Slices, contents: TarContents) -> None:
         """Sidecar, samples table and rejects against the tar and each other."""
         findings = self.findings
         sidecar_rules.names_this_shard(sidecar, self.task.path, findings)
@@ -182,7 +182,7 @@ class _Check:
         outcomes_fit(sidecar, self.task.path, self.table, findings)
         sidecar_rules.check_tally(sidecar, samples, contents, findings)
 
-    def check_members(self, data: Slices, contents: Contents) -> None:
+    def check_members(self, data: Slices, contents: TarContents) -> None:
         """The data of every member that belongs to a sample."""
         paired = {
             key

@@ -19,7 +19,7 @@ from mmdata.storage.files import exists, read_bytes
 from mmdata.storage.ranges import Slices
 from mmdata.validation.documents import Problem, schema_problem
 from mmdata.validation.findings import Findings
-from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, Contents
+from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, TarContents
 from mmdata.wording import plural
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import SAMPLES_COLUMNS, Reject, Sidecar, Tally
@@ -159,7 +159,7 @@ def _totals(table: Any) -> dict[str, int]:
 
 
 def rows_fit_members(
-    sidecar: Sidecar, table: Table, contents: Contents, findings: Findings
+    sidecar: Sidecar, table: Table, contents: TarContents, findings: Findings
 ) -> None:
     """SIDE008: key, offset and size of every sample, as the tar's own headers say them."""
     keys = contents.keys
@@ -185,7 +185,7 @@ def rows_fit_members(
                 findings.add("SIDE008", repr(expected), repr(got), key=member[0], path=path)
 
 
-def _same_places(table: Table, contents: Contents) -> bool:
+def _same_places(table: Table, contents: TarContents) -> bool:
     """Whether all rows fit; by columns, which makes no tuple a member."""
     return (
         table["key"] == contents.keys
@@ -225,7 +225,7 @@ def check_rejects(sidecar: Sidecar, beside: Beside, findings: Findings) -> None:
 
 
 def check_tally(
-    sidecar: Sidecar, samples: Samples | None, contents: Contents, findings: Findings
+    sidecar: Sidecar, samples: Samples | None, contents: TarContents, findings: Findings
 ) -> None:
     """SIDE012: the tally adds up, and is what the shard and its table hold."""
     tally = sidecar.tally

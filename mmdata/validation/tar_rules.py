@@ -39,7 +39,7 @@ _OUR_EXTENSIONS = {
 
 
 @dataclass(slots=True)
-class Contents:
+class TarContents:
     """What a tar holds, by name.
 
     Attributes:
@@ -53,7 +53,7 @@ class Contents:
     keys: list[str] = field(default_factory=list)
 
 
-def runs_of(contents: Contents) -> dict[str, list[int]]:
+def runs_of(contents: TarContents) -> dict[str, list[int]]:
     """Where each key's runs of members begin, as byte offsets; what readers skip parts no run."""
     runs: dict[str, list[int]] = {}
     before = ""
@@ -64,14 +64,14 @@ def runs_of(contents: Contents) -> dict[str, list[int]]:
     return runs
 
 
-def pictures_by_name(contents: Contents) -> int | None:
+def pictures_by_name(contents: TarContents) -> int | None:
     """Images of a tar, by the names of its members; None where they are inside of documents."""
     kinds = [extension for key, extension in contents.names if key]
     pictures = sum(extension in IMAGE_EXTENSIONS for extension in kinds)
     return None if not pictures and "json" in kinds else pictures
 
 
-def check_structure(data: Slices, findings: Findings, layout: Layout | None) -> Contents:
+def check_structure(data: Slices, findings: Findings, layout: Layout | None) -> TarContents:
     """Walk the tar, then check the names of its members.
 
     Args:
@@ -89,7 +89,7 @@ def check_structure(data: Slices, findings: Findings, layout: Layout | None) -> 
             path=f"@{fault.offset}",
         )
 
-    contents = Contents()
+    contents = TarContents()
     for member in walk(data, report, ours=layout is not None):
         contents.members.append(member)
         contents.names.append(split_name(member.name))
@@ -105,7 +105,7 @@ def check_structure(data: Slices, findings: Findings, layout: Layout | None) -> 
     return contents
 
 
-def unique_names(contents: Contents, findings: Findings) -> None:
+def unique_names(contents: TarContents, findings: Findings) -> None:
     """KEY002; readers do not tell extensions apart by their case."""
     if len({member.name.lower() for member in contents.members}) == len(contents.members):
         return
@@ -118,7 +118,7 @@ def unique_names(contents: Contents, findings: Findings) -> None:
             findings.add("KEY002", "each member name once", got, key=member.name, path=path)
 
 
-def skipped_names(contents: Contents, findings: Findings) -> None:
+def skipped_names(contents: TarContents, findings: Findings) -> None:
     """KEY005."""
     for member, (key, _) in zip(contents.members, contents.names, strict=True):
         if not key:
@@ -126,7 +126,7 @@ def skipped_names(contents: Contents, findings: Findings) -> None:
             findings.add("KEY005", "a name like KEY.EXTENSION", repr(name), key=name, path=path)
 
 
-def unchecked_names(contents: Contents, findings: Findings) -> None:
+def unchecked_names(contents: TarContents, findings: Findings) -> None:
     """KEY007: what nobody looks into should at least be named."""
     for key, extension in contents.names:
         if extension not in _CHECKED_EXTENSIONS and key:
@@ -134,7 +134,7 @@ def unchecked_names(contents: Contents, findings: Findings) -> None:
             findings.add("KEY007", expected, repr(extension), key=key)
 
 
-def unsafe_names(contents: Contents, findings: Findings) -> None:
+def unsafe_names(contents: TarContents, findings: Findings) -> None:
     """KEY004: harmless to us, who never use names as paths, but not to `tar x`."""
     for member in contents.members:
         name = member.name
@@ -145,7 +145,7 @@ def unsafe_names(contents: Contents, findings: Findings) -> None:
             findings.add("KEY004", "a name inside the archive", repr(name), key=name, path=path)
 
 
-def our_names(contents: Contents, findings: Findings, layout: Layout) -> None:
+def our_names(contents: TarContents, findings: Findings, layout: Layout) -> None:
     """KEY001 and KEY006."""
     for key in contents.keys:
         if not _OUR_KEY.fullmatch(key):
@@ -157,7 +157,7 @@ def our_names(contents: Contents, findings: Findings, layout: Layout) -> None:
             findings.add("KEY006", expected, repr(extension), key=key)
 
 
-def check_samples(contents: Contents, findings: Findings) -> None:
+def check_samples(contents: TarContents, findings: Findings) -> None:
     """PAIR001 to PAIR003, for samples that are not one JSON document each."""
     if all(extension == "json" for _, extension in contents.names):
         return

@@ -6,7 +6,7 @@ from typing import Protocol
 from mmdata.fetch.outcome import Fetched
 from mmdata.samples.assemble import AssemblyPolicy, Draft, Outcome
 from mmdata.sources.base import RecordDropped
-from mmdata.sources.laion_rows import PairSource, Row, RowFilters, check_filters, parse_row
+from mmdata.sources.laion_rows import LaionRow, PairSource, RowFilters, check_filters, parse_row
 from mmdata.sources.split import URL_HOST, group_of, host_of
 
 
@@ -52,7 +52,7 @@ class RowJob(Protocol):
         ...
 
 
-def parsed(number: int, key: str, row: Row | RecordDropped, job: RowJob) -> Place:
+def parsed(number: int, key: str, row: LaionRow | RecordDropped, job: RowJob) -> Place:
     """A row as a pair, or why it is none; of another split, nothing more is asked of it.
 
     Args:

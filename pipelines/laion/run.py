@@ -20,7 +20,7 @@ from mmdata.sources.laion import (
     read_rows,
 )
 from mmdata.sources.laion_columns import ColumnNames
-from mmdata.sources.laion_rows import Row, RowFilters, parse_row
+from mmdata.sources.laion_rows import LaionRow, RowFilters, parse_row
 from mmdata.sources.laion_text import Quoting
 from mmdata.sources.records import Overlong, Segment
 from mmdata.sources.split import URL_HOST, host_of
@@ -136,7 +136,7 @@ def _byte_options(options: ConvertLaion) -> dict[str, Any]:
     return values | {"nsfw": list(options.nsfw)}
 
 
-def _look_for_host(row: Row, search: FieldSearch) -> None:
+def _look_for_host(row: LaionRow, search: FieldSearch) -> None:
     """A host is known of a row's URL, in whatever column that is."""
     url = as_raw(row.values.get(row.columns.url))
     for wanted in [wanted for wanted in search.left if wanted.path == URL_HOST]:
@@ -180,7 +180,7 @@ class LaionRecipe:
         lacking: list[str] = []
         for row in islice(rows, _PROBED_ROWS):
             scan.probed_records += 1
-            if isinstance(row, Row):
+            if isinstance(row, LaionRow):
                 self._probe(row, segment, scan)
                 lacking.append(self.filters.missing(row.columns))
                 _look_for_host(row, search)
@@ -199,7 +199,7 @@ class LaionRecipe:
             else:
                 yield _form_of(row)
 
-    def _probe(self, row: Row, segment: Segment, scan: SegmentScan) -> None:
+    def _probe(self, row: LaionRow, segment: Segment, scan: SegmentScan) -> None:
         scan.probed_images += 1
         if row.has_image:
             scan.looked_in = "the input itself"
@@ -216,7 +216,7 @@ class LaionRecipe:
             scan.probed_bytes += _ASSUMED_IMAGE_BYTES
 
 
-def _form_of(row: Row) -> FormFault | None:
+def _form_of(row: LaionRow) -> FormFault | None:
     try:
         parse_row(row)
     except RecordDropped as dropped:

@@ -20,7 +20,7 @@ from mmdata.validation.across import compare_shards
 from mmdata.validation.choosing import chosen_codes
 from mmdata.validation.findings import Findings
 from mmdata.validation.grouped import check_keys
-from mmdata.validation.manifest_rules import Folder, check_folder, read_folder
+from mmdata.validation.manifest_rules import DatasetFolder, check_folder, read_folder
 from mmdata.validation.report import ReportBuilder, with_outlook
 from mmdata.validation.shard import ShardResult, ShardTask, check_shard
 from pipelines.engine.events import Alive, alive_while
@@ -52,7 +52,7 @@ def validate(options: Validate) -> ValidationReport:
     for index, path in enumerate(paths):
         by_folder[os.path.dirname(path) or "."].append(index)
     builder = ReportBuilder(options.max_findings, codes, options.fail_on)
-    folders: list[tuple[Folder, Findings, list[int]]] = []
+    folders: list[tuple[DatasetFolder, Findings, list[int]]] = []
     for parent, indices in by_folder.items():
         findings = Findings(os.path.join(parent, MANIFEST_NAME), options.max_findings)
         names = {os.path.basename(paths[index]) for index in indices}

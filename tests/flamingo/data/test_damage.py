@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flamingo.data.damage import Damage
+from flamingo.data.damage import DamageCount
 from flamingo.data.stream import Stream
 from mmdata.errors import BadInputError
 from mmdata.training_view.sequence import MediaTokenizer
@@ -79,10 +79,10 @@ def test_the_share_is_that_of_all_ranks_together(tmp_path: Path, tokenizer: Medi
 def test_a_rank_alone_stops_when_its_damage_is_too_much_for_all_of_them() -> None:
     """1% of 1,100 samples is exceeded by 12; of what four such ranks read, by 45."""
     with pytest.raises(BadInputError, match="12 of 1100 samples are damaged"):
-        Damage("s", 0.01, num_read=1100, num_bad=12).check()
-    Damage("s", 0.01, num_read=1100, num_bad=44).check(parts=4)
+        DamageCount("s", 0.01, num_read=1100, num_bad=12).check()
+    DamageCount("s", 0.01, num_read=1100, num_bad=44).check(parts=4)
     with pytest.raises(BadInputError, match="45 of 1100"):
-        Damage("s", 0.01, num_read=1100, num_bad=45).check(parts=4)
+        DamageCount("s", 0.01, num_read=1100, num_bad=45).check(parts=4)
 
 
 def test_none_may_mean_none(tmp_path: Path, tokenizer: MediaTokenizer) -> None:

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from flamingo.recipes.compare import ComparedRunError, Outcome, compare_recipes, table, write_config
+from flamingo.recipes.compare import (
+    ComparedRunError,
+    RunOutcome,
+    compare_recipes,
+    table,
+    write_config,
+)
 from flamingo.telemetry.losses import MeanLoss
 from mmdata.cli.config_file import read_changed
 from mmdata.cli.main import main
@@ -80,9 +86,9 @@ def test_a_recipe_is_not_compared_with_itself() -> None:
 
 def test_what_only_one_run_has_is_told_of_both() -> None:
     fell = {"mmc4": (MeanLoss(2.0, 1, 5), MeanLoss(1.0, 16, 20))}
-    one = Outcome("a", 20, 0.5, 8.0, fell, {"parameters": 3_000_000}, 5, "gpu")
+    one = RunOutcome("a", 20, 0.5, 8.0, fell, {"parameters": 3_000_000}, 5, "gpu")
     stayed = {"laion": (MeanLoss(2.0, 1, 5), MeanLoss(1.5, 16, 20))}
-    other = Outcome("b", 20, 1.0, 4.0, stayed, {"x": 2 * 10**9}, 5, "gpu")
+    other = RunOutcome("b", 20, 1.0, 4.0, stayed, {"x": 2 * 10**9}, 5, "gpu")
     rows = {line[:34].strip(): line[34:].split("  ") for line in table([one, other]).splitlines()}
     told = {name: [cell.strip() for cell in cells if cell.strip()] for name, cells in rows.items()}
     assert told["memory: parameters"] == ["3.00 MB", "0.00 MB"]

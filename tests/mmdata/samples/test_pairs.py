@@ -12,7 +12,7 @@ from mmdata.images import ImagePolicy
 from mmdata.samples.assemble import AssemblyPolicy, Draft, Scores, check
 from mmdata.samples.pairs import drop_below, finish_pair
 from mmdata.sources.laion_columns import Columns
-from mmdata.sources.laion_rows import Row, parse_row
+from mmdata.sources.laion_rows import LaionRow, parse_row
 from mmdata.sources.names import StoredImage
 from tests.corpus import picture
 
@@ -20,7 +20,7 @@ COLUMNS = Columns(url="URL", caption="TEXT", similarity="similarity")
 
 
 def draft_of(image: bytes, min_similarity: float | None = None, **values: Any) -> Draft:
-    row = Row({"URL": "http://x/1", "TEXT": "a", "similarity": 0.5} | values, COLUMNS)
+    row = LaionRow({"URL": "http://x/1", "TEXT": "a", "similarity": 0.5} | values, COLUMNS)
     policy = AssemblyPolicy(images=ImagePolicy(), min_similarity=min_similarity)
     return check(parse_row(row).document, lambda name: StoredImage(image, name), policy)
 

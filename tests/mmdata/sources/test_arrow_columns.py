@@ -15,7 +15,7 @@ from mmdata.sources.arrow_columns import holds_images, is_text, plain_type, valu
 from mmdata.sources.containers import find_segments
 from mmdata.sources.laion import list_segments, read_rows
 from mmdata.sources.laion_columns import ColumnNames
-from mmdata.sources.laion_rows import Row
+from mmdata.sources.laion_rows import LaionRow
 from mmdata.sources.parquet_images import ParquetImages
 from mmdata.sources.records import read_records
 from tests.corpus import picture
@@ -73,7 +73,9 @@ class TestImages:
     def test_in_a_list_of_pairs(self, images: Callable[[list[bytes]], Any], tmp_path: Path) -> None:
         path = written(tmp_path, image=images(PICTURES), caption=pa.array(TEXTS, pa.string_view()))
         (segment,) = list_segments(path)
-        rows = [row for row in read_rows(segment, ColumnNames(), LIMIT) if isinstance(row, Row)]
+        rows = [
+            row for row in read_rows(segment, ColumnNames(), LIMIT) if isinstance(row, LaionRow)
+        ]
         assert [(row.image, row.values["caption"]) for row in rows] == [
             *zip(PICTURES, TEXTS, strict=True)
         ]

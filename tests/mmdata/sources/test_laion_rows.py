@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mmdata.sources.base import RecordDropped
 from mmdata.sources.laion_columns import Columns
 from mmdata.sources.laion_rows import (
-    Row,
+    LaionRow,
     RowFilters,
     carried,
     check_filters,
@@ -31,7 +31,7 @@ VALUES = st.recursive(
 
 
 def parse(**values: Any) -> Any:
-    return parse_row(Row(GOOD | values, COLUMNS))
+    return parse_row(LaionRow(GOOD | values, COLUMNS))
 
 
 def test_a_row_is_a_document_of_one_text_and_one_image() -> None:
@@ -55,7 +55,7 @@ def test_whatever_stands_in_a_row_it_is_a_pair_or_dropped_with_a_reason(
 ) -> None:
     filters = RowFilters(min_caption_similarity=0.1, min_size=4, max_aspect=3.0)
     try:
-        row = Row(values, COLUMNS)
+        row = LaionRow(values, COLUMNS)
         document = parse_row(row).document
         check_filters(row, filters)
     except RecordDropped:
@@ -99,7 +99,7 @@ def test_other_columns_become_json(value: Any, shown: Any) -> None:
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://x/" + "y" * 500, "http://x/%00%ff", ""])
 def test_names_are_for_people(url: str) -> None:
-    row = Row(GOOD | {"URL": url}, COLUMNS, b"image", has_image=True)
+    row = LaionRow(GOOD | {"URL": url}, COLUMNS, b"image", has_image=True)
     name = parse_row(row).document.images[0].name
     assert len(name) <= 200
     assert "\0" not in name
