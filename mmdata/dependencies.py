@@ -17,7 +17,7 @@ class RefusedVersions:
     """Versions of a package with which something is known not to work."""
 
     package: str
-    """As the package index has it."""
+    """Its name as the package index has it."""
     reason: str
     remedy: str
     """A requirement for pip."""

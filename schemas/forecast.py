@@ -30,7 +30,7 @@ class ForecastSettings(Struct, frozen=True, kw_only=True):
 
 
 class TokenForecast(Struct, frozen=True, kw_only=True):
-    """Of the documents that are used."""
+    """Tokens of the documents that are used."""
 
     total: Count
     per_document: float

@@ -155,7 +155,7 @@ class ShardCache:
         return None
 
     def _fetch_ahead(self, shard: Shard, path: str) -> None:
-        """As `_fetch`; what does not work out is left to the reader, which then says so."""
+        """Fetch a shard before it is needed; an error is left to the reader, who meets it again."""
         with contextlib.suppress(StorageError, BadInputError, UserError):
             self._fetch(shard, path)
 

@@ -18,7 +18,7 @@ class StreamConfig:
     """One stream of samples: where it comes from, what is used of it, and how."""
 
     name: str
-    """Of the stream, in logs and in the order of its samples."""
+    """The stream's name, in logs and in the seed of its order."""
     shards: tuple[str, ...]
     """Folders, globs, {000..041} ranges or tars; ours, OpenFlamingo's or img2dataset's."""
     rule: Rule = "auto"

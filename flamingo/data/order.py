@@ -62,7 +62,7 @@ class Position:
     lanes: tuple[LanePosition | None, ...] = ()
 
     def lane(self, number: int) -> LanePosition:
-        """Of one lane.
+        """The position of one lane.
 
         Raises:
             ValueError: another rank's, whose position was not merged in.
@@ -80,7 +80,7 @@ class Position:
         return max((lane.epoch for lane in self.lanes if lane is not None), default=0)
 
     def record(self) -> list[list[int] | None]:
-        """As JSON: [epoch, index, chunk] of each lane."""
+        """[epoch, index, chunk] of each lane, for JSON; None for a lane of another rank."""
         return [
             None if lane is None else [lane.epoch, lane.index, lane.chunk] for lane in self.lanes
         ]

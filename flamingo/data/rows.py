@@ -89,7 +89,7 @@ class LaneRun:
         return _joined(self._open[lane].close())
 
     def position(self, share: Share) -> Position:
-        """Of the lanes that are read here."""
+        """The position of the lanes that are read here; None for those of other ranks."""
         found: list[LanePosition | None] = [None] * share.num_lanes
         for lane, position in self._positions.items():
             found[lane] = position

@@ -102,7 +102,7 @@ class Shelf:
         return StoredSample(key, members)
 
     def key(self, shard: int, ordinal: int) -> str:
-        """Of a sample that cannot be read."""
+        """The key of a sample, from the index alone: also of one that cannot be read."""
         return self._index(shard).key(ordinal)
 
     def expect(self, lane: int, shards: list[int]) -> None:

@@ -194,7 +194,7 @@ _NEEDS_MERGE = (
 
 
 def _check_adapters(options: Export, *, adapters: bool) -> None:
-    """Before anything large is read."""
+    """Refuse adapters that the format cannot hold, before anything large is read."""
     if options.merge_lora and not adapters:
         raise UserError(f"--merge-lora: {options.run} has no LoRA adapters; leave it out")
     if adapters and not options.merge_lora and options.format == "openflamingo":

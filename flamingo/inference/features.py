@@ -130,7 +130,7 @@ class ShardEncoder:
             return None
 
     def _tokens(self, pixels: list[Tensor | None], usable: list[bool]) -> bytes:
-        """Their tokens as bfloat16, zeros for those that are not usable."""
+        """Bytes of (n, V, D) vision tokens in bfloat16; zeros for images that are not usable."""
         tokens = torch.zeros(
             len(pixels), self.spec.num_tokens, self.spec.width, dtype=torch.bfloat16
         )
@@ -155,7 +155,7 @@ class ShardEncoder:
 
 
 def _images_of(sample: Sample) -> list[_Image]:
-    """Of a document or a pair; none of a sample that is neither, which training leaves out too."""
+    """The images of a document or a pair; none of any other sample, which training leaves out."""
     is_pair = any(extension in sample.members for extension in IMAGE_EXTENSIONS)
     try:
         return read_record(sample.members, "caption" if is_pair else "interleaved").images

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec
@@ -222,14 +222,14 @@ class _Agent(LocalElasticAgent):
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
         self._started = time.time() - 1.0
-        return super()._start_workers(worker_group)
+        return cast(dict[int, Any], super()._start_workers(worker_group))
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         statuses = _statuses(worker_group)
         first = {rank: code for rank, code in statuses.items() if code}
         if first:
             _end_the_others([worker.id for worker in worker_group.workers])
-        result = super()._monitor_workers(worker_group)
+        result: RunResult = super()._monitor_workers(worker_group)
         if result.is_failed():
             found = first or {rank: one.exitcode for rank, one in result.failures.items()}
             signs = read_signs(self._folder, since=self._started)

@@ -355,7 +355,7 @@ def _asked_to_stop(stop: StopRequest, saver: Checkpointer, world: World) -> int:
 
 
 def _positions(trainer: Trainer) -> dict[str, Any]:
-    """Of all lanes of each stream, from what each rank knows of its own."""
+    """The positions of all lanes of each stream, from what each rank knows of its own."""
     parts = trainer.world.gather({feed.name: feed.position for feed in trainer.feeds})
     return {
         feed.name: Position.merge([part[feed.name] for part in parts]).record()
@@ -378,7 +378,7 @@ def _measure(
 def _end_losses(
     folder: str, reports: list[StepReport], world: World
 ) -> dict[str, tuple[MeanLoss, MeanLoss]]:
-    """Of the whole run, from its log; on ranks that keep none, of this start."""
+    """First and last losses of the whole run, from its log; on ranks without one, of this start."""
     if world.is_first:
         return end_losses_of(read_log(os.path.join(folder, METRICS_NAME)))
     return end_losses_of([report.line() for report in reports])

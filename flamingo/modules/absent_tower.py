@@ -98,7 +98,7 @@ def _weights(name: str, pretrained: str | None) -> str:
 
 
 def _digest(files: list[Path]) -> str:
-    """Of the contents of files, in their order."""
+    """The digest of files' contents, in their order."""
     whole = hashlib.sha256()
     try:
         for path in files:

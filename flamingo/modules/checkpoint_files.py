@@ -14,7 +14,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -43,7 +43,7 @@ class CheckpointHeader:
     record: dict[str, Any] | None
     """Fields of `compat.Fit`, in checkpoints of ours."""
     parts: dict[str, Any] | None = None
-    """Of an exported file: the LM, tokenizer and tower that it was built of, by option."""
+    """LM, tokenizer and tower that an exported file was built of, by option."""
 
 
 def read_header(path: str | os.PathLike[str]) -> CheckpointHeader:
@@ -157,7 +157,7 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
             (size,) = struct.unpack("<Q", file.read(8))
             if size > MAX_HEADER_BYTES:
                 raise ValueError(f"a header of {size} bytes")
-            return json.loads(file.read(size))
+            return cast(dict[str, Any], json.loads(file.read(size)))
     except (OSError, ValueError, struct.error) as error:
         raise BadInputError(f"checkpoint {path}: not a safetensors file: {error}") from error
 

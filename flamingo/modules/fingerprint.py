@@ -24,7 +24,12 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
 
 
 def lm_fingerprint(path: str, cache_dir: str | None = None) -> str | None:
-    """Of a folder, or of a hub name that is in the cache; None where no weights are at hand."""
+    """SHA-256 of the first values of some of an LM's weights; None where none are at hand.
+
+    Args:
+        path: a folder, or a hub name that is in the cache.
+        cache_dir: of downloads.
+    """
     folder = Path(path)
     if not folder.is_dir():
         cached = huggingface_hub.try_to_load_from_cache(path, "config.json", cache_dir=cache_dir)

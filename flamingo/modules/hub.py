@@ -4,7 +4,7 @@ import logging
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
@@ -46,14 +46,13 @@ class Hub:
 
     def language_model(self, dtype: torch.dtype, attn_implementation: str | None) -> nn.Module:
         """The LM with its weights, on the CPU."""
-        return self._load(
-            AutoModelForCausalLM, dtype=dtype, attn_implementation=attn_implementation
-        )
+        lm = self._load(AutoModelForCausalLM, dtype=dtype, attn_implementation=attn_implementation)
+        return cast(nn.Module, lm)
 
     def empty_language_model(
         self, dtype: torch.dtype, attn_implementation: str | None
     ) -> nn.Module:
-        """The same LM without its weights, for parameters that are filled later."""
+        """The LM without its weights, for parameters that are filled later."""
         config = self.lm_config()
         if getattr(config, "quantization_config", None) is not None:
             raise UserError(
@@ -71,7 +70,7 @@ class Hub:
             lm.generation_config = self._load(GenerationConfig)
         except UserError:
             logger.debug("%s: no generation_config.json", self.lang_encoder_path)
-        return lm.eval()
+        return cast(nn.Module, lm.eval())
 
     def weight_files(self) -> list[Path]:
         """Where the LM's weights lie; none where in no file of the usual names."""

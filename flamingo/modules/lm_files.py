@@ -13,7 +13,7 @@ import logging
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from transformers.conversion_mapping import get_model_conversion_mapping
@@ -60,7 +60,7 @@ def find_weight_files(lm_path: str, **hub: Any) -> list[Path]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        return json.loads(index.read_text())["weight_map"]
+        return cast(dict[str, str], json.loads(index.read_text())["weight_map"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInputError(f"{index}: expected a weight_map in it: {error}") from error
 

@@ -113,7 +113,8 @@ def find_packing(lang_encoder: nn.Module) -> Packing:
 
 def _logits(lm: Any, ids: Tensor, **arguments: Any) -> Tensor:
     """(1, L) -> (L, V)."""
-    return lm(input_ids=ids, use_cache=False, **arguments).logits[0]
+    logits: Tensor = lm(input_ids=ids, use_cache=False, **arguments).logits[0]
+    return logits
 
 
 def _check_window(lm: Any, way: str) -> None:

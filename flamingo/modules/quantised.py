@@ -42,7 +42,7 @@ def stored_bytes(value: Tensor) -> int:
     if is_quantised(here):
         parts = (here.quantized_data, here.quantized_scalers, here.quantization_factor)
         return sum(part.numel() * part.element_size() for part in parts)
-    return here.numel() * here.element_size()
+    return int(here.numel() * here.element_size())
 
 
 def linear_layers(

@@ -53,7 +53,7 @@ def prepare_tower(tower: nn.Module, vision_tokens: VisionTokens, name: str = "")
     else:
         tower.output_tokens = True
         tower.final_ln_after_pool = vision_tokens == "pre_norm"
-        return tower.requires_grad_(requires_grad=False).eval()
+        return cast(nn.Module, tower.requires_grad_(requires_grad=False).eval())
     raise refusal(name, kind)
 
 
@@ -84,14 +84,14 @@ def configured_width(name: str) -> int | None:
         kind = "a ResNet"
     if kind is not None:
         raise refusal(name, kind)
-    return vision["width"]
+    return int(vision["width"])
 
 
 def tower_width(tower: nn.Module) -> int:
     """Width D of the patch tokens."""
     if isinstance(tower, AbsentTower):
         return tower.width
-    return cast(VisionTransformer, tower).conv1.out_channels
+    return int(cast(VisionTransformer, tower).conv1.out_channels)
 
 
 def train_tower(tower: nn.Module) -> None:
@@ -194,7 +194,7 @@ def load_tower(
 def map_tower(
     name: str, pretrained: str | None, **options: Any
 ) -> tuple[nn.Module, Callable[..., Tensor], dict[str, Tensor]]:
-    """As `load_tower` with parameters on the meta device, and its weights mapped from their file.
+    """(tower, image processor, weights): parameters on meta, the weights mapped from their file.
 
     open_clip finds the file and knows its kinds; it is only kept from filling the model, and from
     moving it to the CPU, where it is but for what has no memory.
@@ -232,7 +232,7 @@ def map_tower(
 def empty_tower(
     name: str, *, vision_tokens: VisionTokens = "pre_norm", offline: bool = False
 ) -> tuple[nn.Module, Callable[..., Tensor]]:
-    """As `load_tower` with parameters on the meta device that nothing will fill.
+    """(tower, image processor) with parameters on the meta device that nothing will fill.
 
     Its config is enough, weights need not be there.
     """

@@ -158,7 +158,7 @@ def table(outcomes: Sequence[RunOutcome]) -> str:
 
 
 def _keys(mappings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Of all, in the order in which they come."""
+    """The keys of all mappings, each once, in the order in which they come."""
     return list(dict.fromkeys(key for one in mappings for key in one))
 
 

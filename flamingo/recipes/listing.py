@@ -51,7 +51,7 @@ def estimated_options(name: str, read: Read, changes: Sequence[str]) -> Iterator
 
 
 def estimate_recipe(name: str, read: Read, changes: Sequence[str] = ()) -> Estimate:
-    """Of a rank; arguments and errors as `estimated_options`."""
+    """The memory that a rank of a recipe's run needs; see `estimated_options` for arguments."""
     with estimated_options(name, read, changes) as options:
         return estimate(options)
 

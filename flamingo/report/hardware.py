@@ -276,7 +276,7 @@ def _median(found: Mapping[int, Points]) -> Curve:
 
 
 def _farthest(ranks: Mapping[int, Sequence[Line]], name: str, values: Format) -> str:
-    """Of many ranks, the one whose mean is farthest from the median of the means."""
+    """A sentence that names the rank whose mean is farthest from the median of the means."""
     means = {}
     for rank, lines in ranks.items():
         found = [y for line in lines if (y := number(line, "gpu", name)) is not None]

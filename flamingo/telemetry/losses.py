@@ -53,7 +53,7 @@ def end_losses(points: Sequence[tuple[float, float]]) -> tuple[MeanLoss, MeanLos
 
 
 def end_losses_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[MeanLoss, MeanLoss]]:
-    """The same of each stream, from lines of `metrics.jsonl`."""
+    """The losses at the start and at the end of each stream, from lines of `metrics.jsonl`."""
     used = [line for line in lines if not line["skipped"]]
     points: dict[str, list[tuple[float, float]]] = {}
     for line in used:

@@ -35,7 +35,7 @@ class StreamCounts:
 
     @classmethod
     def of(cls, batches: Iterable[Batch]) -> "StreamCounts":
-        """Of micro-batches."""
+        """The counts of micro-batches together."""
         return sum((cls._of_one(batch) for batch in batches), cls())
 
     @classmethod
@@ -86,7 +86,7 @@ class StepReport:
 
     @property
     def total(self) -> StreamCounts:
-        """Of all streams."""
+        """The counts of all streams together."""
         return sum(self.streams.values(), StreamCounts())
 
     def line(self) -> dict[str, Any]:

@@ -319,5 +319,5 @@ def _decode(path: str, data: bytes, record: type[_Record]) -> _Record:
 
 
 def _name(path: str) -> str:
-    """Of a shard wherever it lies; a command's whole text."""
+    """A shard's file name, wherever it lies; the whole text of a shard that is a command."""
     return path if path.startswith(PIPE) else os.path.basename(path)

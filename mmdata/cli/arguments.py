@@ -37,7 +37,7 @@ class Option:
 
     @property
     def name(self) -> str:
-        """As it is written."""
+        """What a user writes: `--max-side` for a flag, `INPUT` for a positional."""
         return self.field.upper() if self.positional else "--" + self.field.replace("_", "-")
 
     @property

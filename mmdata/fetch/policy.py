@@ -25,12 +25,12 @@ class FetchPolicy:
     concurrency: int = 64
     """Requests at a time."""
     max_bytes: int = 32 * MIB
-    """Of a body, as sent and as unpacked."""
+    """The most bytes of a response's body, both as sent and as unpacked."""
     max_redirects: int = 5
     max_wait: float = 60.0
     """Seconds that a host may ask to be left alone and is waited for; beyond, its URLs fail."""
     allow_private_hosts: bool = False
-    """Also ask addresses that are not public: loopback, private networks, link-local."""
+    """Whether addresses that are not public (loopback, private, link-local) may be asked."""
     ignore_noai: bool = False
-    """Also keep images that are sent with `X-Robots-Tag: noai` or `noimageai`."""
+    """Whether images that are sent with `X-Robots-Tag: noai` or `noimageai` are kept."""
     user_agent: str = USER_AGENT

@@ -93,7 +93,7 @@ class PeerTally:
 
 
 class _Lost(Exception):
-    """Its loader raises on the sample, logs it and goes on."""
+    """OpenFlamingo's loader would raise on the sample, log it and go on."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -128,7 +128,7 @@ def _from_table(task: ForecastTask) -> UsageTally:
 
 
 def _captions(matched: Sequence[Sequence[int]]) -> UsageTally:
-    """Of a stream of captions: every sample with one image is used."""
+    """The counts of a stream of captions, which uses every sample with one image."""
     from mmdata.training_view.selection import DocumentReason
 
     tally = UsageTally()

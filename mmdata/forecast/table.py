@@ -51,7 +51,7 @@ class TableRow:
     image_bytes: Sequence[int]
 
     def candidates(self, traits: Traits) -> Candidates:
-        """The same for selection."""
+        """The document's images as selection sees them."""
         return Candidates(
             image_bytes=self.image_bytes,
             alignment=traits.alignment,

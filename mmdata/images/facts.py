@@ -46,7 +46,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     lossless: bool = True
     """Whether its pixels were stored without loss, and so stay PNG when re-encoded."""
     channels: int = 3
-    """Of a JPEG: 1 is gray, 4 CMYK."""
+    """Colour channels of a JPEG: 1 is gray, 4 CMYK."""
     full_chroma: bool = False
     """A JPEG without chroma subsampling, which a re-encoding keeps."""
     orientation: int = 1
@@ -69,7 +69,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """What the second of them is, by TIFF's ExtraSamples: 0 nothing that is known, 1 alpha that
     the gray is multiplied by, 2 alpha."""
     low_byte_first: bool = False
-    """Of samples as they stand in the file."""
+    """Whether 16-bit samples stand in the file with their low byte first."""
     unpacked: bool = True
     """Samples stand in the file (or come from PNG's own decoder) without libtiff in between."""
     clear: tuple[int, ...] = ()

@@ -120,7 +120,7 @@ def _why_reencode(
 
 
 def _orientation(chunks: dict[bytes, bytes]) -> int:
-    """As the chunk for EXIF says, else EXIF in a text, else XMP."""
+    """EXIF orientation, 1 to 8: from the chunk for EXIF, else EXIF in a text, else XMP."""
     found = exif_orientation(chunks.get(b"eXIf", b""))
     for keyword in _RAW_PROFILES:
         found = found or raw_profile_orientation(chunks.get(keyword, b""))

@@ -55,7 +55,7 @@ class ImagePolicy:
     `webp` also turn images of another format into that one."""
 
     quality: int | None = None
-    """Of the JPEGs and WebPs that are encoded, 1 to 100; None is 95 for JPEG and 90 for WebP."""
+    """Quality, 1 to 100, of encoded JPEGs and WebPs; None is 95 for JPEG and 90 for WebP."""
 
     strip: bool = False
     """Cut out of what passes through all that is not the picture: EXIF, comments, thumbnails."""

@@ -92,7 +92,7 @@ class SamplesTable:
         return ImageRows(self.offsets, similarity=self.similarity(), **columns)
 
     def similarity(self) -> list[float]:
-        """Of each image; NaN where it is not recorded."""
+        """The similarity of each image with its sentence; NaN where it is not recorded."""
         return [math.nan if value is None else value for value in self.column("similarity")]
 
     def row(self, number: int) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class TrainingUse:
 
     @property
     def images(self) -> int:
-        """Their images that are used."""
+        """Images that are used, in the documents that are."""
         return self.tally.images_used
 
     @property

@@ -32,7 +32,7 @@ class GroupLabel:
     key: str
 
     def metadata(self) -> dict[bytes, bytes]:
-        """As metadata of a parquet schema."""
+        """The label as metadata of a parquet schema."""
         return {_BY: self.by.encode("utf-8", "surrogatepass"), _KEY: self.key.encode()}
 
 

@@ -92,7 +92,7 @@ class ShardIndex:
         return len(self._keys)
 
     def key(self, ordinal: int) -> str:
-        """Of a sample."""
+        """The key of a sample."""
         return bytes(self._keys[ordinal]).decode("utf-8", "surrogateescape")
 
     def entries(self, ordinal: int) -> list[Entry]:
@@ -173,7 +173,7 @@ class ShardIndex:
         )
 
     def to_bytes(self, size: int, version: str) -> bytes:
-        """As a file, for the tar of this size and version."""
+        """The index as the bytes of a file, for the tar of this size and version."""
         return msgspec.msgpack.encode(
             _Saved(
                 format=_VERSION,

@@ -40,7 +40,7 @@ from schemas.manifest import (
 
 
 class LeaseLostError(MMDataError):
-    """Another run took over the output folder; this one must not commit."""
+    """The output folder was taken over by another run; this one must not commit."""
 
 
 class ShardWriter:

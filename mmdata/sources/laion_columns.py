@@ -42,7 +42,7 @@ class Columns:
 
     @property
     def used(self) -> frozenset[str]:
-        """Those that a pair has in fields of its own."""
+        """The columns that a pair has in fields of its own."""
         return frozenset((self.url, self.caption, self.image)) - {""}
 
 

@@ -37,7 +37,7 @@ def tar_segments(path: str) -> list[Segment]:
 
 
 def tar_rows(segment: Segment, names: ColumnNames) -> Iterator[LaionRow | RecordDropped]:
-    """Its samples in order.
+    """The rows of a tar, one a sample, in order; a drop in place of one that cannot be read.
 
     Raises:
         BadInputError: damaged.

@@ -108,7 +108,7 @@ def near_format(kind: str, fields: Collection[str], dropped: RecordDropped) -> s
 
 
 def _captions(kind: str, there: frozenset[str]) -> str:
-    """Of pictures with one caption each, which command takes them."""
+    """A hint at the command that takes pictures with one caption each; empty where none fits."""
     if not there & {*CAPTION_NAMES}:
         return ""
     if there & {*URL_NAMES} and kind != "laion":

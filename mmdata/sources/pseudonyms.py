@@ -66,11 +66,15 @@ class Pseudonyms:
         return self.of(name) + (ending if ending in _EXTENSIONS else "")
 
     def of_record(self, document: SourceDocument, record: bytes) -> SourceDocument:
-        """A document that tells nothing of where it is from but through the key."""
+        """A document of a record as JSON; see `document`."""
         return self.document(document, msgspec.json.decode(record))
 
     def document(self, document: SourceDocument, record: Mapping[str, Any]) -> SourceDocument:
-        """The same of a record that is read already, with all its fields."""
+        """A document that tells nothing of where it is from but through the key.
+
+        Args:
+            document: of the record.
+            record: all its fields, decoded: what they tell is what is looked for in the texts."""
         told = [*ids_of(record, (*self.fields, *self.named), self.kept)]
         for image in document.images:
             told += parts_of_name(image.name)

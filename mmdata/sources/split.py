@@ -54,7 +54,7 @@ class Grouping:
         return replace(document, group=group_of(document, fields, self.by))
 
     def of_record(self, document: SourceDocument, record: bytes) -> SourceDocument:
-        """The same for a record that is a JSON object."""
+        """A document with its group, of a record that is the bytes of a JSON object."""
         return self.document(document, {} if self.by == URL_HOST else _FIELDS.decode(record))
 
     def digest(self, group: str | None) -> str:

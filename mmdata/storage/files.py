@@ -252,7 +252,7 @@ def mapped(file: io.BufferedIOBase) -> Iterator[Buffer]:
 
 
 def map_file(path: str) -> Buffer:
-    """As `open_buffer`, for a caller that closes the map himself."""
+    """A file as memory; the caller closes the map."""
     with local_file(path) as file:
         return _map(file)
 

@@ -83,7 +83,7 @@ class SelectionPolicy:
     min_similarity: float = 0.24
     """Cosine, 0 to 1."""
     min_image_bytes: int = 11_000
-    """Of the encoded file. OpenFlamingo's `len // 1000 <= 10` drops up to 10,999."""
+    """Bytes of the encoded file. OpenFlamingo's `len // 1000 <= 10` drops up to 10,999."""
     max_images: int = 6
     min_images: int = 1
     keep_single_image: float = 0.5

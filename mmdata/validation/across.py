@@ -71,7 +71,7 @@ class Described:
 
 @dataclass(slots=True)
 class _Mean:
-    """Of the similarities of one shard."""
+    """The similarities of one shard: how many, their sum, the sum of their squares."""
 
     number: int = 0
     total: float = 0.0
@@ -190,7 +190,7 @@ def compare_shards(paths: Sequence[str], other: Sequence[str], findings: Finding
 
 
 def _once_each(pairs: Places) -> Places:
-    """Of each group the first document: all of a group equal the same one of the other dataset."""
+    """The first pair of each group of pairs whose second document is one and the same."""
     _, first = np.unique(pairs[:, 1], return_index=True)
     return pairs[np.sort(first)]
 

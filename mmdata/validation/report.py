@@ -131,7 +131,7 @@ class ReportBuilder:
 def with_outlook(
     report: ValidationReport, forecast: Forecast | None, peer: PeerForecast | None
 ) -> ValidationReport:
-    """The same report with forecasts; shards that these could not read fail the run."""
+    """A report with forecasts added; shards that these could not read fail the run."""
     unread = [one for one in (forecast, peer) if one is not None and one.unread]
     exit_code = EXIT_FINDINGS if unread else report.exit_code
     return msgspec.structs.replace(report, forecast=forecast, peer=peer, exit_code=exit_code)

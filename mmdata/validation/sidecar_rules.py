@@ -59,7 +59,7 @@ class Beside:
 
     @classmethod
     def of(cls, shard: str) -> "Beside":
-        """Those of one shard, whether they exist or not."""
+        """The paths for one shard, whether the files exist or not."""
         stem = shard.removesuffix(TAR)
         return cls(*(stem + ending for ending in (SIDECAR, SAMPLES, REJECTS)))
 
@@ -144,7 +144,7 @@ def read_samples(
 
 
 def _totals(table: Any) -> dict[str, int]:
-    """Of an Arrow table, without making Python values of its cells."""
+    """What the tally should say, from an Arrow table whose cells become no Python values."""
     import pyarrow.compute as pc
 
     def total(column: Any) -> int:
