@@ -37,7 +37,12 @@ def assign(similarity: Similarity) -> list[int]:
 
 
 def assigned_total(similarity: Similarity, matched: list[int]) -> float:
-    """The sum of the matched similarities, what `assign` makes greatest."""
+    """The sum of the matched similarities, what `assign` makes greatest.
+
+    Args:
+        similarity: (images, sentences).
+        matched: the sentence of each image.
+    """
     return float(similarity[np.arange(len(matched)), matched].sum())
 
 
@@ -61,6 +66,10 @@ def align(similarity: Similarity, min_similarity: float | None = None) -> Aligne
 
     Images come out in the order of the sentences that they are matched to (ties: input order), so
     that a reader which pairs the k-th image with the k-th `<image>` tag pairs them rightly.
+
+    Args:
+        similarity: (images, sentences), cosines.
+        min_similarity: of an image with its sentence; None: all images stay.
     """
     rows = list(range(len(similarity)))
     below: list[int] = []

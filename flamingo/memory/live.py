@@ -37,7 +37,7 @@ class LiveMemory(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it so
         self.now: Counter[str] = Counter()
         self.peak: Counter[str] = Counter()
         self.peak_without: Counter[str] = Counter()

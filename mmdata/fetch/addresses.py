@@ -200,6 +200,10 @@ def _look_up(host: str, port: int, family: int) -> list[ResolveResult]:
 def check_resolved(text: str, *, allow_private: bool) -> None:
     """Check a URL and what its host resolves to now, for a client that resolves by itself.
 
+    Args:
+        text: the URL.
+        allow_private: whether addresses that are not public may be asked.
+
     Raises:
         FetchError: bad-url, dns or private-address.
     """

@@ -149,7 +149,20 @@ def check(
     policy: AssemblyPolicy,
     to_pixels: ToPixels | None = None,
 ) -> Draft:
-    """Read and check a document's images; see `assemble`. `to_pixels` is for a scorer."""
+    """Read and check a document's images, the first half of `assemble`.
+
+    Args:
+        document: with references to images.
+        read_image: what an image's name stands for; raises ImageRejected.
+        policy: what is kept.
+        to_pixels: makes of an encoded image what a scorer wants; None where nothing is scored.
+
+    Returns:
+        A draft to be handed to `finish`, also where the document is dropped or of another split.
+
+    Raises:
+        MissingImageError: `on_missing` is `error` and an image did not pass.
+    """
     outcome = Outcome(notes=[(None, note, detail) for note, detail in document.notes], placed=True)
     draft = Draft(document, policy, [], outcome)
     if policy.split is not None and not policy.split.holds(document):
@@ -168,7 +181,15 @@ def check(
 
 
 def finish(draft: Draft, scores: Scores | None = None) -> Outcome:
-    """Align a checked document and encode it, by the source's similarities or by computed ones."""
+    """Align a checked document and encode it, the second half of `assemble`.
+
+    Args:
+        draft: of `check`.
+        scores: computed similarities; None for the document's own.
+
+    Raises:
+        ValueError: there are neither.
+    """
     document, outcome = draft.document, draft.outcome
     if outcome.drop or outcome.elsewhere:
         return outcome
@@ -191,7 +212,13 @@ def finish(draft: Draft, scores: Scores | None = None) -> Outcome:
 
 
 def drop(draft: Draft, reason: DocumentDrop, detail: str) -> None:
-    """Give a document up, and the images that it still has with it."""
+    """Give a document up, and the images that it still has with it.
+
+    Args:
+        draft: whose outcome takes this.
+        reason: counted in the tally.
+        detail: for the rejects beside the shard.
+    """
     outcome = draft.outcome
     outcome.drop = (reason, detail)
     for index in range(len(draft.document.images)):

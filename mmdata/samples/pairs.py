@@ -34,7 +34,15 @@ class PairOutcome:
 
 
 def drop_below(draft: Draft, scores: Scores | None) -> Scores | None:
-    """Drop a picture whose similarity to its text is below the policy's; the scores that remain."""
+    """Drop a picture whose similarity to its text is below the policy's.
+
+    Args:
+        draft: of one text and at most one picture; changed where the picture goes.
+        scores: computed; None for the document's own.
+
+    Returns:
+        The scores of what remains, None where none were given.
+    """
     threshold = draft.policy.min_similarity
     own = draft.document.similarity
     matrix = scores.matrix if scores else own

@@ -177,7 +177,12 @@ class FeatureWriter:
         self._file.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
 
     def add(self, tokens: bytes, usable: Sequence[bool]) -> None:
-        """The tokens of the next images, and which of these could be decoded."""
+        """Append the tokens of the next images.
+
+        Args:
+            tokens: (n, V, D) bfloat16, little-endian.
+            usable: of each of the n images, whether it could be decoded.
+        """
         self._usable[self._written : self._written + len(usable)] = usable
         self._written += len(usable)
         self._file.write(tokens)

@@ -133,7 +133,11 @@ class ShardIndex:
 
     @classmethod
     def of_headers(cls, path: str, data: Buffer) -> "ShardIndex":
-        """From a tar's own headers (3 us a member).
+        """The index of a tar by its own headers (3 us a member).
+
+        Args:
+            path: of the tar, for messages.
+            data: all of it.
 
         Raises:
             BadInputError: it is no tar, damaged so that samples would be lost, or two of its
@@ -153,7 +157,14 @@ class ShardIndex:
 
     @classmethod
     def of_table(cls, path: str) -> "ShardIndex":
-        """From the samples table that stands beside a shard of ours."""
+        """The index of a shard of ours by the samples table beside it.
+
+        Args:
+            path: of the table.
+
+        Raises:
+            BadInputError: it is no samples table.
+        """
         columns = read_samples_table(path, ["key", "offset", "size", "sha256"])
         number = len(columns["key"])
         try:
@@ -173,7 +184,12 @@ class ShardIndex:
         )
 
     def to_bytes(self, size: int, version: str) -> bytes:
-        """The index as the bytes of a file, for the tar of this size and version."""
+        """The index as the bytes of a file, which `of_bytes` reads.
+
+        Args:
+            size: bytes of the tar.
+            version: of the tar, as of `FileFacts`: it changes when the file does.
+        """
         return msgspec.msgpack.encode(
             _Saved(
                 format=_VERSION,
@@ -191,7 +207,13 @@ class ShardIndex:
 
     @classmethod
     def of_bytes(cls, data: bytes, size: int, version: str) -> "ShardIndex | None":
-        """From a file; None when it is of another tar, or none of ours."""
+        """The index that `to_bytes` wrote; None when it is of another tar, or no index.
+
+        Args:
+            data: of the file.
+            size: bytes of the tar that is there now.
+            version: of that tar, as of `FileFacts`.
+        """
         try:
             saved = msgspec.msgpack.decode(data, type=_Saved)
         except msgspec.MsgspecError:

@@ -173,6 +173,10 @@ def refuse_damage(path: str, fault: Fault) -> None:
     A tar without its end mark is taken for one that was cut between two members: nobody can tell
     it from that.
 
+    Args:
+        path: of the tar, for the message.
+        fault: what `walk` reports.
+
     Raises:
         BadInputError: the fault is of that kind.
     """
@@ -251,7 +255,11 @@ def open_samples_table(path: str) -> Iterator[Any]:
 
 
 def read_samples_table(path: str, columns: list[str]) -> dict[str, list[Any]]:
-    """Columns of a samples table as lists.
+    """Columns of a samples table as lists, a value a row.
+
+    Args:
+        path: of the table, here or in a store.
+        columns: names of those that are wanted.
 
     Raises:
         BadInputError: it cannot be read or lacks a column.

@@ -51,7 +51,12 @@ class ImageSource:
 
 
 def find_images(spec: str, allowed: tuple[str, ...], flag: str = "--images") -> ImageSource:
-    """Look at what `--images` names, or another flag.
+    """Find out what `--images` names.
+
+    Args:
+        spec: a folder, tars or parquet files; a path, a glob, a {000..041} range or a URL.
+        allowed: folders that links may lead into, besides the one that is named.
+        flag: for messages.
 
     Raises:
         UserError: it is nothing, or of no kind that can be used.
@@ -104,7 +109,12 @@ def _is_beside(root: str, name: str) -> bool:
 
 
 def check_images(source: ImageSource, max_bytes: int) -> dict[str, str]:
-    """What is wrong with each file of a source: path -> problem."""
+    """What is wrong with each file of a source: path -> problem.
+
+    Args:
+        source: whose tars and parquet files are opened and indexed.
+        max_bytes: that an image may have.
+    """
     problems = {}
     if source.kind == "img2dataset-files":
         return {}
@@ -137,6 +147,10 @@ def forget_images() -> None:
 @lru_cache(maxsize=1)
 def open_images(source: ImageSource, max_bytes: int) -> NamedImages:
     """The store of a source that is no plain folder; indexed once a process.
+
+    Args:
+        source: of any kind but `folder`.
+        max_bytes: that an image may have; larger ones are rejected when they are read.
 
     Raises:
         BadInputError: a file is damaged.
@@ -262,7 +276,16 @@ class ShardImages(NamedImages):
 def find_in_folders(
     source: ImageSource, number: str, stem: str, *, named: bool, pattern: str | None, max_bytes: int
 ) -> ImageFolder | ImageObjects:
-    """The places of one input's images, in a source that is a folder; see `find_folders`."""
+    """The places of one input's images, in a source that is a folder.
+
+    Args:
+        source: whose root is a folder, here or in a store.
+        number: digits from the input's name (or its member's), or empty.
+        stem: the input's name without endings.
+        named: whether the input's own name holds the number.
+        pattern: of --image-path, which overrides the layout; None for the usual places.
+        max_bytes: that an image may have.
+    """
     if is_url(source.root):
         return find_objects(source.root, number, stem, pattern=pattern, max_bytes=max_bytes)
     return find_folders(

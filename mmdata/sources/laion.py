@@ -97,6 +97,12 @@ def columns_of(
 ) -> Columns | None:
     """The columns of a segment; None where each sample has its own.
 
+    Args:
+        segment: of an input.
+        names: as the user named the columns.
+        max_record_bytes: longer records are passed over.
+        quoting: of .csv and .tsv.
+
     Raises:
         BadInputError: it has no captions, or neither URLs nor images.
     """
@@ -112,6 +118,12 @@ def read_rows(
     segment: Segment, names: ColumnNames, max_record_bytes: int, quoting: Quoting = "auto"
 ) -> Iterator[AnyRow]:
     """The rows of a segment, in order; what is no row comes as the reason why.
+
+    Args:
+        segment: of an input.
+        names: as the user named the columns.
+        max_record_bytes: a longer record comes as `Overlong`.
+        quoting: of .csv and .tsv.
 
     Raises:
         BadInputError: the input turns out to be damaged.

@@ -138,7 +138,11 @@ def parse_row(row: LaionRow) -> PairSource:
 
 
 def check_filters(row: LaionRow, filters: RowFilters) -> None:
-    """Raise RecordDropped where a row does not pass."""
+    """Hold a row against the filters.
+
+    Raises:
+        RecordDropped: it does not pass one, or lacks the column that the filter needs.
+    """
     columns = row.columns
     limits = (
         (

@@ -63,10 +63,16 @@ def decode_field(
     decoder: "msgspec.json.Decoder[Value]",
     reason: DocumentDrop,
 ) -> Value:
-    """One field, typed.
+    """One field of a record, typed.
+
+    Args:
+        fields: of the record, undecoded.
+        name: of the field.
+        decoder: of its type.
+        reason: that a record is dropped for where the field does not fit.
 
     Raises:
-        RecordDropped: for the reason given, with the path of what does not fit.
+        RecordDropped: it is not there or of another type; says the path of what does not fit.
     """
     if name not in fields:
         raise RecordDropped(reason, f"$.{name}: expected an array, got nothing")

@@ -100,13 +100,22 @@ class NamedImages(ABC):
     def read(self, name: str, url: str = "") -> StoredImage:
         """The picture that a record's name, or the URL that it came from, stands for.
 
+        Args:
+            name: as the record has it.
+            url: where the picture came from; empty where that is not known.
+
         Raises:
             ImageRejected: missing, ambiguous-name, unsafe-path, too-large or unreadable.
         """
         return StoredImage(*_resolve(self, name, url, self.take, self.take_url))
 
     def size(self, name: str, url: str = "") -> int | None:
-        """Bytes of a picture; None when there is none to read, 0 where several may be meant."""
+        """Bytes of a picture; None when there is none to read, 0 where several may be meant.
+
+        Args:
+            name: as the record has it.
+            url: where the picture came from; empty where that is not known.
+        """
         try:
             return _resolve(self, name, url, self.length, self.length_url)[0]
         except ImageRejected as rejected:

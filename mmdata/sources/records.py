@@ -226,7 +226,11 @@ class _ZstdReader:
 
 
 def read_records(segment: Segment, max_record_bytes: int) -> Iterator[bytes | Overlong]:
-    """The records of a segment, in order.
+    """The records of a segment, in order, as bytes of JSON.
+
+    Args:
+        segment: of an input.
+        max_record_bytes: a longer record comes as `Overlong`, its size alone.
 
     Raises:
         BadInputError: the segment turns out to be damaged (CRC, truncated stream).

@@ -97,7 +97,13 @@ class SplitRule:
 
 
 def make_rules(shares: dict[str, float], by: str, seed: int) -> list[SplitRule]:
-    """The rules of all splits: parts of the range in the order given, up to its very end."""
+    """The rules of all splits: parts of the range in the order given, up to its very end.
+
+    Args:
+        shares: of each split by its name, 0 to 1; they add up to 1.
+        by: the field whose value keeps documents together, as of `Grouping`.
+        seed: another one splits otherwise.
+    """
     rules = []
     low = 0.0
     for number, (name, share) in enumerate(shares.items(), start=1):

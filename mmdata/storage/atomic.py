@@ -136,7 +136,12 @@ def pending_file(path: str) -> Pending:
 
 
 def write_atomically(path: str, data: bytes) -> None:
-    """Replace `path` by `data`, whole or not at all, durable on return."""
+    """Replace `path` by `data`, whole or not at all, durable on return.
+
+    Raises:
+        OSError: it cannot be written.
+        StorageError: the store does not take it.
+    """
     pending = pending_file(path)
     try:
         pending.write(data)

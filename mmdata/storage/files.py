@@ -189,7 +189,12 @@ class _StoreFile(io.RawIOBase):
 
 
 def read_bytes(path: str) -> bytes:
-    """All of a file."""
+    """All of a file.
+
+    Raises:
+        OSError: it is not there or cannot be read.
+        StorageError: the store does not answer, or refuses.
+    """
     if not is_url(path):
         with open(path, "rb") as file:
             return file.read()
@@ -198,7 +203,17 @@ def read_bytes(path: str) -> bytes:
 
 
 def read_range(path: str, offset: int, size: int) -> bytes:
-    """A part of a file; shorter where the file ends before it does."""
+    """A part of a file; shorter where the file ends before it does.
+
+    Args:
+        path: here or in a store.
+        offset: byte to begin at.
+        size: bytes.
+
+    Raises:
+        OSError: it is not there or cannot be read.
+        StorageError: the store does not answer, or refuses.
+    """
     if is_url(path):
         with store_errors(path):
             return cast(bytes, filesystem(path).cat_file(path, start=offset, end=offset + size))
@@ -210,7 +225,11 @@ def read_range(path: str, offset: int, size: int) -> bytes:
 
 
 def read_many(paths: Iterable[str]) -> dict[str, bytes]:
-    """All of some small files of one store, fetched at the same time; the missing are left out."""
+    """Small files of one store by their paths, fetched at the same time; the missing are left out.
+
+    Raises:
+        StorageError: the store does not answer, or refuses.
+    """
     paths = list(paths)
     if not paths:
         return {}
@@ -233,6 +252,7 @@ def open_buffer(path: str) -> Iterator[Buffer]:
 
     Raises:
         OSError: the file cannot be opened.
+        StorageError: the store does not answer, or refuses.
     """
     with local_file(path) as file, mapped(file) as data:
         yield data

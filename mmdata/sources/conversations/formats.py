@@ -62,6 +62,10 @@ def recognise(fields: dict[str, msgspec.Raw]) -> Format | None:
 def parse_record(record: bytes, reading: Reading) -> SourceDocument:
     """One record as a document with image references.
 
+    Args:
+        record: the bytes of a JSON object.
+        reading: how it is read: its format, placeholders, fields.
+
     Raises:
         RecordDropped: the record is broken or of no known format.
         RecordError: its placeholders do not fit, and that is to be an error.
