@@ -4,6 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mmdata.errors import UserError
+from mmdata.training_view.defaults import (
+    KEEP_SINGLE_IMAGE,
+    MAX_IMAGES,
+    MIN_IMAGE_BYTES,
+    MIN_IMAGES,
+    MIN_SIMILARITY,
+)
 
 Rule = Literal["auto", "interleaved", "caption"]
 Surplus = Literal["drop", "argmax"]
@@ -39,15 +46,15 @@ class StreamConfig:
     """Pixels of the square that the model sees."""
     shuffle_shards: int = 8
     """Shards of a lane whose samples are shuffled together."""
-    min_similarity: float = 0.24
+    min_similarity: float = MIN_SIMILARITY
     """Interleaved: drop images whose similarity to their sentence is below this (0 to 1)."""
-    min_image_bytes: int = 11_000
+    min_image_bytes: int = MIN_IMAGE_BYTES
     """Interleaved: drop images whose file is smaller, in bytes."""
-    max_images: int = 6
+    max_images: int = MAX_IMAGES
     """Interleaved: images of a document at most."""
-    min_images: int = 1
+    min_images: int = MIN_IMAGES
     """Interleaved: drop documents with fewer images."""
-    keep_single_image: float = 0.5
+    keep_single_image: float = KEEP_SINGLE_IMAGE
     """Interleaved: share of the documents with one image that is kept (0 to 1)."""
     surplus: Surplus = "drop"
     """Interleaved: what becomes of images that outnumber the sentences."""

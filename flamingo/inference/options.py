@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from flamingo.train.options.train import _flag
 from mmdata.errors import UserError
+from mmdata.option_checks import check_least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,4 @@ class Generate:
                 f"--prompt has {tags} <image> tags and there are {len(self.image)} --image: "
                 "expected one for each"
             )
-        for name in ("max_new_tokens", "num_beams"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{_flag(name)} {getattr(self, name)}: expected at least 1")
+        check_least(self, 1, "max_new_tokens", "num_beams")

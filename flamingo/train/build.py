@@ -17,12 +17,12 @@ from flamingo.data.stream import Stream
 from flamingo.models.flamingo.build import NoWeights, create_model_and_transforms
 from flamingo.models.flamingo.model import Flamingo
 from flamingo.models.flamingo.parallelize import create_sharded_model
+from flamingo.modules.adapter_options import settings_of
 from flamingo.parallel.world import World
 from flamingo.parallel.wrap import Spread, spread_model
 from flamingo.train.checkpoint.initial import table_of_load
 from flamingo.train.compile import compile_blocks
 from flamingo.train.features import expect_features
-from flamingo.train.options.adapters import settings_of
 from flamingo.train.options.streams import training_streams, validation_streams
 from flamingo.train.options.train import Train
 from flamingo.train.precision import part_types

@@ -6,8 +6,9 @@ those would end at 1/k of its curve.
 
 import math
 
+from flamingo.train.options.optimisation import Schedule
 from flamingo.train.options.streams import training_streams
-from flamingo.train.options.train import Schedule, Train
+from flamingo.train.options.train import Train
 from mmdata.errors import UserError
 
 

@@ -14,14 +14,13 @@ from mmdata.images import ImageRejected
 from mmdata.show.preview import half_blocks
 from mmdata.show.text import by_sentence, image_line, source_lines
 from mmdata.show.view import ImageView, SampleView, ShowOptions, views
+from mmdata.training_view.defaults import MIN_SIMILARITY
 from mmdata.validation.findings import printable
 from mmdata.wording import plural
 
 #: A cosine of CLIP's that is as good as they get; the bar is full there.
 _FULL_BAR = 0.4
 _BAR_CELLS = 10
-#: OpenFlamingo's threshold: what is below it is not trained on.
-_THRESHOLD = 0.24
 _WEAK_MARGIN = 0.0
 
 
@@ -85,7 +84,7 @@ def _image(image: ImageView, console: Console, *, preview: bool) -> RenderableTy
 def _bar(similarity: float, margin: float | None) -> Text:
     """The similarity as a bar: green where training would take it, yellow where it would not."""
     filled = round(min(max(similarity / _FULL_BAR, 0.0), 1.0) * _BAR_CELLS)
-    colour = "green" if similarity >= _THRESHOLD else "yellow"
+    colour = "green" if similarity >= MIN_SIMILARITY else "yellow"
     bar = Text("━" * filled, colour)
     bar.append("━" * (_BAR_CELLS - filled), "dim")
     bar.append(f" {similarity:.4f}", colour)

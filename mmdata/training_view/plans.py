@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from mmdata.training_view.chunks import Chunk, cut_document
+from mmdata.training_view.defaults import MAX_CAPTION_TOKENS, MAX_DOCUMENT_TOKENS
 from mmdata.training_view.records import Record, RecordRule
 from mmdata.training_view.selection import (
     DocumentReason,
@@ -22,7 +23,10 @@ from mmdata.training_view.selection import (
 from mmdata.training_view.sequence import MediaTokenizer, caption_tokens, interleaved_tokens
 
 #: Tokens of a sample at most, as OpenFlamingo has them.
-MAX_TOKENS: dict[RecordRule, int] = {"interleaved": 256, "caption": 32}
+MAX_TOKENS: dict[RecordRule, int] = {
+    "interleaved": MAX_DOCUMENT_TOKENS,
+    "caption": MAX_CAPTION_TOKENS,
+}
 
 
 @dataclass(frozen=True, slots=True)

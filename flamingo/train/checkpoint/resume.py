@@ -6,9 +6,9 @@ from typing import Any
 
 from flamingo.data.order import Position
 from flamingo.data.stream import Stream
+from flamingo.modules.adapter_options import check_same_adapters
 from flamingo.parallel.world import World
 from flamingo.train.checkpoint.checkpoint import RunState, find_checkpoint, read_state
-from flamingo.train.options.adapters import check_same_adapters
 from flamingo.train.options.streams import sequence_of, training_streams
 from flamingo.train.options.train import Train
 from mmdata.errors import UserError

@@ -7,12 +7,9 @@ left. The price of one table is that a new lever has to be looked at against all
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from flamingo.train.options.sections import TrainSections
 from mmdata.errors import UserError
-
-if TYPE_CHECKING:
-    from flamingo.train.options.train import Train
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +26,14 @@ class Refusal:
     options: str
     why: str
     instead: str
-    applies: "Callable[[Train], bool]"
+    applies: Callable[[TrainSections], bool]
 
 
-def _is_sharded(options: "Train") -> bool:
+def _is_sharded(options: TrainSections) -> bool:
     return options.parallel in ("fsdp", "hsdp")
 
 
-def _has_features(options: "Train") -> bool:
+def _has_features(options: TrainSections) -> bool:
     of_streams = any(".features=" in one for one in options.stream_opt)
     return of_streams or bool(options.mmc4_features or options.laion_features)
 
@@ -99,7 +96,7 @@ REFUSALS: tuple[Refusal, ...] = (
 )
 
 
-def check_combinations(options: "Train") -> None:
+def check_combinations(options: TrainSections) -> None:
     """Refuse what the table refuses.
 
     Raises:

@@ -9,13 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from flamingo.data.config import StreamConfig
+from flamingo.train.options.sections import TrainSections
 from mmdata.errors import UserError
-
-if TYPE_CHECKING:
-    from flamingo.train.options.train import Train
 
 #: Of a stream in the trainer, beside what the data side takes.
 _OWN = {"loss_multiplier": float, "train_num_samples": int}
@@ -47,7 +45,7 @@ class TrainStream:
         return self.config.name
 
 
-def training_streams(options: "Train", *, image_size: int = 224) -> list[TrainStream]:
+def training_streams(options: TrainSections, *, image_size: int = 224) -> list[TrainStream]:
     """The streams to train on: interleaved and captions by their flags first, then as named.
 
     Raises:
@@ -68,20 +66,22 @@ def training_streams(options: "Train", *, image_size: int = 224) -> list[TrainSt
     return _streams(options, flagged | specs, image_size)
 
 
-def validation_streams(options: "Train", *, image_size: int = 224) -> list[TrainStream]:
+def validation_streams(options: TrainSections, *, image_size: int = 224) -> list[TrainStream]:
     """The streams to measure the loss on."""
     specs = _named("--val-stream", options.val_stream)
     return _streams(options, specs, image_size, {"random_flip": False})
 
 
-def check_streams(options: "Train") -> None:
+def check_streams(options: TrainSections) -> None:
     """Find what is wrong with the streams before anything is opened.
 
     Raises:
-        UserError: see above; or a mixture of streams that are not there.
+        UserError: an option of a stream makes no sense; or the mixture, an option or --keep-best
+            is of a stream that is not there.
     """
     names = [stream.name for stream in training_streams(options)]
-    known = [*names, *(stream.name for stream in validation_streams(options))]
+    measured = [stream.name for stream in validation_streams(options)]
+    known = [*names, *measured]
     if not names:
         raise UserError(
             "nothing to train on: give --mmc4-shards, --laion-shards or --stream name=SHARDS"
@@ -93,9 +93,12 @@ def check_streams(options: "Train") -> None:
     shares = mix_of(options)
     if shares is not None and set(shares) != set(names):
         raise UserError(f"--mix {options.mix}: expected a share for each of {_list(names)}")
+    if options.keep_best is not None and options.keep_best not in measured:
+        told = _list(measured) or "none is given"
+        raise UserError(f"--keep-best {options.keep_best}: expected a --val-stream: {told}")
 
 
-def mix_of(options: "Train") -> dict[str, float] | None:
+def mix_of(options: TrainSections) -> dict[str, float] | None:
     """The shares of --mix; None without it.
 
     Raises:
@@ -152,7 +155,7 @@ def _named(flag: str, given: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _streams(
-    options: "Train",
+    options: TrainSections,
     specs: Mapping[str, tuple[str, ...]],
     image_size: int,
     fixed: Mapping[str, Any] = MappingProxyType({}),
@@ -173,7 +176,7 @@ def _streams(
     return streams
 
 
-def _defaults(options: "Train", name: str) -> dict[str, Any]:
+def _defaults(options: TrainSections, name: str) -> dict[str, Any]:
     """What the flags say of a stream."""
     given: dict[str, Any] = {
         "shuffle_shards": options.shuffle_shards,

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from flamingo.modules.adapter_options import check_same_adapters, settings_of
 from flamingo.modules.adapter_settings import AdapterSettings
-from flamingo.train.options.adapters import check_same_adapters, settings_of
 from flamingo.train.options.train import Train
 from mmdata.errors import UserError
 

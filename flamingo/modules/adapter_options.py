@@ -1,21 +1,23 @@
 """What `mmdata train` can be told about LoRA adapters; the standard library only."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
 
 from flamingo.modules.adapter_settings import AdapterSettings, split_targets
 from mmdata.errors import UserError
+from mmdata.option_checks import Options, check_least, flag_of
 
 
-# Without slots: a class of options may have several parents, of which Python lets one have them.
 @dataclass(frozen=True, kw_only=True)
-class AdapterOptions:
+class AdapterOptions(Options):
     """Adapters in the language model."""
+
+    section: ClassVar[str] = "Adapters of the language model"
 
     lm_adapter: Literal["none", "lora", "qlora"] = "none"
     """Train low-rank adapters in the frozen language model; qlora: above weights of 4 bits."""
     lora_r: int = 16
-    """Rank of the adapters."""
+    """Rank of the adapters' product."""
     lora_alpha: float = 32.0
     """An adapter counts alpha / r times."""
     lora_dropout: float = 0.0
@@ -23,26 +25,17 @@ class AdapterOptions:
     lora_targets: str | None = None
     """Layers that get an adapter, as q_proj,v_proj, or all-linear. Default: the attention's."""
 
-
-def check_adapters(options: AdapterOptions) -> None:
-    """Whether the options make sense.
-
-    Raises:
-        UserError: they do not; in one line.
-    """
-    if options.lora_r < 1:
-        raise UserError(f"--lora-r {options.lora_r}: expected at least 1")
-    if options.lora_alpha <= 0:
-        raise UserError(f"--lora-alpha {options.lora_alpha:g}: expected more than 0")
-    if not 0 <= options.lora_dropout < 1:
-        raise UserError(f"--lora-dropout {options.lora_dropout:g}: expected 0 to below 1")
-    split_targets(options.lora_targets)
-    if options.lm_adapter == "none":
-        plain = AdapterOptions()
-        for name in ("lora_r", "lora_alpha", "lora_dropout", "lora_targets"):
-            if getattr(options, name) != getattr(plain, name):
-                flag = "--" + name.replace("_", "-")
-                raise UserError(f"{flag} goes with --lm-adapter lora or qlora")
+    def _check(self) -> None:
+        check_least(self, 1, "lora_r")
+        if self.lora_alpha <= 0:
+            raise UserError(f"--lora-alpha {self.lora_alpha:g}: expected more than 0")
+        if not 0 <= self.lora_dropout < 1:
+            raise UserError(f"--lora-dropout {self.lora_dropout:g}: expected 0 to below 1")
+        split_targets(self.lora_targets)
+        if self.lm_adapter == "none":
+            for column in fields(AdapterOptions):
+                if getattr(self, column.name) != column.default:
+                    raise UserError(f"{flag_of(column.name)} goes with --lm-adapter lora or qlora")
 
 
 def settings_of(options: AdapterOptions) -> AdapterSettings | None:

@@ -1,0 +1,46 @@
+"""What a run can be told of the model Flamingo; the standard library only."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from flamingo.modules.adapter_options import AdapterOptions
+from mmdata.option_checks import check_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlamingoOptions(AdapterOptions):
+    """The model that is trained: its parts, and which of them train."""
+
+    section: ClassVar[str] = "Model"
+
+    lm_path: str
+    """Language model: a folder, or a name on the hub."""
+    vision_encoder_path: str = "ViT-L-14"
+    """Vision encoder: a model of open_clip, or a folder with its config and weights."""
+    vision_encoder_pretrained: str | None = "openai"
+    """Weights of the vision encoder: a tag of open_clip, or a file."""
+    cross_attn_every_n_layers: int = 1
+    """Cross-attention stands before every n-th decoder block."""
+    freeze: Literal["vision,lm", "vision", "lm", "none"] = "vision,lm"
+    """Parts that do not train; none: full fine-tuning."""
+    tokenizer_path: str | None = None
+    """Tokenizer: a folder, or a name on the hub. Default: the language model's own."""
+    vision_tokens: Literal["pre_norm", "post_norm"] = "pre_norm"
+    """Patch tokens before or after the tower's last norm (released models: before)."""
+    vision_chunk: int = 64
+    """Images that go through the vision tower at once."""
+    freeze_lm_embeddings: bool = False
+    """Keep the input rows of the two media tokens at their initial values (with a tied LM these are
+    the output rows too). Without it they train, as in OpenFlamingo."""
+    new_token_init: Literal["normal", "mean"] = "normal"
+    """First values of the media tokens' rows: N(0, 0.02) from the seed, or the mean of all rows."""
+    train_output_rows: bool = False
+    """Train the output rows of the media tokens too, where the LM does not tie them. OpenFlamingo
+    never does; a run that began with them goes on with them."""
+    trust_remote_code: bool = False
+    """Run code that comes with a model from the hub."""
+    offline: bool = False
+    """Use no network at all, not for the vision tower either."""
+
+    def _check(self) -> None:
+        check_least(self, 1, "cross_attn_every_n_layers", "vision_chunk")
