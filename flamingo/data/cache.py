@@ -31,7 +31,7 @@ from mmdata.errors import BadInputError, StorageError, UserError
 from mmdata.shards.index import ShardIndex
 from mmdata.storage.atomic import TEMPORARY_SUFFIX, temporary_path, write_atomically
 from mmdata.storage.files import open_buffer
-from mmdata.storage.held import HeldFile
+from mmdata.storage.pread import PreadFile
 
 logger = logging.getLogger(__name__)
 _CHUNK_BYTES = 4 * 2**20
@@ -76,7 +76,7 @@ class ShardCache:
         #: Fetches of this process, for tests and reports.
         self.fetched: list[str] = []
 
-    def open(self, shard: Shard) -> HeldFile:
+    def open(self, shard: Shard) -> PreadFile:
         """A shard as a file here; it is not removed while that is open.
 
         Raises:
@@ -90,7 +90,7 @@ class ShardCache:
                 with held:
                     os.utime(path)
                     # A duplicate shares the open file, and with it the lock, until it is closed.
-                    return HeldFile(path, os.dup(held.fileno()))
+                    return PreadFile(path, os.dup(held.fileno()))
             pending = self._ahead.pop(path, None)
             if pending is not None and not pending.cancel():
                 pending.result()

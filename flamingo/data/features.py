@@ -21,7 +21,7 @@ from mmdata.shards.features import (
     read_features_header,
 )
 from mmdata.storage.files import size_of
-from mmdata.storage.held import HeldFile
+from mmdata.storage.pread import PreadFile
 
 #: Files that are open at once: with those of shards, below the usual limit of 1,024.
 _MOST_OPEN = 256
@@ -40,7 +40,7 @@ class FeatureStore:
             raise UserError(f"features {folder}: no such folder; mmdata features makes it")
         self._folder, self._most_open = folder, most_open
         self._lock = threading.Lock()
-        self._open: OrderedDict[str, tuple[FeatureFile, HeldFile]] = OrderedDict()
+        self._open: OrderedDict[str, tuple[FeatureFile, PreadFile]] = OrderedDict()
         self._tower: str | None = None
 
     def expect(self, tower: str) -> None:
@@ -79,7 +79,7 @@ class FeatureStore:
             raise BadInputError(f"{file.path}: was cut short while it was read; make it again")
         return torch.frombuffer(bytearray(data), dtype=torch.bfloat16).view(num_tokens, width)
 
-    def _file(self, source: str) -> tuple[FeatureFile, HeldFile]:
+    def _file(self, source: str) -> tuple[FeatureFile, PreadFile]:
         with self._lock:
             if source not in self._open:
                 self._open[source] = self._opened(source)
@@ -88,7 +88,7 @@ class FeatureStore:
             self._open.move_to_end(source)
             return self._open[source]
 
-    def _opened(self, source: str) -> tuple[FeatureFile, HeldFile]:
+    def _opened(self, source: str) -> tuple[FeatureFile, PreadFile]:
         file = read_features_header(features_path(self._folder, source))
         if file.shard_bytes != size_of(source):
             raise BadInputError(
@@ -97,7 +97,7 @@ class FeatureStore:
             )
         self._check_tower(file)
         try:
-            return file, HeldFile(file.path)
+            return file, PreadFile(file.path)
         except OSError as error:
             raise BadInputError(f"{file.path}: {error.strerror or error}") from error
 

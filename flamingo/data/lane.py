@@ -15,7 +15,7 @@ from torch import Tensor
 from flamingo.data.batch import SourcedExample
 from flamingo.data.order import LanePosition, Lanes
 from flamingo.data.prepare import Example, Preparer
-from flamingo.data.shard_pool import Shelf
+from flamingo.data.shard_pool import ShardPool
 from mmdata.training_view.plans import Plan
 from mmdata.training_view.records import Record, RecordRule, UnusableError, read_record
 from mmdata.training_view.selection import DocumentReason
@@ -93,7 +93,7 @@ class LaneReader:
         number: of the lane.
         position: where it stands.
         order: of the stream.
-        shelf: its shards.
+        shards: where its records are read.
         source_of: the path of a shard by its number.
         preparer: of the stream.
         rule: of the stream.
@@ -107,7 +107,7 @@ class LaneReader:
         position: LanePosition,
         *,
         order: Lanes,
-        shelf: Shelf,
+        shards: ShardPool,
         source_of: Callable[[int], str],
         preparer: Preparer,
         rule: RecordRule,
@@ -115,7 +115,7 @@ class LaneReader:
         is_endless: bool = True,
     ) -> None:
         self.number = number
-        self._order, self._shelf, self._source_of = order, shelf, source_of
+        self._order, self._shards, self._source_of = order, shards, source_of
         self._preparer, self._rule, self._pool = preparer, rule, pool
         self._is_endless = is_endless
         self.position = order.start(number, position)
@@ -160,16 +160,16 @@ class LaneReader:
     def _load(self) -> _Loaded:
         """The next record, and go on behind it."""
         at = self._next
-        if self._shelf.fetches:
-            self._shelf.expect(self.number, self._order.upcoming(self.number, at))
+        if self._shards.fetches:
+            self._shards.expect(self.number, self._order.upcoming(self.number, at))
         shard, ordinal = self._order.place(self.number, at)
         self._next = self._order.following(self.number, LanePosition(at.epoch, at.index))
         place = (at, self._next, self._source_of(shard))
         try:
-            found = self._shelf.read(shard, ordinal)
+            found = self._shards.read(shard, ordinal)
             record = read_record(found.members, self._rule)
         except UnusableError as error:
-            return _Loaded(*place, self._shelf.key(shard, ordinal), None, error.reason)
+            return _Loaded(*place, self._shards.key(shard, ordinal), None, error.reason)
         return _Loaded(*place, found.key, record, None)
 
     def _plans(self, loaded: _Loaded) -> list[Plan]:

@@ -3,7 +3,7 @@
 A sample is read by its ordinal; nothing but the members that training looks at is read, and they
 are in memory only until the sample is made, so that resident memory is the indexes (about 60 bytes
 a sample) however large the shards are. Files are closed when others are needed more; to open one
-again costs some 20 us, the index stays. They are read and not mapped (`mmdata/storage/held.py`): a
+again costs some 20 us, the index stays. They are read and not mapped (`mmdata/storage/pread.py`): a
 shard that is cut short during a run is a damaged sample, and not the end of the process.
 """
 
@@ -17,7 +17,7 @@ from mmdata.errors import BadInputError, MMDataError
 from mmdata.shards.index import Entry, ShardIndex, index_shard, is_member
 from mmdata.shards.tar import BLOCK_BYTES
 from mmdata.storage.files import open_buffer
-from mmdata.storage.held import HeldFile
+from mmdata.storage.pread import PreadFile
 from mmdata.training_view.records import IMAGE_EXTENSIONS, UnusableError
 from mmdata.training_view.selection import DocumentReason
 
@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 class Store(Protocol):
     """Where shards that are not on this machine come from."""
 
-    def open(self, shard: Shard) -> HeldFile:
+    def open(self, shard: Shard) -> PreadFile:
         """A local copy, waited for; it stays while it is open."""
         ...
 
@@ -52,7 +52,7 @@ class StoredSample:
     members: dict[str, memoryview]
 
 
-class Shelf:
+class ShardPool:
     """Shards at hand; a context manager.
 
     Args:
@@ -75,7 +75,7 @@ class Shelf:
         self._shards, self._store, self._index_folder = shards, store, index_folder
         self._most_indexes, self._most_open = most_indexes, most_open
         self._indexes: OrderedDict[int, ShardIndex] = OrderedDict()
-        self._files: OrderedDict[int, HeldFile] = OrderedDict()
+        self._files: OrderedDict[int, PreadFile] = OrderedDict()
         self._expected: dict[int, list[int]] = {}
         #: Shards that were opened, for tests and reports.
         self.opened: set[int] = set()
@@ -127,8 +127,8 @@ class Shelf:
             raise UnusableError(DocumentReason.DAMAGED)
         return memoryview(data)[BLOCK_BYTES:]
 
-    def _file(self, shard: int) -> HeldFile:
-        return _recent(self._files, shard, self._most_open, self._open, HeldFile.close)
+    def _file(self, shard: int) -> PreadFile:
+        return _recent(self._files, shard, self._most_open, self._open, PreadFile.close)
 
     def _load_index(self, shard: int) -> ShardIndex:
         described = self._shards[shard]
@@ -147,17 +147,17 @@ class Shelf:
             )
         return index
 
-    def _open(self, shard: int) -> HeldFile:
+    def _open(self, shard: int) -> PreadFile:
         described = self._shards[shard]
         self.opened.add(shard)
         try:
             if self._store is not None and described.is_remote:
                 return self._store.open(described)
-            return HeldFile(described.path)
+            return PreadFile(described.path)
         except OSError as error:
             raise _cannot_read(described.path, error) from error
 
-    def __enter__(self) -> "Shelf":
+    def __enter__(self) -> "ShardPool":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -28,7 +28,7 @@ from flamingo.data.mix import Share, whole_share
 from flamingo.data.order import LanePosition, Lanes, Position
 from flamingo.data.prepare import Preparer
 from flamingo.data.rows import LaneRun, Row
-from flamingo.data.shard_pool import Shelf
+from flamingo.data.shard_pool import ShardPool
 from mmdata.catalogue.shards import find_shards, resolve_rule
 from mmdata.errors import UserError
 from mmdata.training_view.records import RecordRule
@@ -168,10 +168,10 @@ class Stream:
             )
         order = self._order(self.share.num_lanes)
         with ExitStack() as stack:
-            shelf = stack.enter_context(self._shelf())
+            shards = stack.enter_context(self._shards())
             pool = self._pool(stack)
             lanes = [
-                self._lane(number, position.lane(number), order, shelf, pool)
+                self._lane(number, position.lane(number), order, shards, pool)
                 for number in self.share.lanes
             ]
             watch = PassWatch(self.config, self.rule, self._preparer.policy, self._survey)
@@ -256,7 +256,7 @@ class Stream:
         number: int,
         position: LanePosition,
         order: Lanes,
-        shelf: Shelf,
+        shards: ShardPool,
         pool: ThreadPoolExecutor | None,
         *,
         is_endless: bool | None = None,
@@ -265,7 +265,7 @@ class Stream:
             number,
             position,
             order=order,
-            shelf=shelf,
+            shards=shards,
             source_of=lambda shard: self._catalogue.shards[shard].path,
             preparer=self._preparer,
             rule=self.rule,
@@ -273,15 +273,15 @@ class Stream:
             is_endless=not self._validation if is_endless is None else is_endless,
         )
 
-    def _shelf(self) -> Shelf:
-        shelf = Shelf(
+    def _shards(self) -> ShardPool:
+        shards = ShardPool(
             self._catalogue.shards,
             store=self._cache if self._catalogue.remote else None,
             index_folder=self._cache.folder if self._cache else None,
             most_indexes=max(4, len(self.share.lanes) * (self.config.shuffle_shards + 1)),
         )
-        shelf.opened = self.opened
-        return shelf
+        shards.opened = self.opened
+        return shards
 
     def _pool(self, stack: ExitStack) -> ThreadPoolExecutor | None:
         if not self.config.decode_threads:
@@ -292,16 +292,16 @@ class Stream:
 
     def _survey(self) -> Iterator[RecordOutcome]:
         """Every record of the stream, in the order on disk."""
-        with self._shelf() as shelf:
+        with self._shards() as shards:
             order = self._order(1, on_disk=True)
             yield from self._lane(
-                0, LanePosition(), order, shelf, None, is_endless=False
+                0, LanePosition(), order, shards, None, is_endless=False
             ).outcomes()
 
     def _resolve_rule(self) -> RecordRule:
-        with self._shelf() as shelf:
+        with self._shards() as shards:
             return resolve_rule(
-                self.config.name, self._catalogue, lambda shard: shelf.read(shard, 0).members
+                self.config.name, self._catalogue, lambda shard: shards.read(shard, 0).members
             )
 
     def _check_cache(self) -> None:

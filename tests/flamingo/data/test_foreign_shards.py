@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from flamingo.data.decode import decode_image
-from flamingo.data.shard_pool import Shelf
+from flamingo.data.shard_pool import ShardPool
 from flamingo.data.stream import Stream
 from mmdata.catalogue.shards import find_shards
 from mmdata.training_view.records import UnusableError
@@ -295,11 +295,11 @@ class TestWhatIsNotTheSample:
     """A samples table vouches for the data: what does not fit it is damaged, and nothing else."""
 
     @pytest.fixture
-    def shelf(self, tmp_path: Path) -> Iterator[Shelf]:
+    def pool(self, tmp_path: Path) -> Iterator[ShardPool]:
         folder = put(tmp_path, write_tar(documents("a", "b"), tarfile.PAX_FORMAT, **WITH_FRACTIONS))
         indexed(folder)
-        with Shelf(find_shards("s", [str(folder)]).shards, most_indexes=1) as shelf:
-            yield shelf
+        with ShardPool(find_shards("s", [str(folder)]).shards, most_indexes=1) as pool:
+            yield pool
 
     def change(self, tmp_path: Path, row: int, distance: int) -> None:
         """Another byte, so far from the beginning of a row's data."""
@@ -309,14 +309,14 @@ class TestWhatIsNotTheSample:
         data[place + distance] ^= 1
         path.write_bytes(data)
 
-    def test_a_changed_byte_of_the_data(self, tmp_path: Path, shelf: Shelf) -> None:
+    def test_a_changed_byte_of_the_data(self, tmp_path: Path, pool: ShardPool) -> None:
         self.change(tmp_path, 1, 30)
-        assert shelf.read(0, 0).key == "a"
+        assert pool.read(0, 0).key == "a"
         with pytest.raises(UnusableError, match="damaged"):
-            shelf.read(0, 1)
+            pool.read(0, 1)
 
-    def test_a_header_that_is_none(self, tmp_path: Path, shelf: Shelf) -> None:
+    def test_a_header_that_is_none(self, tmp_path: Path, pool: ShardPool) -> None:
         """Other readers end there."""
         self.change(tmp_path, 1, -100)
         with pytest.raises(UnusableError, match="damaged"):
-            shelf.read(0, 1)
+            pool.read(0, 1)

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from flamingo.data.shard_pool import Shelf
+from flamingo.data.shard_pool import ShardPool
 from mmdata.catalogue.shards import find_shards
 from mmdata.errors import BadInputError
 from mmdata.training_view.records import UnusableError
 from tests.shard_factory import Dataset, make_tar
 
 
-def shelf_of(*specs: object, **changes: int) -> Shelf:
+def pool_of(*specs: object, **changes: int) -> ShardPool:
     catalogue = find_shards("s", [str(spec) for spec in specs])
-    return Shelf(catalogue.shards, **({"most_indexes": 64} | changes))  # type: ignore[arg-type]
+    return ShardPool(catalogue.shards, **({"most_indexes": 64} | changes))  # type: ignore[arg-type]
 
 
 def private_bytes() -> int:
@@ -24,15 +24,15 @@ def private_bytes() -> int:
 
 
 def test_few_files_serve_many_shards(pages: Dataset) -> None:
-    with shelf_of(pages.folder, most_open=2, most_indexes=2) as shelf:
+    with pool_of(pages.folder, most_open=2, most_indexes=2) as pool:
         before = len(os.listdir("/proc/self/fd"))
         for ordinal in range(7):
             for shard in (0, 1, 3, 4, 5):
-                found = shelf.read(shard, ordinal)
+                found = pool.read(shard, ordinal)
                 assert found.key == pages.keys(shard)[ordinal]
                 assert bytes(found.members["json"][:1]) == b"{"
         assert len(os.listdir("/proc/self/fd")) - before <= 2
-        assert shelf.opened == {0, 1, 3, 4, 5}
+        assert pool.opened == {0, 1, 3, 4, 5}
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux tells")
@@ -40,11 +40,11 @@ def test_what_was_read_is_not_kept(tmp_path: Path) -> None:
     """Neither mapped, nor in memory when the sample is gone."""
     path = tmp_path / "big.tar"
     path.write_bytes(make_tar([(f"{n}.json", os.urandom(2**22)) for n in range(16)]))
-    with shelf_of(path) as shelf:
-        shelf.read(0, 0)
+    with pool_of(path) as pool:
+        pool.read(0, 0)
         before = private_bytes()
         for ordinal in range(16):
-            assert len(shelf.read(0, ordinal).members["json"]) == 2**22
+            assert len(pool.read(0, ordinal).members["json"]) == 2**22
         assert private_bytes() - before < 2**24
         assert str(path) not in Path("/proc/self/maps").read_text()
 
@@ -52,42 +52,42 @@ def test_what_was_read_is_not_kept(tmp_path: Path) -> None:
 def test_what_training_does_not_look_at_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "pairs.tar"
     path.write_bytes(make_tar([("a.jpg", b"1"), ("a.txt", b"2"), ("a.seg.npy", b"3")]))
-    with shelf_of(path) as shelf:
-        assert {name: bytes(data) for name, data in shelf.read(0, 0).members.items()} == {
+    with pool_of(path) as pool:
+        assert {name: bytes(data) for name, data in pool.read(0, 0).members.items()} == {
             "jpg": b"1",
             "txt": b"2",
         }
 
 
 def test_a_sample_stays_good_when_its_file_is_closed(pages: Dataset) -> None:
-    with shelf_of(pages.folder, most_open=1) as shelf:
-        view = shelf.read(0, 0).members["json"]
+    with pool_of(pages.folder, most_open=1) as pool:
+        view = pool.read(0, 0).members["json"]
         text = bytes(view)
-        shelf.read(1, 0)
+        pool.read(1, 0)
         assert bytes(view) == text
 
 
 def test_a_shard_that_is_cut_while_it_is_open_is_damaged_there(pages: Dataset) -> None:
     """A map of it would end the process with SIGBUS."""
-    with shelf_of(pages.folder) as shelf:
-        first = shelf.read(0, 0).members["json"]
+    with pool_of(pages.folder) as pool:
+        first = pool.read(0, 0).members["json"]
         os.truncate(pages.path(0), 0)
         assert bytes(first[:1]) == b"{"
         with pytest.raises(UnusableError, match="damaged"):
-            shelf.read(0, 1)
+            pool.read(0, 1)
 
 
 def test_a_shard_that_was_cut_is_damaged_where_it_is_cut(pages: Dataset) -> None:
-    shelf = shelf_of(pages.folder)
+    pool = pool_of(pages.folder)
     os.truncate(pages.path(0), pages.read_samples(0)[6]["offset"])
-    with shelf:
-        assert shelf.read(0, 5).key == "000000000005"
+    with pool:
+        assert pool.read(0, 5).key == "000000000005"
         with pytest.raises(UnusableError, match="damaged"):
-            shelf.read(0, 6)
+            pool.read(0, 6)
 
 
 def test_a_shard_that_is_gone_is_named(pages: Dataset) -> None:
-    shelf = shelf_of(pages.folder)
+    pool = pool_of(pages.folder)
     pages.path(3).unlink()
-    with shelf, pytest.raises(BadInputError, match=r"000000003\.tar: No such file"):
-        shelf.read(3, 0)
+    with pool, pytest.raises(BadInputError, match=r"000000003\.tar: No such file"):
+        pool.read(3, 0)

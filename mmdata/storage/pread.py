@@ -10,7 +10,7 @@ import os
 import weakref
 
 
-class HeldFile:
+class PreadFile:
     """A file that stays open while anybody has it; safe in any thread.
 
     Attributes:
