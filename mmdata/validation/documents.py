@@ -1,10 +1,8 @@
 """Read a document as strictly as JSON allows, without walking its pictures twice.
 
-Nine tenths of a document are base64. Its payloads are cut out first (each replaced by `#0`,
-`#1`...), which leaves a few kilobytes of skeleton that can be decoded, searched for duplicate keys
-and checked as UTF-8 at leisure, while the payloads go to the base64 decoder as they lie there:
-twice as fast as one typed decode of the whole, which would not see duplicate keys. Where the cut
-is in any doubt the whole document is read instead.
+The pictures are cut out first (`mmdata.shards.pictures_in_json`), which leaves a few kilobytes that
+can be decoded, searched for duplicate keys and checked as UTF-8 at leisure: twice as fast as one
+typed decode of the whole, which would not see duplicate keys.
 """
 
 import json
@@ -15,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from mmdata.shards.pictures_in_json import cut_pictures
 from mmdata.sources.strict_json import BadNumberError, check_integer, check_real
 from schemas.document import FORMAT_VERSION, Document, ShardDocument, is_ours
 
@@ -23,9 +22,6 @@ Problem = tuple[str, str, str]
 Payload = bytes | memoryview
 Record = TypeVar("Record")
 
-_KEY = b'"image_base64"'
-_OPENING = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*"')
-_BACKSLASH = 0x5C
 _AT = re.compile(r" - at `(.+)`$")
 _EXPECTED = re.compile(r"^Expected (.+), got (.+)$", re.DOTALL)
 _TOO_DEEP = ("$", "nesting that a reader can follow", "nesting that overruns the stack")
@@ -48,7 +44,7 @@ class Parsed:
     """A document whose base64 stands apart.
 
     Attributes:
-        document: its `image_base64` fields hold placeholders where there were strings.
+        document: its `image_base64` fields hold marks where there were strings.
         payloads: the base64 of each image, None where it has none.
         ours: whether it claims our format.
     """
@@ -64,36 +60,20 @@ def parse_document(raw: bytes) -> Parsed:
     Raises:
         Unreadable: it breaks a JSON rule, or has not the fields of a document.
     """
-    skeleton, payloads = cut_payloads(raw)
-    parsed = _parse(skeleton, payloads)
-    if parsed is None:
-        parsed = _parse(raw, [])
-    if parsed is None:  # not reached: without payloads nothing can be assigned wrongly
-        raise Unreadable("JSON002", ("$", "a document", "image_base64 that cannot be told apart"))
-    return parsed
-
-
-def cut_payloads(raw: bytes) -> tuple[bytes, list[memoryview]]:
-    """A document with every string behind an `image_base64` key replaced, and these strings."""
-    pieces: list[bytes] = []
-    payloads: list[memoryview] = []
-    view = memoryview(raw)
-    done = 0
-    found = raw.find(_KEY)
-    while found >= 0:
-        opening = _OPENING.match(raw, found + len(_KEY))
-        if opening is None:
-            found = raw.find(_KEY, found + len(_KEY))
-            continue
-        start = opening.end()
-        end = raw.find(b'"', start)
-        if end < 0 or raw[end - 1] == _BACKSLASH:
-            return raw, []  # no end, or not where it seems
-        pieces.append(raw[done:start] + b"#%d" % len(payloads))
-        payloads.append(view[start:end])
-        done = end
-        found = raw.find(_KEY, end)
-    return b"".join(pieces) + raw[done:], payloads
+    cut = cut_pictures(raw)
+    rest = cut.rest
+    not_utf8 = invalid_utf8(rest)
+    if not_utf8:
+        raise Unreadable("JSON001", not_utf8)
+    document = decode_json(_SHARD_DECODER, rest)
+    for code, problem in check_json(rest):
+        raise Unreadable(code, problem)
+    ours = is_ours(document)
+    if ours and document.format_version == FORMAT_VERSION:
+        decode_json(_OUR_DECODER, rest)
+    texts = [image.image_base64 for image in document.image_info]
+    payloads = [cut.picture(text) if isinstance(text, str) else None for text in texts]
+    return Parsed(document, payloads, ours)
 
 
 def check_json(raw: bytes) -> Iterator[tuple[str, Problem]]:
@@ -102,35 +82,6 @@ def check_json(raw: bytes) -> Iterator[tuple[str, Problem]]:
         problem = rule(raw)
         if problem:
             yield problem
-
-
-def _parse(raw: bytes, payloads: list[memoryview]) -> Parsed | None:
-    """Decode and check; None when payloads and images cannot be told to belong together."""
-    not_utf8 = invalid_utf8(raw)
-    if not_utf8:
-        raise Unreadable("JSON001", not_utf8)
-    document = decode_json(_SHARD_DECODER, raw)
-    assigned = _assign(document, payloads)
-    if assigned is None:
-        return None
-    for code, problem in check_json(raw):
-        raise Unreadable(code, problem)
-    ours = is_ours(document)
-    if ours and document.format_version == FORMAT_VERSION:
-        decode_json(_OUR_DECODER, raw)
-    return Parsed(document, assigned, ours)
-
-
-def _assign(document: ShardDocument, payloads: list[memoryview]) -> list[Payload | None] | None:
-    """The payload of each image, or None unless every payload is some image's, once."""
-    values = [image.image_base64 for image in document.image_info]
-    if not payloads:
-        return [value.encode() if isinstance(value, str) else None for value in values]
-    expected = [f"#{number}" for number in range(len(payloads))]
-    if [value for value in values if isinstance(value, str)] != expected:
-        return None
-    rest = iter(payloads)
-    return [next(rest) if isinstance(value, str) else None for value in values]
 
 
 def decode_json(decoder: "msgspec.json.Decoder[Record]", raw: bytes) -> Record:

@@ -5,10 +5,8 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
-from mmdata.training_view.records import Base64, RecordRule, UnusableError, image_bytes, read_record
+from mmdata.training_view.records import RecordRule, UnusableError, image_bytes, read_record
 from mmdata.training_view.selection import DocumentReason
 from tests.flamingo.data.conftest import make_page, make_picture
 
@@ -43,48 +41,6 @@ def test_an_image_without_bytes_is_missing() -> None:
     page["image_info"][1]["image_base64"] = None
     record = read_record(document(page), "interleaved")
     assert record.candidates.image_bytes == [None, None, len(make_picture(0, 2))]
-
-
-def plainly_read(data: bytes) -> list[bytes | None]:
-    """The base64 texts of a document by the standard library."""
-    infos = json.loads(data)["image_info"]
-    return [
-        None if one.get("image_base64") is None else one["image_base64"].encode() for one in infos
-    ]
-
-
-TEXTS = st.one_of(
-    st.text("AQ==/+\n", max_size=20),
-    st.text(max_size=8),
-    st.sampled_from(["#image 0", "#image 1", '"image_base64":"AAAA"', "\\", 'A\\"', "\\/"]),
-)
-VALUES = st.one_of(st.none(), st.integers(0, 9), TEXTS)
-
-
-@given(
-    st.lists(st.dictionaries(st.sampled_from(["image_base64", "raw"]), TEXTS), max_size=4),
-    st.lists(TEXTS, min_size=1, max_size=3),
-    st.dictionaries(st.sampled_from(["url", "image_base64", 'x"image_base64']), VALUES),
-    st.sampled_from([(",", ":"), (", ", ": "), (" , ", " :  ")]),
-    st.booleans(),
-)
-def test_each_image_gets_its_own_text_however_the_json_is_written(
-    infos: list[dict[str, str]],
-    texts: list[str],
-    more: dict[str, Any],
-    separators: tuple[str, str],
-    ascii_only: bool,
-) -> None:
-    value = more | {"text_list": texts, "image_info": infos}
-    written = json.dumps(value, separators=separators, ensure_ascii=ascii_only)
-    try:
-        data = written.encode()
-    except UnicodeEncodeError:  # lone surrogates cannot be written like this
-        assume(False)
-    record = read_record(members(json=data), "interleaved")
-    found = [bytes(one.text) if isinstance(one, Base64) else one for one in record.images]
-    assert found == plainly_read(data)
-    assert record.texts == texts
 
 
 def test_an_image_that_escapes_its_slashes_is_read() -> None:

@@ -6,50 +6,17 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from mmdata.validation.documents import Unreadable, cut_payloads, parse_document, schema_problem
-from schemas.document import ShardDocument
+from mmdata.validation.documents import Unreadable, parse_document, schema_problem
 from tests.shard_factory import encode, make_document
-
-TEXT = st.text(max_size=20)
-IMAGES = st.lists(
-    st.dictionaries(st.sampled_from(["image_base64", "image_name", "x"]), TEXT, max_size=3),
-    max_size=4,
-)
 
 
 def failure(raw: bytes) -> tuple[str, tuple[str, str, str]]:
     with pytest.raises(Unreadable) as error:
         parse_document(raw)
     return error.value.code, error.value.problem
-
-
-@settings(max_examples=300, deadline=None)
-@given(texts=st.lists(TEXT), images=IMAGES, indent=st.sampled_from([None, 1]), ascii=st.booleans())
-def test_payloads_are_the_base64_of_their_images(
-    texts: list[str], images: list[dict[str, str]], indent: int | None, ascii: bool
-) -> None:
-    document = {"text_list": texts, "image_info": images}
-    raw = json.dumps(document, indent=indent, ensure_ascii=ascii).encode("utf-8", "surrogatepass")
-    parsed = parse_document(raw)
-    assert parsed.document.text_list == texts
-    whole = msgspec.json.decode(raw, type=ShardDocument)
-    for image, payload in zip(whole.image_info, parsed.payloads, strict=True):
-        assert (payload is not None) == isinstance(image.image_base64, str)
-        if payload is not None and bytes(payload).isalnum():  # nothing that JSON escapes
-            assert bytes(payload).decode() == image.image_base64
-
-
-def test_the_skeleton_is_small() -> None:
-    raw = encode(make_document(1, images=3))
-    skeleton, payloads = cut_payloads(raw)
-    assert len(payloads) == 3
-    assert len(skeleton) < 1500
-    assert b"".join(bytes(payload) for payload in payloads) == b"".join(
-        image["image_base64"].encode() for image in make_document(1, images=3)["image_info"]
-    )
 
 
 def test_a_field_of_that_name_elsewhere_confuses_nobody() -> None:
