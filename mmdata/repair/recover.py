@@ -23,7 +23,6 @@ from mmdata.shards.tar import BLOCK_BYTES
 from mmdata.storage.files import Buffer
 from schemas.manifest import Layout
 
-_MAGIC_OFFSET = 257
 _OPENING = re.compile(rb'\{[ \t\r\n]*"')
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
@@ -151,7 +150,7 @@ class _Recovering:
             return False  # any bytes pass for a header whose size leads to another one
         if self.layout == "interleaved" and _OPENING.search(self.data, start, end):
             return False  # it may have swallowed documents
-        return next(_headers(self.data, start, end), -1) < 0
+        return next(dialect.find_headers(self.data, start, end), -1) < 0
 
     def take(self, member: Member) -> None:
         end = member.offset + member.size
@@ -171,7 +170,7 @@ class _Recovering:
     def members_behind_headers(self, begin: int, end: int) -> Iterator[Member]:
         """Members behind whole headers of a gap that the walk did not come by, at any offset."""
         reached = set(self.named)
-        for header in list(_headers(self.data, begin, end)):
+        for header in list(dialect.find_headers(self.data, begin, end)):
             if header + BLOCK_BYTES in reached:
                 continue
             for member in walk(self.data, _ignore, start=header):
@@ -214,7 +213,7 @@ class _Recovering:
             free = any(
                 begin <= member.offset - BLOCK_BYTES and end <= stop for begin, stop in self.gaps()
             )
-            inside = next(_headers(self.data, member.offset, end), -1) >= 0
+            inside = next(dialect.find_headers(self.data, member.offset, end), -1) >= 0
             if (
                 free
                 and not inside
@@ -229,7 +228,7 @@ class _Recovering:
             if end < len(self.data):
                 self.result.gaps_of_zeros.append((begin, end))
             return
-        starts = [begin, *(at for at in _headers(self.data, begin, end) if at > begin)]
+        starts = [begin, *(at for at in dialect.find_headers(self.data, begin, end) if at > begin)]
         for start, stop in zip(starts, [*starts[1:], end], strict=True):
             piece = self.data[start:stop]
             kept = piece.strip(b"\0")
@@ -306,21 +305,11 @@ def _object_at(data: Buffer, start: int, limit: int) -> tuple[int, dict[str, Any
         window *= _WINDOW_GROWTH
 
 
-def _headers(data: Buffer, begin: int, end: int) -> Iterator[int]:
-    """Offsets in a range, on a block's boundary or not, at which a whole header stands."""
-    magic = data.find(b"ustar", begin + _MAGIC_OFFSET, end)
-    while magic >= 0:
-        start = magic - _MAGIC_OFFSET
-        if start + BLOCK_BYTES <= end and dialect.is_header(data[start : start + BLOCK_BYTES]):
-            yield start
-        magic = data.find(b"ustar", magic + 1, end)
-
-
 def _may_be_header(block: bytes) -> bool:
     """Whether a block was a header once, rather than any bytes that a walk was led to."""
     header = dialect.read_header(block)
     named = _MEMBER_NAME.fullmatch(header.name) is not None
-    return header.summed or named or block[_MAGIC_OFFSET:].startswith(b"ustar")
+    return header.summed or named or block.startswith(b"ustar", 257)
 
 
 def _ignore(fault: Fault) -> None:

@@ -9,9 +9,11 @@ header, 4 times what ours costs, so the walker tries ours first.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmdata.shards.tar import BLOCK_BYTES
+from mmdata.storage.ranges import Slices
 
 ZERO_BLOCK = bytes(BLOCK_BYTES)
 
@@ -33,6 +35,7 @@ KIND_NAMES = {
     b"S": "sparse file",
 }
 
+_MAGIC, _MAGIC_OFFSET = b"ustar", 257
 _USTAR, _GNU, _V7 = b"ustar\x0000", b"ustar  \0", bytes(8)
 _FIELDS = (
     ("name", 0, 100, "text"),
@@ -111,9 +114,25 @@ def read_header(block: bytes) -> TarHeader:
 
 def is_header(block: bytes) -> bool:
     """Whether a block carries tar's magic and a fitting checksum: enough to resynchronise at."""
-    if len(block) < BLOCK_BYTES or block[257:262] != b"ustar":
+    if len(block) < BLOCK_BYTES or not block.startswith(_MAGIC, _MAGIC_OFFSET):
         return False
     return parse_number(block[148:156]) == sum(block) - sum(block[148:156]) + 8 * 32
+
+
+def find_headers(data: Slices, begin: int, end: int) -> Iterator[int]:
+    """Where whole headers stand in a range of bytes, on a block's boundary or not.
+
+    Args:
+        data: the tar.
+        begin: offset of the first byte.
+        end: offset behind the last.
+    """
+    magic = data.find(_MAGIC, begin + _MAGIC_OFFSET, end)
+    while magic >= 0:
+        start = magic - _MAGIC_OFFSET
+        if start + BLOCK_BYTES <= end and is_header(data[start : start + BLOCK_BYTES]):
+            yield start
+        magic = data.find(_MAGIC, magic + 1, end)
 
 
 def parse_number(field: bytes) -> int | None:

@@ -192,17 +192,8 @@ class _Walk:
 
     def resync(self, position: int) -> int:
         """Offset of the next whole header at or behind `position`; -1 if there is none."""
-        magic = position + 257
-        while True:
-            magic = self.data.find(b"ustar", magic)
-            if magic < 0:
-                return -1
-            start = magic - 257
-            if start % BLOCK_BYTES == 0 and dialect.is_header(
-                self.data[start : start + BLOCK_BYTES]
-            ):
-                return start
-            magic += 1
+        found = dialect.find_headers(self.data, position, self.size)
+        return next((start for start in found if start % BLOCK_BYTES == 0), -1)
 
     def count_lost(self, name: str) -> None:
         if self.lost_at >= 0:

@@ -63,11 +63,12 @@ class RangeBuffer:
         blocks = b"".join(self._block(at) for at in range(first, stop, BLOCK_BYTES))
         return blocks[start - first : stop - first]
 
-    def find(self, wanted: bytes, start: int = 0) -> int:
-        """Where some bytes are next, at or behind `start`; -1 if nowhere."""
+    def find(self, wanted: bytes, start: int = 0, end: int | None = None) -> int:
+        """Where some bytes are next, at or behind `start` and before `end`; -1 if nowhere."""
         overlap = len(wanted) - 1
-        for at in range(max(0, start), self._size, BLOCK_BYTES):
-            found = self[at : at + BLOCK_BYTES + overlap].find(wanted)
+        end = self._size if end is None else min(end, self._size)
+        for at in range(max(0, start), end, BLOCK_BYTES):
+            found = self[at : min(at + BLOCK_BYTES + overlap, end)].find(wanted)
             if found >= 0:
                 return at + found
         return -1

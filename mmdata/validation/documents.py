@@ -19,7 +19,6 @@ from schemas.document import FORMAT_VERSION, Document, ShardDocument, is_ours
 
 #: (path, expected, got) of one thing that is wrong.
 Problem = tuple[str, str, str]
-Payload = bytes | memoryview
 Record = TypeVar("Record")
 
 _AT = re.compile(r" - at `(.+)`$")
@@ -50,7 +49,7 @@ class Parsed:
     """
 
     document: ShardDocument
-    payloads: list[Payload | None]
+    payloads: list[memoryview | None]
     ours: bool
 
 

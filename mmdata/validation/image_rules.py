@@ -16,7 +16,7 @@ import pybase64
 
 from mmdata.images import ImagePolicy, ImageRejected, verify_image
 from mmdata.images.facts import ImageFacts
-from mmdata.validation.documents import Parsed, Payload, Problem
+from mmdata.validation.documents import Parsed, Problem
 from mmdata.wording import plural
 from schemas.document import ShardImage
 
@@ -39,7 +39,7 @@ class NotBase64(Exception):
         self.got = got
 
 
-def decode_base64(payload: Payload) -> bytes:
+def decode_base64(payload: bytes | memoryview) -> bytes:
     """The bytes behind strict base64: standard alphabet, padded, no line breaks, no stray bits.
 
     Raises:
