@@ -24,7 +24,7 @@ class Finding(Struct, frozen=True, kw_only=True):
         shard: path of the tar, or of the file beside it.
         key: sample key, or member name where there is no key; empty for the whole shard.
         path: where in the document (`$.image_info[0].sha256`), or `@1536` for a byte offset.
-        code: of the rule (`rules.BY_CODE`).
+        code: of the rule (`rules.RULES`).
         expected: what should be there.
         got: what is.
     """

@@ -20,7 +20,7 @@ _SHARE = re.compile(r"([0-9.]+)% of ([0-9,]+) flips elsewhere")
 def table() -> str:
     """Every rule, as a Markdown table."""
     rows = ["| code | severity | level | meaning | remedy |", "|---|---|---|---|---|"]
-    for rule in RULES:
+    for rule in RULES.values():
         cells = (f"`{rule.code}`", rule.severity, rule.level, rule.meaning, rule.remedy)
         rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(rows)

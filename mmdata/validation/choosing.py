@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from mmdata.errors import UserError
-from mmdata.validation.rules import BY_CODE
+from mmdata.validation.rules import RULES
 
 
 def chosen_codes(select: Sequence[str], ignore: Sequence[str]) -> frozenset[str]:
@@ -23,7 +23,7 @@ def chosen_codes(select: Sequence[str], ignore: Sequence[str]) -> frozenset[str]
     """
     wanted = _prefixes("--select", select) or [""]
     unwanted = _prefixes("--ignore", ignore)
-    return frozenset(code for code in BY_CODE if _longest(code, wanted) > _longest(code, unwanted))
+    return frozenset(code for code in RULES if _longest(code, wanted) > _longest(code, unwanted))
 
 
 def _prefixes(flag: str, given: Sequence[str]) -> list[str]:
@@ -39,8 +39,8 @@ def _longest(code: str, prefixes: Sequence[str]) -> int:
 
 
 def _check(flag: str, prefix: str) -> None:
-    if prefix and any(code.startswith(prefix.upper()) for code in BY_CODE):
+    if prefix and any(code.startswith(prefix.upper()) for code in RULES):
         return
-    near = get_close_matches(prefix.upper(), BY_CODE, n=1)
+    near = get_close_matches(prefix.upper(), RULES, n=1)
     hint = f"did you mean {near[0]}?" if near else "mmdata validate --rules lists them"
     raise UserError(f"{flag} {prefix}: no rule has such a code; {hint}")

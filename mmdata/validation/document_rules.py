@@ -1,12 +1,11 @@
 """The rules of a document that can be read: fields, matrix, alignment, order of the images.
 
-A rule is a function that takes a document and yields what is wrong with it; the tables at the end
-say which code it stands for. Shape comes first: a matrix of the wrong shape says nothing about
-similarities. What only we promise (`format_version`, the order of images, a kept `alignment`) is
-asked of our own documents only.
+A rule is a function that takes a document (and its matrix, where it asks about values) and yields
+what is wrong with it; the table of rules says which code it stands for. What only we promise
+(`format_version`, the order of images, a kept `alignment`) is asked of our own documents only.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +16,6 @@ from schemas.document import FORMAT_VERSION
 
 Matrix = NDArray[np.float64]
 """(n_images, n_sentences), cosine similarities."""
-
-Rule = Callable[[Parsed], Iterator[Problem]]
-ValueRule = Callable[[Parsed, Matrix], Iterator[Problem]]
 
 #: What OpenFlamingo's tokenizer takes for an image, or the end of a chunk, wherever it stands.
 _MEDIA_TAGS = ("<image>", "<|endofchunk|>")
@@ -215,43 +211,6 @@ def _outside(matrix: Matrix, inside: NDArray[np.bool_], expected: str) -> Iterat
     more = f" ({others} more in this document)" if others else ""
     path = f"$.similarity_matrix[{row}][{column}]"
     yield path, expected, f"{float(matrix[row, column])}{more}"
-
-
-#: Rules that need nothing.
-FIELD_RULES: tuple[tuple[str, Rule], ...] = (
-    ("DOC002", has_sentences),
-    ("DOC003", known_version),
-    ("DOC004", images_in_order),
-    ("DOC005", has_matrix),
-    ("DOC006", images_have_bytes),
-    ("TXT001", no_tags_in_text),
-    ("ALN001", index_in_range),
-    ("SIM001", row_for_each_image),
-    ("SIM002", value_for_each_sentence),
-)
-#: Rules that need a matrix of the right shape and indices in range.
-VALUE_RULES: tuple[tuple[str, ValueRule], ...] = (
-    ("SIM003", finite),
-    ("SIM004", cosine),
-    ("ALN002", matched_value),
-    ("ALN003", optimal),
-    ("ALN004", index_fits_matrix),
-)
-_SHAPE_CODES = frozenset(("DOC002", "ALN001", "SIM001", "SIM002"))
-
-
-def check_document(parsed: Parsed) -> Iterator[tuple[str, Problem]]:
-    """Every problem of one document, with the code of its rule."""
-    shaped = True
-    for code, rule in FIELD_RULES:
-        for problem in rule(parsed):
-            shaped = shaped and code not in _SHAPE_CODES
-            yield code, problem
-    matrix = similarity_array(parsed) if shaped else None
-    if matrix is not None:
-        for code, value_rule in VALUE_RULES:
-            for problem in value_rule(parsed, matrix):
-                yield code, problem
 
 
 def similarity_array(parsed: Parsed) -> Matrix | None:

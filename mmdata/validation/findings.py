@@ -4,7 +4,7 @@ A damaged dataset can hold millions of findings of one rule; the first 100 say e
 and what a worker sends back are bounded by rules x max_findings, whatever the shard holds.
 """
 
-from mmdata.validation.rules import BY_CODE
+from mmdata.validation.rules import RULES
 from schemas.validation import Finding
 
 
@@ -42,7 +42,7 @@ class Findings:
         Raises:
             KeyError: no rule has that code.
         """
-        code = BY_CODE[code].code
+        code = RULES[code].code
         count = self.counts.get(code, 0)
         self.counts[code] = count + 1
         if count < self.max_findings:
@@ -65,7 +65,7 @@ class Findings:
             shards: that the findings of this rule are about, all together.
         """
         if number:
-            self.counts[BY_CODE[code].code] = self.counts.get(code, 0) + number
+            self.counts[RULES[code].code] = self.counts.get(code, 0) + number
         self.shards[code] = shards
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from mmdata.validation.rules import BY_CODE
+from mmdata.validation.rules import RULES
 from mmdata.wording import plural
 from schemas.validation import Finding, ValidationReport
 
@@ -25,7 +25,7 @@ def as_json_lines(report: ValidationReport) -> Iterator[str]:
 def as_github(report: ValidationReport) -> Iterator[str]:
     """Workflow commands: `::error file=...,title=TAR003::...` a finding, and a last notice."""
     for finding in report.findings:
-        kind = BY_CODE[finding.code].severity
+        kind = RULES[finding.code].severity
         file, title = _escape(finding.shard, _IN_PROPERTY), _escape(finding.code, _IN_PROPERTY)
         yield f"::{kind} file={file},title={title}::{_escape(_text(finding), _IN_TEXT)}"
     total = (
@@ -37,7 +37,7 @@ def as_github(report: ValidationReport) -> Iterator[str]:
 
 def _text(finding: Finding) -> str:
     where = " ".join(part for part in (finding.key, finding.path) if part)
-    meaning = BY_CODE[finding.code].meaning
+    meaning = RULES[finding.code].meaning
     return f"{meaning}: {where}: expected {finding.expected}, got {finding.got}"
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmdata.validation.rules import BY_CODE, RULES
+from mmdata.validation.rules import RULES
 from mmdata.wording import plural
 from schemas.validation import AcrossReport, Finding, ValidationReport
 
@@ -39,7 +39,7 @@ def render(report: ValidationReport, console: Console | None = None) -> None:
 
 def line(finding: Finding) -> Text:
     """shard, key, path, code, expected, got."""
-    colour = _COLOURS[BY_CODE[finding.code].severity]
+    colour = _COLOURS[RULES[finding.code].severity]
     text = Text()
     text.append(finding.shard)
     if finding.key:
@@ -97,7 +97,7 @@ def render_rules(console: Console | None = None) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("rule", "", "level", "meaning", "remedy"):
         table.add_column(heading)
-    for rule in RULES:
+    for rule in RULES.values():
         code = Text(rule.code, style=_COLOURS[rule.severity])
         table.add_row(code, rule.severity, rule.level, Text(rule.meaning), Text(rule.remedy))
     (console or Console(highlight=False)).print(table)

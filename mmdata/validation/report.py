@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence, Set
 import msgspec
 
 from mmdata.errors import EXIT_DONE, EXIT_FINDINGS
-from mmdata.validation.rules import BY_CODE
+from mmdata.validation.rules import RULES
 from schemas.forecast import Forecast, PeerForecast
 from schemas.validation import (
     AcrossReport,
@@ -39,7 +39,7 @@ class ReportBuilder:
         fail_on: Severity = "error",
     ) -> None:
         self._max_findings = max_findings
-        self._codes = BY_CODE.keys() if codes is None else codes
+        self._codes = RULES.keys() if codes is None else codes
         self._fail_on = fail_on
         self._kept: dict[str, list[tuple[int, int, Finding]]] = {}
         self._findings: dict[str, int] = {}
@@ -110,15 +110,15 @@ class ReportBuilder:
         )
 
     def _counts(self) -> list[RuleCount]:
-        codes = sorted(self._findings, key=lambda code: (BY_CODE[code].severity, code))
+        codes = sorted(self._findings, key=lambda code: (RULES[code].severity, code))
         return [
             RuleCount(
                 code=code,
-                severity=BY_CODE[code].severity,
+                severity=RULES[code].severity,
                 findings=self._findings[code],
                 shards=self._shards[code],
-                meaning=BY_CODE[code].meaning,
-                remedy=BY_CODE[code].remedy,
+                meaning=RULES[code].meaning,
+                remedy=RULES[code].remedy,
             )
             for code in codes
         ]

@@ -1,13 +1,20 @@
 """Every rule of the validator: its code, how grave it is, what it means and what to do.
 
-The one table that findings, reports and the documentation take their words from. Codes never
-change meaning: new ones are added, old ones stay. An error makes the exit code 1, a warning does
-not: it is for what a reader may stumble over and what other tools' shards leave out.
+The one table that findings, reports and the documentation take their words from, and by which a
+document is asked. Codes never change meaning: new ones are added, old ones stay. An error makes the
+exit code 1, a warning does not: it is for what a reader may stumble over and what other tools'
+shards leave out.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
+from mmdata.validation import document_rules as ask
+from mmdata.validation.documents import Parsed, Problem
 from schemas.validation import Level, Severity
+
+Breaks = Literal["nothing", "document", "shape"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +27,12 @@ class Rule:
         level: the lowest level of validation that applies it.
         meaning: what a finding says, in one line.
         remedy: what to do about it.
+        check: of a rule about documents: yields what is wrong with one.
+        check_matrix: yields what is wrong with a document's matrix of similarities; it is asked
+            only where the shape of the document is sound.
+        breaks: what is broken of a document about which such a rule finds something: `nothing`;
+            the `document`, so that it is not compared with its row of the samples table; or even
+            its `shape`, so that no rule can ask about its matrix.
     """
 
     code: str
@@ -27,6 +40,9 @@ class Rule:
     level: Level
     meaning: str
     remedy: str
+    check: Callable[[Parsed], Iterator[Problem]] | None = None
+    check_matrix: Callable[[Parsed, ask.Matrix], Iterator[Problem]] | None = None
+    breaks: Breaks = "document"
 
 
 _CONVERT_AGAIN = "convert the shard again"
@@ -41,7 +57,8 @@ _S: Level = "structure"
 _C: Level = "content"
 _F: Level = "full"
 
-RULES: tuple[Rule, ...] = (
+# fmt: off
+_ROWS: tuple[Rule, ...] = (
     Rule("TAR001", _E, _S, "the file is not a tar", "unpack it, or leave it out"),
     Rule("TAR002", _E, _S, "the file is empty", _COPY_AGAIN),
     Rule("TAR003", _E, _S, "a header is not what its own fields make of it", _COPY_AGAIN),
@@ -86,9 +103,8 @@ RULES: tuple[Rule, ...] = (
     Rule("MAN008", _E, _S, "a sidecar is of another conversion than the manifest", _MIXED),
     Rule("MAN009", _E, _S, "sizes.json does not agree with the manifest", _MIXED),
     Rule("MAN010", _E, _S, "inputs, options or versions are not the fingerprint's", _COPY_AGAIN),
-    Rule(
-        "MAN011", _E, _S, "a field of the manifest is not known here", "update mmdata, or copy it"
-    ),
+    Rule("MAN011", _E, _S, "a field of the manifest is not known here",
+         "update mmdata, or copy it"),
     Rule("MAN012", _E, _S, "the groups are not those of the samples tables", _MIXED),
     Rule("JSON001", _E, _C, "a JSON member is not UTF-8", _SOURCE),
     Rule("JSON002", _E, _C, "a JSON member is not JSON", _SOURCE),
@@ -98,20 +114,34 @@ RULES: tuple[Rule, ...] = (
     Rule("JSON006", _E, _C, "a JSON member is not an object", _SOURCE),
     Rule("JSON007", _E, _C, "a number that readers refuse or take for infinity", _SOURCE),
     Rule("DOC001", _E, _C, "a field is missing or of the wrong type", _CONVERT_AGAIN),
-    Rule("DOC002", _E, _C, "a document has no sentences", _SOURCE),
-    Rule("DOC003", _E, _C, "the format version of a document is not known here", "update mmdata"),
-    Rule("DOC004", _E, _C, "images are not in the order of their sentences", _CONVERT_AGAIN),
-    Rule("DOC005", _W, _C, "a document has no similarity_matrix", "OpenFlamingo's loader needs it"),
-    Rule("DOC006", _W, _C, "an image is listed without its bytes", "readers skip such images"),
-    Rule("TXT001", _E, _C, "a media tag stands in the text; loaders count it as an image", _SOURCE),
-    Rule("SIM001", _E, _C, "the matrix has not one row for each image", _CONVERT_AGAIN),
-    Rule("SIM002", _E, _C, "a row of the matrix has not one value a sentence", _CONVERT_AGAIN),
-    Rule("SIM003", _E, _C, "a similarity is not a finite number", _SOURCE),
-    Rule("SIM004", _W, _C, "a similarity is no cosine", "divide by 100 if it was multiplied"),
-    Rule("ALN001", _E, _C, "matched_text_index is not an index into text_list", _CONVERT_AGAIN),
-    Rule("ALN002", _E, _C, "matched_sim is not the matrix's value there", _CONVERT_AGAIN),
-    Rule("ALN003", _E, _C, "the assignment is not optimal", "align again (or `given` was meant)"),
-    Rule("ALN004", _W, _C, "an index is not where the matrix has the image", "align again"),
+    Rule("DOC002", _E, _C, "a document has no sentences", _SOURCE,
+         check=ask.has_sentences, breaks="shape"),
+    Rule("DOC003", _E, _C, "the format version of a document is not known here", "update mmdata",
+         check=ask.known_version),
+    Rule("DOC004", _E, _C, "images are not in the order of their sentences", _CONVERT_AGAIN,
+         check=ask.images_in_order),
+    Rule("DOC005", _W, _C, "a document has no similarity_matrix", "OpenFlamingo's loader needs it",
+         check=ask.has_matrix),
+    Rule("DOC006", _W, _C, "an image is listed without its bytes", "readers skip such images",
+         check=ask.images_have_bytes, breaks="nothing"),
+    Rule("TXT001", _E, _C, "a media tag stands in the text; loaders count it as an image", _SOURCE,
+         check=ask.no_tags_in_text, breaks="nothing"),
+    Rule("SIM001", _E, _C, "the matrix has not one row for each image", _CONVERT_AGAIN,
+         check=ask.row_for_each_image, breaks="shape"),
+    Rule("SIM002", _E, _C, "a row of the matrix has not one value a sentence", _CONVERT_AGAIN,
+         check=ask.value_for_each_sentence, breaks="shape"),
+    Rule("SIM003", _E, _C, "a similarity is not a finite number", _SOURCE,
+         check_matrix=ask.finite),
+    Rule("SIM004", _W, _C, "a similarity is no cosine", "divide by 100 if it was multiplied",
+         check_matrix=ask.cosine, breaks="nothing"),
+    Rule("ALN001", _E, _C, "matched_text_index is not an index into text_list", _CONVERT_AGAIN,
+         check=ask.index_in_range, breaks="shape"),
+    Rule("ALN002", _E, _C, "matched_sim is not the matrix's value there", _CONVERT_AGAIN,
+         check_matrix=ask.matched_value),
+    Rule("ALN003", _E, _C, "the assignment is not optimal", "align again (or `given` was meant)",
+         check_matrix=ask.optimal),
+    Rule("ALN004", _W, _C, "an index is not where the matrix has the image", "align again",
+         check_matrix=ask.index_fits_matrix, breaks="nothing"),
     Rule("B64001", _E, _C, "base64 was written as the text of Python bytes, b'...'", _SOURCE),
     Rule("B64002", _E, _C, "base64 is not strict: alphabet, padding, line breaks", _SOURCE),
     Rule("IMG001", _E, _C, "the sha256 of an image is not the one recorded", _COPY_AGAIN),
@@ -131,5 +161,20 @@ RULES: tuple[Rule, ...] = (
     Rule("PAIR003", _E, _S, "a sample has no text", _CONVERT_AGAIN),
     Rule("PAIR004", _E, _C, "a text is not UTF-8", _SOURCE),
 )
+# fmt: on
 
-BY_CODE: dict[str, Rule] = {rule.code: rule for rule in RULES}
+RULES: dict[str, Rule] = {rule.code: rule for rule in _ROWS}
+
+
+def check_document(parsed: Parsed) -> Iterator[tuple[Rule, Problem]]:
+    """Every problem of one document, with the rule that it breaks."""
+    has_shape = True
+    for rule in RULES.values():
+        for problem in rule.check(parsed) if rule.check else ():
+            has_shape = has_shape and rule.breaks != "shape"
+            yield rule, problem
+    matrix = ask.similarity_array(parsed) if has_shape else None
+    if matrix is not None:
+        for rule in RULES.values():
+            for problem in rule.check_matrix(parsed, matrix) if rule.check_matrix else ():
+                yield rule, problem

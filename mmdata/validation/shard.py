@@ -18,11 +18,11 @@ from mmdata.storage.files import exists, local_file, mapped, read_bytes, size_of
 from mmdata.storage.ranges import RangeBuffer, Slices
 from mmdata.storage.urls import is_url
 from mmdata.validation import sidecar_rules
-from mmdata.validation.document_rules import check_document
 from mmdata.validation.documents import Unreadable, check_json, decode_json, parse_document
 from mmdata.validation.findings import Findings
 from mmdata.validation.image_rules import SHARD_POLICY, PictureCounts, check_images
 from mmdata.validation.outcome_rules import outcomes_fit
+from mmdata.validation.rules import check_document
 from mmdata.validation.samples_rules import row_fits_document
 from mmdata.validation.sidecar_rules import Beside, Table
 from mmdata.validation.tar_rules import (
@@ -228,9 +228,9 @@ class _Check:
         if sidecar is not None and not parsed.ours and not indexed:
             self.findings.add("DOC001", "format_version, as in all of ours", "none", key=key)
         sound = True
-        for code, (path, expected, got) in check_document(parsed):
-            sound = sound and code in ("ALN004", "DOC006", "SIM004", "TXT001")
-            self.findings.add(code, expected, got, key=key, path=path)
+        for rule, (path, expected, got) in check_document(parsed):
+            sound = sound and rule.breaks == "nothing"
+            self.findings.add(rule.code, expected, got, key=key, path=path)
         images: list[bytes | None] = []
         decode = self.task.level == "full"
         for code, (path, expected, got) in check_images(parsed, images, decode=decode):

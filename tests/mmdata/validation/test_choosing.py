@@ -6,23 +6,23 @@ from hypothesis import strategies as st
 
 from mmdata.errors import UserError
 from mmdata.validation.choosing import chosen_codes
-from mmdata.validation.rules import BY_CODE
+from mmdata.validation.rules import RULES
 
 PREFIXES = st.lists(
-    st.sampled_from(sorted({code[:n] for code in BY_CODE for n in range(1, len(code) + 1)})),
+    st.sampled_from(sorted({code[:n] for code in RULES for n in range(1, len(code) + 1)})),
     max_size=4,
 )
 
 
 def test_all_rules_count_when_nothing_is_said() -> None:
-    assert chosen_codes((), ()) == set(BY_CODE)
+    assert chosen_codes((), ()) == set(RULES)
 
 
 def test_by_code_and_by_prefix() -> None:
     assert chosen_codes(("IMG002",), ()) == {"IMG002"}
     assert chosen_codes(("IMG002,SIM001", "KEY001"), ()) == {"IMG002", "SIM001", "KEY001"}
-    assert chosen_codes(("TAR",), ()) == {code for code in BY_CODE if code.startswith("TAR")}
-    assert set(BY_CODE) - chosen_codes((), ("tar",)) == chosen_codes(("TAR",), ())
+    assert chosen_codes(("TAR",), ()) == {code for code in RULES if code.startswith("TAR")}
+    assert set(RULES) - chosen_codes((), ("tar",)) == chosen_codes(("TAR",), ())
 
 
 def test_the_longer_prefix_decides() -> None:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmdata.validation.document_rules import check_document, not_optimal
+from mmdata.validation.document_rules import not_optimal
 from mmdata.validation.documents import parse_document
+from mmdata.validation.rules import check_document
 from tests.shard_factory import encode, foreign, make_document
 
 # Few values, so that ties are everywhere.
@@ -78,7 +79,8 @@ def test_what_is_wrong_is_said(
 
 
 def problems(document: dict[str, Any]) -> list[tuple[str, tuple[str, str, str]]]:
-    return list(check_document(parse_document(encode(document))))
+    found = check_document(parse_document(encode(document)))
+    return [(rule.code, problem) for rule, problem in found]
 
 
 def test_a_sound_document_has_no_problems() -> None:

@@ -7,10 +7,11 @@ import re
 import pytest
 from rich.console import Console
 
+from mmdata.validation import rules
 from mmdata.validation.findings import Finding, Findings, printable, shorten
 from mmdata.validation.render import render
 from mmdata.validation.report import ReportBuilder, ValidationReport
-from mmdata.validation.rules import BY_CODE, RULES
+from mmdata.validation.rules import RULES
 
 
 def report_of(*findings: Findings, max_findings: int = 100) -> ValidationReport:
@@ -28,9 +29,9 @@ def findings_of(shard: str, *codes: str) -> Findings:
 
 
 def test_codes_are_unique_and_in_one_form() -> None:
-    assert len(BY_CODE) == len(RULES)
-    assert all(re.fullmatch(r"[A-Z]+[0-9]{3}|B64[0-9]{3}", rule.code) for rule in RULES)
-    assert all(rule.meaning and rule.remedy and len(rule.meaning) <= 70 for rule in RULES)
+    assert len(RULES) == len(rules._ROWS)
+    assert all(re.fullmatch(r"[A-Z]+[0-9]{3}|B64[0-9]{3}", rule.code) for rule in RULES.values())
+    assert all(rule.meaning and rule.remedy and len(rule.meaning) <= 70 for rule in RULES.values())
 
 
 def test_a_finding_of_no_rule_is_a_mistake() -> None:
@@ -102,7 +103,7 @@ def test_json_has_a_version_and_the_exit_code() -> None:
     value = json.loads(report_of(findings_of("1.tar", "SIM001")).to_json())
     assert value["schema_version"] == "1"
     assert value["exit_code"] == 1
-    assert value["counts"][0]["meaning"] == BY_CODE["SIM001"].meaning
+    assert value["counts"][0]["meaning"] == RULES["SIM001"].meaning
 
 
 def test_text_is_one_line_a_finding_a_table_and_a_verdict() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from mmdata.shards.structure import Damage
 from mmdata.validation.findings import Findings
-from mmdata.validation.rules import BY_CODE
+from mmdata.validation.rules import RULES
 from mmdata.validation.tar_rules import (
     CODE_OF_DAMAGE,
     check_structure,
@@ -25,7 +25,7 @@ def found(*names: str, layout: Layout | None = None) -> list[tuple[str, str, str
 
 def test_every_damage_has_a_rule() -> None:
     assert set(CODE_OF_DAMAGE) == set(Damage)
-    assert set(CODE_OF_DAMAGE.values()) <= set(BY_CODE)
+    assert set(CODE_OF_DAMAGE.values()) <= set(RULES)
 
 
 @pytest.mark.parametrize("layout", get_args(Layout))
