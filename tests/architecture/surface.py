@@ -7,11 +7,13 @@ Neither holds how a page is put in sections. `python -m tests.architecture.surfa
 cli-surface) rewrites both; the difference is then part of the change that made it.
 """
 
+import json
 import os
 import re
 import subprocess
 import sys
 from dataclasses import MISSING, fields
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -24,33 +26,44 @@ VALUES = SNAPSHOT.with_name("cli_values.txt")
 _OPTION = re.compile(r"^[│|] (?:-\w, )?(--[a-z][a-z0-9-]*)(?:, (--no-[a-z0-9-]+))?", re.MULTILINE)
 _COMMAND = re.compile(r"^[│|]?\s*•?\s*([a-z][a-z0-9]+(?:-[a-z0-9]+)*) {2,}\S", re.MULTILINE)
 
+_PRINT = """
+import contextlib, json, sys
+from mmdata.cli.main import main
+for call in json.loads(sys.argv[1]):
+    print(end="\\0")
+    with contextlib.suppress(SystemExit):
+        main(call)
+"""
 
-def help_of(*command: str) -> str:
-    """What `mmdata COMMAND --help` prints without colours.
 
-    The screen is as wide as it can be before tyro sets sections side by side.
+@cache
+def help_pages() -> dict[str, str]:
+    """What `mmdata COMMAND --help` prints without colours, and "" what `mmdata --help` does.
+
+    The screen is as wide as it can be before tyro sets sections side by side. One process prints
+    all of them, and a zero byte before each.
     """
-    environment = os.environ | {"COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"}
+    calls = [["--help"], *([command, "--help"] for command in COMMANDS)]
     shown = subprocess.run(
-        [sys.executable, "-m", "mmdata.cli", *command, "--help"],
-        env=environment,
+        [sys.executable, "-c", _PRINT, json.dumps(calls)],
+        env=os.environ | {"COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"},
         check=True,
         capture_output=True,
         text=True,
     )
-    return shown.stdout
+    return dict(zip(("", *COMMANDS), shown.stdout.split("\0")[1:], strict=True))
 
 
 def commands() -> list[str]:
     """The subcommands that `mmdata --help` lists."""
-    return sorted(set(_COMMAND.findall(help_of())))
+    return sorted(set(_COMMAND.findall(help_pages()[""])))
 
 
 def surface() -> str:
     """The whole command line: `command: --option --option …`."""
     lines = []
     for command in commands():
-        shown = {name for names in _OPTION.findall(help_of(command)) for name in names}
+        shown = {name for names in _OPTION.findall(help_pages()[command]) for name in names}
         options = sorted(shown - {"", "--help"})
         lines.append(f"{command}: {' '.join(options)}\n")
     return "".join(lines)
