@@ -1,6 +1,6 @@
 # Every target makes what it needs: `make demo` and `make test` work as the first command.
 #   make demo    the sample in examples/ from raw documents to a trained tiny model
-#   make test    the test suite, quick tests first
+#   make test    the test suite, a process a core
 #   make test-matrix   what holds for many ranks, workers, nodes, LM families, combinations of options
 #   make test-latest   quick tests and the demo with the newest versions that pyproject.toml allows
 #   make lint    format, lint, types, import direction (changes nothing)
@@ -11,6 +11,8 @@ PYTHON ?= python3
 VENV := .venv
 LATEST := .venv-latest
 BIN := $(VENV)/bin
+# Whole files go to the workers, as conftest.py orders them; each has one core.
+TESTS := -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 NEW_ENOUGH := $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mmdata needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
@@ -32,17 +34,17 @@ demo: $(VENV)/.installed-demo
 # gives it. Without one those tests are skipped and say why.
 test: $(VENV)/.installed-dev
 	@$(BIN)/python -m tests.browser
-	$(BIN)/python -m pytest -m "not matrix"
+	$(BIN)/python $(TESTS) -m "not matrix"
 
 test-matrix: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m matrix
+	$(BIN)/python $(TESTS) -m matrix
 
 # At most 6 minutes on two quiet cores, installation included, where .venv has the same torch already.
 test-latest: $(LATEST)/bin/python
 	@echo "bringing $(LATEST) to the newest versions that pyproject.toml allows"
 	@$(LATEST)/bin/python -m tests.newest install
 	@$(LATEST)/bin/python -m tests.newest tell
-	$(LATEST)/bin/python -m pytest -m "not slow and not matrix and not ray" $(LATEST_TESTS)
+	$(LATEST)/bin/python $(TESTS) -m "not slow and not matrix and not ray" $(LATEST_TESTS)
 	OMP_NUM_THREADS=1 $(LATEST)/bin/python examples/demo.py build/demo-latest
 
 lint: $(VENV)/.installed-dev

@@ -1,12 +1,18 @@
 """What every test shares: the order of tests, what is skipped, and the folder of the sample.
 
-Tests marked `slow` run last, so that what is quick to find out is found out first; those marked
-`matrix` after them (`make test` leaves them to `make test-matrix`). Tests marked
-`gpu` are skipped where torch sees no CUDA device. Hypothesis draws the same examples everywhere and
-has no deadline: a busy machine is not a failure.
+One process runs tests marked `slow` last, so that what is quick to find out is found out first;
+those marked `matrix` after them (`make test` leaves them to `make test-matrix`). Several processes
+(pytest-xdist, as `make test` starts it) take whole files, so that what a file shares is made once:
+those with the most slow tests first, so that none is left to one process at the end. Each process,
+and each that a test starts, has one thread for its sums.
+
+Tests marked `gpu` are skipped where torch sees no CUDA device. Hypothesis draws the same examples
+everywhere and has no deadline: a busy machine is not a failure.
 """
 
+import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +25,18 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("repository", deadline=None, derandomize=True)
 settings.load_profile("repository")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first, otherwise in order; GPU tests only where there is one."""
-    items.sort(key=lambda item: [bool(item.get_closest_marker(n)) for n in ("matrix", "slow")])
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the tests in order; GPU tests run only where there is a GPU."""
+    if hasattr(config, "workerinput"):
+        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+        items.sort(key=lambda item: (-slow[item.path], item.path))
+    else:
+        items.sort(key=lambda item: [bool(item.get_closest_marker(n)) for n in ("matrix", "slow")])
     for_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if for_gpu and not has_gpu():
         for item in for_gpu:

@@ -43,7 +43,7 @@ EXTRAS = (
     "wandb",
 )
 #: What the tests themselves need, with the bounds of the extra `dev`.
-TOOLS = ("hypothesis", "jsonschema", "packaging", "pytest")
+TOOLS = ("hypothesis", "jsonschema", "packaging", "pytest", "pytest-xdist")
 #: Smaller packages are not worth a link.
 _LARGE_BYTES = 20 * 2**20
 _ASK_SECONDS = 60
