@@ -68,7 +68,8 @@ class MaskedCrossAttention(nn.Module):
                 media.known[id(self)] = self.keys_values(media.latents)
             key, value = media.known[id(self)]
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=media.mask)
-        return self.to_out(merge_heads(found) * media.has_image)
+        out: Tensor = self.to_out(merge_heads(found) * media.has_image)
+        return out
 
 
 class GatedCrossAttentionBlock(nn.Module):
@@ -85,7 +86,7 @@ class GatedCrossAttentionBlock(nn.Module):
 
     def forward(self, hidden: Tensor, media: MediaPass | None) -> Tensor:
         """hidden (B, L, C) -> (B, L, C) in the dtype that came in."""
-        x = hidden
+        x: Tensor = hidden
         if not torch.is_autocast_enabled(hidden.device.type):
             x = hidden.to(self.attn_gate.dtype)
         if media is not None:

@@ -84,9 +84,10 @@ def counts_of(images_per_sample: Tensor | Sequence[int], batch: int, num_images:
 def pad_latents(latents: Tensor, counts: Sequence[int]) -> Tensor:
     """Ragged latents (N, K, D) -> (B, T, K, D), zeros where a sample has fewer images."""
     batch, slots = len(counts), max(counts)
-    if all(count == slots for count in counts):
-        return latents.unflatten(0, (batch, slots))
-    where = [b * slots + t for b, count in enumerate(counts) for t in range(count)]
-    index = torch.tensor(where).to(latents.device, non_blocking=True)
-    padded = latents.new_zeros(batch * slots, *latents.shape[1:])
-    return padded.index_copy(0, index, latents).unflatten(0, (batch, slots))
+    if any(count != slots for count in counts):
+        where = [b * slots + t for b, count in enumerate(counts) for t in range(count)]
+        index = torch.tensor(where).to(latents.device, non_blocking=True)
+        zeros = latents.new_zeros(batch * slots, *latents.shape[1:])
+        latents = zeros.index_copy(0, index, latents)
+    padded: Tensor = latents.unflatten(0, (batch, slots))
+    return padded

@@ -28,7 +28,8 @@ def feed_forward(width: int, expansion: int = 4) -> nn.Sequential:
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(N, S, H*E) -> (N, H, S, E)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    parts: Tensor = x.unflatten(-1, (heads, -1))
+    return parts.transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
@@ -57,7 +58,9 @@ class ResamplerAttention(nn.Module):
         key, value = (
             split_heads(part, self.heads) for part in self.to_kv(context).chunk(2, dim=-1)
         )
-        return self.to_out(merge_heads(F.scaled_dot_product_attention(query, key, value)))
+        found = F.scaled_dot_product_attention(query, key, value)
+        latents = self.to_out(merge_heads(found))
+        return latents
 
 
 class ResamplerLayer(nn.ModuleList):
@@ -67,7 +70,8 @@ class ResamplerLayer(nn.ModuleList):
         """tokens (N, V, D), latents (N, K, D) -> (N, K, D)."""
         attention, mlp = self
         latents = attention(tokens, latents) + latents
-        return mlp(latents) + latents
+        latents = mlp(latents) + latents
+        return latents
 
 
 class PerceiverResampler(nn.Module):
@@ -93,7 +97,8 @@ class PerceiverResampler(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Vision tokens (N, V, D) -> latents (N, K, D)."""
-        latents = self.latents.expand(tokens.shape[0], -1, -1)
+        latents: Tensor = self.latents.expand(tokens.shape[0], -1, -1)
         for layer in self.layers:
             latents = run_block(self.recompute, layer, tokens, latents)
-        return self.norm(latents)
+        latents = self.norm(latents)
+        return latents
