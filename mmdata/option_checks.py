@@ -31,7 +31,14 @@ def flag_of(name: str) -> str:
 
 
 def check_choices(options: Any) -> None:
-    """Refuse a value that is not among a field's choices (the command line does so by itself)."""
+    """Refuse a value that is not among a field's choices (the command line does so by itself).
+
+    Args:
+        options: a dataclass, whose fields of a `Literal` type are checked.
+
+    Raises:
+        UserError: naming the flag, the value and the choices.
+    """
     for name, hint in get_type_hints(type(options)).items():
         for one in (hint, *get_args(hint)):  # `Level | None` has its choices inside
             if get_origin(one) is Literal:
@@ -41,13 +48,26 @@ def check_choices(options: Any) -> None:
 
 
 def check_paths(paths: Any, flag: str) -> None:
-    """Refuse a lone string where several are expected: its letters would be taken for paths."""
+    """Refuse a lone string where several are expected: its letters would be taken for paths.
+
+    Raises:
+        UserError: it is one.
+    """
     if isinstance(paths, str):
         raise UserError(f"{flag} {paths!r}: expected a list or tuple of paths")
 
 
 def check_least(options: Any, least: float, *names: str) -> None:
-    """Refuse fields that are below what makes sense; None is no value."""
+    """Refuse fields that are below what makes sense; None is no value.
+
+    Args:
+        options: a dataclass.
+        least: that each may be.
+        names: of the fields.
+
+    Raises:
+        UserError: naming the flag.
+    """
     for name in names:
         value = getattr(options, name)
         if value is not None:

@@ -59,7 +59,12 @@ def whole_share(batch_size: int, *, num_lanes: int | None, rank: int = 0, world:
 
 
 def accumulation(batch_size: int, micro_batch: int, world: int) -> int:
-    """Micro-batches of a step that keep B on so many ranks.
+    """Micro-batches of a step on a rank that keep B on so many ranks.
+
+    Args:
+        batch_size: B, samples of a step on all ranks.
+        micro_batch: samples of a micro-batch.
+        world: ranks.
 
     Raises:
         UserError: B does not divide; names the numbers of ranks that do.
@@ -91,6 +96,10 @@ def divisors(number: int) -> list[int]:
 def mix_slots(shares: Mapping[str, float], batch_size: int) -> dict[str, int]:
     """Slots of a global batch for each stream, by largest remainder (ties: first named).
 
+    Args:
+        shares: of the streams by name, in any unit.
+        batch_size: B, slots in all.
+
     Raises:
         UserError: a share is not positive, or so small that it gets no slot.
     """
@@ -119,6 +128,11 @@ def _batch_for(share: float) -> int:
 
 def mix_shares(slots: Mapping[str, int], *, rank: int = 0, world: int = 1) -> dict[str, Share]:
     """Each stream's part on a rank: the lanes of its slots in the rank's part of the batch.
+
+    Args:
+        slots: of a global batch, by stream.
+        rank: from 0.
+        world: ranks.
 
     Raises:
         UserError: the ranks do not divide the batch.

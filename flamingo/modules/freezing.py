@@ -21,7 +21,13 @@ def is_adapter(name: str) -> bool:
 
 
 def free_parts(tower: nn.Module, lang_encoder: nn.Module, freeze: Collection[str]) -> None:
-    """Sets what trains of a tower that is frozen, and of an LM as it was made."""
+    """Set what trains of a frozen tower, and of an LM as it was made: adapters as they are.
+
+    Args:
+        tower: the vision tower.
+        lang_encoder: the LM, with its adapters if it has any.
+        freeze: those of `vision` and `lm` that stay as they are.
+    """
     for name, parameter in lang_encoder.named_parameters():
         trains = is_adapter(name) and parameter.requires_grad
         parameter.requires_grad_(trains or "lm" not in freeze)
@@ -37,7 +43,15 @@ def keep_in_eval(
     *,
     mode: bool,
 ) -> None:
-    """Puts frozen parts in eval mode, and what trains inside the LM in `mode`."""
+    """Put frozen parts in eval mode, and what trains inside the LM in `mode`.
+
+    Args:
+        tower: the vision tower.
+        lang_encoder: the LM.
+        own_parts: modules inside the LM that are not its own.
+        freeze: those of `vision` and `lm` that stay as they are.
+        mode: whether the model trains.
+    """
     if "vision" in freeze:
         tower.eval()
     if "lm" not in freeze:

@@ -45,14 +45,30 @@ class Hub:
         return self._load(AutoConfig)
 
     def language_model(self, dtype: torch.dtype, attn_implementation: str | None) -> nn.Module:
-        """The LM with its weights, on the CPU."""
+        """The LM with its weights, on the CPU.
+
+        Args:
+            dtype: of its weights.
+            attn_implementation: transformers' name of a kernel; None for its choice.
+
+        Raises:
+            UserError: there is no LM of this name, or its weights cannot be read.
+        """
         lm = self._load(AutoModelForCausalLM, dtype=dtype, attn_implementation=attn_implementation)
         return cast(nn.Module, lm)
 
     def empty_language_model(
         self, dtype: torch.dtype, attn_implementation: str | None
     ) -> nn.Module:
-        """The LM without its weights, for parameters that are filled later."""
+        """The LM without its weights, for parameters that are filled later.
+
+        Args:
+            dtype: of its weights.
+            attn_implementation: transformers' name of a kernel; None for its choice.
+
+        Raises:
+            UserError: there is no LM of this name, or its weights are quantized.
+        """
         config = self.lm_config()
         if getattr(config, "quantization_config", None) is not None:
             raise UserError(

@@ -18,7 +18,15 @@ def text_config(lang_encoder: nn.Module) -> Any:
 def find_decoder_layers(
     lang_encoder: nn.Module, attr_name: str | None = None
 ) -> tuple[str, nn.ModuleList]:
-    """(dotted name, list) of the decoder layers."""
+    """(dotted name, list) of the decoder layers.
+
+    Args:
+        lang_encoder: an LM of transformers.
+        attr_name: their dotted name; None: the one list of as many as the config says.
+
+    Raises:
+        UserError: there is no such list, or more than one.
+    """
     if attr_name is not None:
         return attr_name, _named_list(lang_encoder, attr_name)
     num_layers = text_config(lang_encoder).num_hidden_layers
@@ -57,7 +65,11 @@ GROWN_ROWS_SEED = 0
 
 
 def embedding_and_head(lang_encoder: nn.Module) -> tuple[nn.Embedding, nn.Linear]:
-    """The LM's input embedding and output head, refused when it has none."""
+    """The LM's input embedding and output head.
+
+    Raises:
+        UserError: it has none.
+    """
     lm: Any = lang_encoder
     embedding, head = lm.get_input_embeddings(), lm.get_output_embeddings()
     if embedding is None or head is None or not hasattr(head, "weight"):

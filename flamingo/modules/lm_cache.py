@@ -25,7 +25,11 @@ def cache_in(values: Mapping[str, Any]) -> Any:
 
 
 def one_cache(cache: Any, past_key_values: Any) -> Any:
-    """The cache that a caller gave under its one name or the other."""
+    """The cache that a caller gave under its one name or the other; None where it gave none.
+
+    Raises:
+        UserError: it was given under both.
+    """
     if cache is not None and past_key_values is not None:
         raise UserError("cache: expected it, or its older name past_key_values, got both")
     return past_key_values if cache is None else cache

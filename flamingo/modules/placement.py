@@ -37,7 +37,12 @@ def local_rows(tensor: Tensor) -> tuple[Tensor, int]:
 
 @torch.no_grad()
 def assign(target: Tensor, values: Tensor) -> None:
-    """Fills a tensor of the same shape; a spread one takes what is its own."""
+    """Fill a tensor.
+
+    Args:
+        target: plain, or spread over ranks: then each rank fills its own rows.
+        values: of the whole, of the same shape.
+    """
     assert target.shape == values.shape, (target.shape, values.shape)
     here, first = local_rows(target)
     here.copy_(values[first : first + len(here)] if isinstance(target, DTensor) else values)
@@ -45,7 +50,13 @@ def assign(target: Tensor, values: Tensor) -> None:
 
 @torch.no_grad()
 def assign_rows(target: Tensor, row: int, values: Tensor) -> None:
-    """Fills the rows from number `row` on."""
+    """Fill some rows of a tensor.
+
+    Args:
+        target: (R, ...), plain or spread over ranks.
+        row: the first that is filled.
+        values: (n, ...), n rows.
+    """
     here, first = local_rows(target)
     start, stop = max(row, first), min(row + len(values), first + len(here))
     if start < stop:

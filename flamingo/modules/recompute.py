@@ -50,7 +50,13 @@ def _policy(_context: Any, operation: Any, *_args: Any, **_kwargs: Any) -> Check
 def run_block(
     policy: Recompute | None, block: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> Any:
-    """The block's output; without gradients, or with no policy, it just runs."""
+    """The block's output.
+
+    Args:
+        policy: what is kept for the backward pass: `full` keeps the input alone. Without one, or
+            without gradients, the block just runs.
+        block: called with what follows.
+    """
     if policy is None or not torch.is_grad_enabled():
         return block(*args, **kwargs)
     if policy == "full":

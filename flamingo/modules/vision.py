@@ -39,7 +39,16 @@ VisionTokens = Literal["pre_norm", "post_norm"]
 
 
 def prepare_tower(tower: nn.Module, vision_tokens: VisionTokens, name: str = "") -> nn.Module:
-    """Makes a tower return its patch tokens; freezes it."""
+    """Make a tower return its patch tokens; freeze it.
+
+    Args:
+        tower: of open_clip.
+        vision_tokens: before or behind the tower's last LayerNorm.
+        name: of the model, for the message.
+
+    Raises:
+        UserError: it is of a kind that has no patch tokens.
+    """
     if vision_tokens not in ("pre_norm", "post_norm"):
         raise UserError(f"vision_tokens: expected 'pre_norm' or 'post_norm', got {vision_tokens!r}")
     if isinstance(tower, AbsentTower):
@@ -66,7 +75,11 @@ def refusal(name: str, kind: str) -> UserError:
 
 
 def configured_width(name: str) -> int | None:
-    """Width of a tower before it is built; None where only the hub knows it."""
+    """Width of a tower before it is built; None where only the hub knows it.
+
+    Raises:
+        UserError: its config says that it is of a kind that has no patch tokens.
+    """
     if name.startswith("hf-hub:"):
         return None
     try:
@@ -113,9 +126,15 @@ def train_tower(tower: nn.Module) -> None:
 
 
 def encode_images(tower: nn.Module, images: Tensor, chunk: int) -> Tensor:
-    """Normalised float images (N, 3, H, W) -> patch tokens (N, V, D), `chunk` images at a time.
+    """Patch tokens (N, V, D) of images; a gradient goes into them only where the tower trains.
 
-    A gradient goes into them only where the tower trains.
+    Args:
+        tower: of `prepare_tower`.
+        images: (N, 3, H, W), normalised floats.
+        chunk: images at a time.
+
+    Raises:
+        UserError: the images are of another dtype or shape than the tower takes.
     """
     if isinstance(tower, AbsentTower):
         tower(images)
@@ -168,7 +187,18 @@ def load_tower(
     cache_dir: str | None = None,
     offline: bool = False,
 ) -> tuple[nn.Module, Callable[..., Tensor]]:
-    """(tower, image processor) of an open_clip model, with the activation it was trained with."""
+    """(tower, image processor) of an open_clip model, with the activation it was trained with.
+
+    Args:
+        name: of the model, as open_clip has it; `hf-hub:` and `local-dir:` included.
+        pretrained: open_clip's tag of its weights, or a file.
+        vision_tokens: before or behind the tower's last LayerNorm.
+        cache_dir: of downloads.
+        offline: whether only what is on this machine is used.
+
+    Raises:
+        UserError: there is no such model, or its weights cannot be read.
+    """
     options: dict[str, Any] = {}
     schema = name.startswith(("hf-hub:", "local-dir:"))
     known = open_clip.get_pretrained_cfg(name, pretrained) if pretrained and not schema else {}
@@ -197,7 +227,8 @@ def map_tower(
     """(tower, image processor, weights): parameters on meta, the weights mapped from their file.
 
     open_clip finds the file and knows its kinds; it is only kept from filling the model, and from
-    moving it to the CPU, where it is but for what has no memory.
+    moving it to the CPU, where it is but for what has no memory. Arguments and errors are those of
+    `load_tower`.
     """
     found: dict[str, Tensor] = {}
     load = open_clip.factory.load_checkpoint

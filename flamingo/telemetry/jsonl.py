@@ -14,7 +14,12 @@ from mmdata.storage.atomic import write_atomically
 
 
 def forget_after(path: str, done: int) -> None:
-    """Take lines of later steps out of a log; a line that a crash cut goes too."""
+    """Take lines of later steps out of a log; a line that a crash cut goes too.
+
+    Args:
+        path: of the log, which need not exist.
+        done: the last step whose lines stay.
+    """
     if not os.path.exists(path):
         return
     kept = [line for line in read_log(path) if line["step"] <= done]

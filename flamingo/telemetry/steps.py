@@ -109,10 +109,14 @@ class StepReport:
 
 
 def interval_values(steps: Sequence[StepReport], *, num_gpus: int) -> dict[str, Any]:
-    """The values of some consecutive steps, at least one.
+    """The values of some consecutive steps, as a line of `metrics.jsonl` has them.
 
     Losses are means over the steps that were not skipped; per-GPU rates are of `num_gpus` ranks,
     whatever their device.
+
+    Args:
+        steps: at least one.
+        num_gpus: ranks.
     """
     seconds = max(sum(step.seconds for step in steps), 1e-9)
     used = [step for step in steps if not step.skipped] or list(steps)

@@ -23,10 +23,21 @@ class Writer(Protocol):
     """A place that values go to."""
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Values after a step; nested mappings, numbers at the leaves."""
+        """Take the values of an interval.
+
+        Args:
+            step: the last of it.
+            values: nested mappings with numbers at the leaves.
+        """
 
     def event(self, step: int, kind: str, details: Mapping[str, Any]) -> None:
-        """Something that happened after a step."""
+        """Take something that happened.
+
+        Args:
+            step: after which it did.
+            kind: resumed, skipped, saved, validation or preempted.
+            details: of it.
+        """
 
     def close(self) -> None:
         """The run is over, or stops."""

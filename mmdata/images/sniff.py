@@ -29,6 +29,9 @@ def sniff(data: bytes) -> Format:
     | a proper prefix of a magic number | `truncated` |
     | a picture of another format (HEIC, JPEG XL, ICO...) | `unsupported-format`, with its name |
     | HTML, JSON, SVG, text, zip, video | `not-an-image` |
+
+    Raises:
+        ImageRejected: with the outcome as its reason.
     """
     if not data:
         raise ImageRejected(ImageDrop.TRUNCATED, "empty file (0 bytes)")

@@ -29,6 +29,10 @@ Row = dict[str, Any]
 def contents_of(path: str, data: Buffer) -> TarContents:
     """The members of a tar.
 
+    Args:
+        path: of the tar, for messages.
+        data: all of it.
+
     Raises:
         BadInputError: it is damaged, so that readers would not see all of them, or they would not
             agree which members are a sample.

@@ -70,7 +70,13 @@ def load_tokenizer(path: str) -> "Tokenizer":
 
 
 def count_tokens(picks: Sequence[Pick], tokenizer: "Tokenizer", name: str) -> TokenCount:
-    """Count the tokens of the picked documents; damaged ones are counted apart."""
+    """Count the tokens of the picked documents.
+
+    Args:
+        picks: the documents; those that cannot be read are counted apart.
+        tokenizer: of the tokenizers library.
+        name: of the tokenizer, as it was given.
+    """
     count = TokenCount(name)
     for one in picks:
         try:

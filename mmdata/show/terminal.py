@@ -25,7 +25,17 @@ _WEAK_MARGIN = 0.0
 
 
 def show_in_terminal(options: ShowOptions, console: Console, *, preview: bool) -> None:
-    """Print samples; see `views`."""
+    """Print the samples that `views` finds.
+
+    Args:
+        options: which samples.
+        console: where they go.
+        preview: whether pictures are drawn.
+
+    Raises:
+        UserError: a path or key does not exist.
+        BadInputError: a shard is damaged.
+    """
     for view in views(options):
         console.print(sample(view, console, preview=preview))
 

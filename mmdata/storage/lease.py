@@ -165,7 +165,12 @@ def read_holder(path: str) -> LeaseHolder | None:
 
 
 def holds(path: str, run: str) -> bool:
-    """Whether this run is the one that may commit; asked by workers before they rename."""
+    """Whether this run is the one that may commit; asked by workers before they rename.
+
+    Args:
+        path: of the lease.
+        run: id of the run.
+    """
     holder = read_holder(path)
     return holder is not None and holder.run == run
 

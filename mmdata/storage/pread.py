@@ -43,7 +43,11 @@ class PreadFile:
         self._close()
 
     def read(self, offset: int, size: int) -> bytes:
-        """A part of it; shorter where the file ends before it does.
+        """A part of the file; shorter where the file ends before it does.
+
+        Args:
+            offset: byte to begin at.
+            size: bytes.
 
         Raises:
             OSError: the disk does not give it.

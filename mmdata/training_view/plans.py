@@ -124,6 +124,16 @@ def plan_chunks(
 
     Only a document that truncation takes images from is cut, and what it gives is not subject to
     the coin for documents of a single image.
+
+    Args:
+        record: an interleaved document.
+        policy: what is asked of documents.
+        tokenizer: what makes ids.
+        max_tokens: that a chunk may have.
+        coin: in [0, 1), for documents with one image; None keeps them all.
+
+    Returns:
+        At least one plan; the first of them tells what no chunk holds.
     """
     plan = plan_record(record, "interleaved", policy, tokenizer, max_tokens, coin=coin)
     lost = {ImageReason.CUT_OFF, ImageReason.OVER_CAP} & set(plan.image_drops.values())
@@ -158,7 +168,16 @@ def plan_rest_of_chunk(
     *,
     unusable: Mapping[int, ImageReason],
 ) -> Plan:
-    """A chunk without the images that turned out not to be usable."""
+    """A chunk without the images that turned out not to be usable.
+
+    Args:
+        record: the document.
+        plan: of the chunk, as `plan_chunks` made it.
+        chunk: that plan's.
+        tokenizer: what makes ids.
+        max_tokens: that a chunk may have.
+        unusable: the images, by their number in the document, with the reason.
+    """
     pairs = [pair for pair in chunk.pairs if pair[0] not in unusable]
     lost = {image: unusable[image] for image, _ in chunk.pairs if image in unusable}
     drops = plan.image_drops | lost

@@ -82,8 +82,12 @@ class UnusableError(ValueError):
 def read_record(members: Mapping[str, memoryview], rule: RecordRule) -> Record:
     """The record in a sample's members.
 
+    Args:
+        members: data of a sample's members by extension.
+        rule: of the stream: documents, or one image with its text.
+
     Raises:
-        UnusableError: with the reason.
+        UnusableError: the sample is no such record; says the reason.
     """
     if rule == "interleaved":
         if "json" not in members or any(name in members for name in IMAGE_EXTENSIONS):

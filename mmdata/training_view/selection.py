@@ -227,7 +227,14 @@ def judge_cut(
 
 
 def coin(seed: int, stream: str, epoch: int, key: str) -> float:
-    """A number in [0, 1) that is the same wherever and whenever the sample is looked at."""
+    """A number in [0, 1) that is the same wherever and whenever the sample is looked at.
+
+    Args:
+        seed: of the run.
+        stream: its name.
+        epoch: counted from 0; each epoch has another number.
+        key: of the sample.
+    """
     text = f"{seed}\0{stream}\0{epoch}\0{key}".encode()
     digest = hashlib.blake2b(text, digest_size=8).digest()
     return float((int.from_bytes(digest, "big") >> 11) / 2**53)

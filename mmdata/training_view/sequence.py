@@ -94,7 +94,12 @@ class MediaTokenizer:
         return ids
 
     def encode_with_tags(self, text: str, max_tokens: int) -> list[int]:
-        """Ids of a text in which a tag means a tag, at most so many, as OpenFlamingo has them."""
+        """Ids of a text in which a tag means a tag, as OpenFlamingo has them.
+
+        Args:
+            text: with `<image>` and `<|endofchunk|>` in it.
+            max_tokens: where the ids are cut.
+        """
         ids: list[int] = self._tokenizer(
             text, max_length=max_tokens, truncation=True, return_attention_mask=False
         )["input_ids"]

@@ -32,6 +32,12 @@ def load_tokenizer(
 ) -> Any:
     """A transformers tokenizer with the media tokens in it.
 
+    Args:
+        path: a folder or a name on the hub.
+        local_files_only: whether the network is left alone.
+        trust_remote_code: whether code that comes with it may run.
+        cache_dir: of downloads; None for the library's own.
+
     Raises:
         UserError: there is none of this name.
     """

@@ -29,8 +29,12 @@ def labels_of(paths: Sequence[str]) -> dict[GroupLabel | None, str]:
 def check_keys(paths: Sequence[str], other: Sequence[str]) -> None:
     """Refuse to compare groups whose hashes were made with different keys: none would be equal.
 
+    Args:
+        paths: shards of the dataset.
+        other: shards that it is compared with.
+
     Raises:
-        UserError: naming a shard of each key.
+        UserError: there are two keys; names a shard of each.
     """
     keys: dict[str, str] = {}
     for label, path in [*labels_of(paths).items(), *labels_of(other).items()]:

@@ -84,7 +84,17 @@ class ReportBuilder:
         num_bytes: int,
         across: AcrossReport | None = None,
     ) -> ValidationReport:
-        """The report, once every shard was heard."""
+        """The report, once every shard was heard.
+
+        Args:
+            level: that the shards were checked to.
+            shards: that were checked.
+            samples: in them.
+            images: in the samples.
+            uncounted: shards whose images were not counted.
+            num_bytes: of the shards.
+            across: what a comparison of the shards found; None without one.
+        """
         for kept in self._kept.values():
             self._trim(kept)
         ordered = sorted(
