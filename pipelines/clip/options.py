@@ -1,34 +1,49 @@
 """What a command that scores pictures with CLIP can be told of it."""
 
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from mmdata.errors import UserError
-from mmdata.option_checks import at_least
+from mmdata.option_checks import check_least
+from pipelines.engine.options import WorkerOptions
 
 ClipDevice = Literal["auto", "cpu", "cuda"]
 
 
-class ClipOptions(Protocol):
-    """Options of the CLIP that scores, the same in every command that has them."""
+@dataclass(frozen=True, kw_only=True)
+class ClipOptions(WorkerOptions):
+    """The CLIP that scores, the same in every command that has one."""
 
-    @property
-    def clip_model(self) -> str | None: ...
-    @property
-    def clip_pretrained(self) -> str | None: ...
-    @property
-    def clip_batch_size(self) -> int: ...
-    @property
-    def clip_device(self) -> ClipDevice: ...
-    @property
-    def clip_actors(self) -> int | None: ...
+    section: ClassVar[str] = "Similarities by CLIP"
 
+    clip_model: str | None = None
+    """CLIP that computes similarities: of open_clip (ViT-L-14), local-dir:PATH or hf-hub:NAME."""
+    clip_pretrained: str | None = None
+    """Weights of the CLIP: a tag of open_clip (openai) or a file; not for local-dir and hf-hub."""
+    min_similarity: float | None = None
+    """Drop images whose similarity to their sentence is below this (-1 to 1)."""
+    clip_batch_size: int = 64
+    """Images, and sentences, in every batch of the CLIP."""
+    clip_device: ClipDevice = "auto"
+    """Where the CLIP computes; auto: on a GPU where torch sees one."""
+    clip_actors: int | None = None
+    """Ray actors that hold the CLIP. Default: one a GPU; on a CPU none, every worker holds it."""
 
-def check_clip(options: ClipOptions, workers: int | None) -> None:
-    """Refuse options of CLIP that make no sense."""
-    at_least(options.clip_batch_size, 1, "--clip-batch-size")
-    if options.clip_model is None and options.clip_pretrained is not None:
-        raise UserError(f"--clip-pretrained {options.clip_pretrained}: expected --clip-model too")
-    if options.clip_actors is not None:
-        at_least(options.clip_actors, 0, "--clip-actors")
-        if options.clip_actors and workers == 0:
+    def _check(self) -> None:
+        check_min_similarity(self.min_similarity)
+        check_least(self, 1, "clip_batch_size")
+        if self.clip_model is None and self.clip_pretrained is not None:
+            raise UserError(f"--clip-pretrained {self.clip_pretrained}: expected --clip-model too")
+        check_least(self, 0, "clip_actors")
+        if self.clip_actors and self.workers == 0:
             raise UserError("--clip-actors: actors are Ray's: leave it out with --workers 0")
+
+
+def check_min_similarity(value: float | None) -> None:
+    """Refuse a threshold that is no cosine."""
+    if value is not None and not -1.0 <= value <= 1.0:
+        meant = f": did you mean {value / 100:g}?"
+        raise UserError(
+            f"--min-similarity {value:g}: similarities are cosines, -1 to 1"
+            + (meant if 1 < value <= 100 else "")
+        )

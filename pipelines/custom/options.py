@@ -1,7 +1,7 @@
 """What `mmdata convert-custom` can be told."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from mmdata.errors import UserError
 from mmdata.images.policy import ImagePolicy
@@ -15,18 +15,21 @@ CustomFormat = Literal["auto", "llava", "sharegpt", "messages", "mmc4", "obelics
 OnTagMismatch = Literal["error", "first-turn", "drop"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ConvertCustom(Conversion):
     """Convert conversations and interleaved pages of one's own, with their images, to shards."""
+
+    section: ClassVar[str] = "Input"
 
     inputs: tuple[str, ...] = field(metadata={"positional": True})
     """JSON arrays, JSON lines (also .gz, .zst, .zip) or parquet; folders, globs, {0..9} ranges."""
     image_root: str | None = None
     """What image names are relative to: a folder, tars or parquet. None: records hold the bytes."""
     format: CustomFormat = "auto"
-    """Of the records; auto: each is told by its fields."""
+    """Format of the records; auto: each is told by its fields."""
     roles: str = "keep"
-    """keep: list them beside the turns; drop; or a template: 'Question: {human} Answer: {gpt}'."""
+    """What becomes of the speakers: keep lists them beside the turns; drop; or a template puts them
+    into the text: 'Question: {human} Answer: {gpt}'."""
     on_tag_mismatch: OnTagMismatch = "first-turn"
     """Placeholders and images that do not fit: keep what can be kept, drop the record, or stop."""
     placeholder: tuple[str, ...] = ()
@@ -36,14 +39,13 @@ class ConvertCustom(Conversion):
     allow_symlinks_to: tuple[str, ...] = ()
     """Folders outside the image root that links in it may lead to (hub caches)."""
     pseudonymise: bool = False
-    """Keyed hashes for ids, file names and paths; no other fields, no metadata in images."""
+    """Write keyed hashes for ids, file names and paths; no other fields, no metadata in images."""
     keep_field: tuple[str, ...] = ()
-    """With --pseudonymise: fields of the records (meta.language) to keep, but for names in them."""
+    """Fields of the records that --pseudonymise keeps (meta.language), but for names in them."""
     pseudonym_field: tuple[str, ...] = ()
-    """With --pseudonymise: fields that tell whose a record is: hashes of them, in the text too."""
+    """Fields that tell whose a record is: --pseudonymise hashes them, in the text too."""
 
-    def __post_init__(self) -> None:
-        Conversion.__post_init__(self)  # `super()` does not know a class that slots made anew
+    def _check(self) -> None:
         check_paths(self.inputs, "inputs")
         check_paths(self.allow_symlinks_to, "--allow-symlinks-to")
         check_roles(self.roles)
@@ -74,7 +76,7 @@ class ConvertCustom(Conversion):
 
     def image_policy(self) -> ImagePolicy:
         """What is asked of each image."""
-        return replace(Conversion.image_policy(self), window=self.window, strip=self.pseudonymise)
+        return replace(super().image_policy(), window=self.window, strip=self.pseudonymise)
 
 
 def check_roles(roles: str) -> None:

@@ -47,7 +47,7 @@ from pipelines.engine.run_units import (
     run_units,
     terminate_as_interrupt,
 )
-from pipelines.laion.options import FetchImages, fetch_policy
+from pipelines.laion.options import FetchImages
 from pipelines.laion.outcomes import KEPT, is_failed, outcome_row, read_table, write_table
 from schemas.reasons import ImageDrop
 
@@ -153,7 +153,7 @@ def fetch_images(options: FetchImages, *, quiet: bool = False) -> FetchResult:
                 path,
                 output,
                 os.path.join(output, name + OUTCOMES),
-                fetch_policy(options),
+                options.fetch_policy(),
                 options.retry_failed,
                 options.max_record_bytes,
                 lease.path,

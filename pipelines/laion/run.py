@@ -31,7 +31,7 @@ from pipelines.conversion.form import FormFault, overlong_fault
 from pipelines.conversion.plan import SegmentScan
 from pipelines.conversion.policy import assembly_policy, byte_options
 from pipelines.conversion.run import ConversionResult, run_conversion
-from pipelines.laion.options import ConvertLaion, FetcherName, Layout, fetch_policy
+from pipelines.laion.options import ConvertLaion, FetcherName, Layout
 from pipelines.laion.outcomes import has_failed
 from pipelines.laion.unit import laion_unit
 from schemas.manifest import Kind
@@ -75,7 +75,7 @@ def convert_laion(options: ConvertLaion, *, quiet: bool = False) -> ConversionRe
         policy=(policy := _policy(options)),
         layout=options.layout,
         fetcher=options.fetcher,
-        fetch=fetch_policy(options),
+        fetch=options.fetch_policy(),
         retry_failed=options.retry_failed,
         clip=clip,
         quoting=options.quoting,
