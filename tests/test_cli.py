@@ -110,7 +110,8 @@ def test_what_the_command_line_cannot_mean_is_one_line(
     ("text", "said"),
     [
         ("minside: 3", "no option 'minside'; did you mean min-side?"),
-        ("colour: 3", "no option 'colour'; there are output, docs-per-shard"),
+        ("colour: 3", "no option 'colour'; there are allow-symlinks-to, clip-actors"),
+        ("section: 3", "no option 'section'; "),
         ("min-side: x", "min-side: Expected int, got str"),
         ("- a", "expected 'option: value' lines"),
         ("seed: [", "not YAML: "),

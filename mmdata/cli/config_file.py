@@ -38,7 +38,7 @@ def take_config(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 def _meant(key: str, options: Iterable[str]) -> str:
     """The nearest option, or all where none is near."""
-    names = [name.replace("_", "-") for name in options]
+    names = sorted(name.replace("_", "-") for name in options)
     return meant(key.replace("_", "-"), names, f"there are {', '.join(names)}")
 
 
@@ -60,8 +60,8 @@ def read_config(path: str | None, options: type) -> dict[str, Any]:
         if key == "streams" and options is Train:
             found.update({flag: tuple(texts) for flag, texts in from_mapping(path, value).items()})
             continue
-        if key not in hints:
-            raise UserError(f"--config {path}: no option {name!r}; {_meant(key, hints)}")
+        if key not in known:
+            raise UserError(f"--config {path}: no option {name!r}; {_meant(key, known)}")
         told = f"--config {path}: {name}"
         found[key] = _converted(value, hints[key], told, strict=True)
         check_value(found[key], known[key], told)
@@ -132,8 +132,8 @@ def read_changed(path: str, changes: Sequence[str]) -> dict[str, Any]:
     for change in changes:
         name, _, text = change.partition("=")
         key = name.replace("-", "_")
-        if key not in hints:
-            raise UserError(f"--set {change}: no option {name}; {_meant(key, hints)}")
+        if key not in known:
+            raise UserError(f"--set {change}: no option {name}; {_meant(key, known)}")
         if key in changed:
             raise UserError(f"--set {change}: {name} is given twice: give it once")
         changed.add(key)
