@@ -25,7 +25,8 @@ from benchmarks.convert import DOCS_PER_SHARD, ready_corpus
 from benchmarks.gates import Gate, print_gates
 from benchmarks.processes import Family, watch
 from pipelines.conversion import run as convert
-from pipelines.conversion.unit import Tick, convert_unit
+from pipelines.conversion.task import Tick
+from pipelines.conversion.unit import convert_unit
 from pipelines.engine.run_units import run_units as engine
 from pipelines.mmc4.options import ConvertMmc4
 from pipelines.mmc4.run import convert_mmc4

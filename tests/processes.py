@@ -21,7 +21,7 @@ from tests.corpus import environment
 #: A third of a second an event; one record a shard makes that an event or two.
 SLOW = """
 import time
-from pipelines import convert
+from pipelines.conversion import run as convert
 from pipelines.conversion.unit import convert_unit
 def slow(task):
     for event in convert_unit(task):

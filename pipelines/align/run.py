@@ -22,12 +22,12 @@ from mmdata.storage.paths import expand_paths
 from mmdata.storage.urls import absolute, check_writable
 from mmdata.versions import clip_versions, codec_versions
 from pipelines.align.options import Align
-from pipelines.align.unit import AlignRecipe, align_unit, read_input_sidecar
+from pipelines.align.unit import AlignJob, align_unit, read_input_sidecar
 from pipelines.clip.backend import clip_byte_options, describe_clip, images_per_second
 from pipelines.clip.model import ClipSpec
 from pipelines.conversion.output import check_is_ours
 from pipelines.conversion.plan import Plan, PlanInput, SegmentScan, Unit, fingerprint_of, load_plan
-from pipelines.conversion.run import ConversionResult, Work, run_plan
+from pipelines.conversion.run import ConversionResult, JobRun, run_plan
 from pipelines.engine.run_units import terminate_as_interrupt
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import Manifest, Sidecar
@@ -63,13 +63,13 @@ def align(options: Align, *, quiet: bool = False) -> ConversionResult:
     with terminate_as_interrupt():
         clip = describe_clip(options, options.ray_address)
         plan = _make_plan(options, manifest, inputs, sidecars, clip)
-        recipe = AlignRecipe(
+        job = AlignJob(
             clip=clip,
             aligned=manifest.fingerprint,
             min_similarity=options.min_similarity,
             keep_text_only=options.keep_text_only,
         )
-        work = Work(recipe, align_unit, "align", images_per_second(clip, _IMAGES_PER_SECOND), clip)
+        work = JobRun(job, align_unit, "align", images_per_second(clip, _IMAGES_PER_SECOND), clip)
         return run_plan(options, work, plan, before, output, quiet=quiet)
 
 

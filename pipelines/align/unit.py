@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,31 +18,20 @@ import pybase64
 
 from mmdata.errors import BadInputError
 from mmdata.images import ImagePolicy, ImageRejected
-from mmdata.samples.assemble import AssemblyPolicy, Draft, Outcome, Picture, Scores, finish
+from mmdata.samples.assemble import AssemblyPolicy, Draft, Outcome, Picture, finish
 from mmdata.shards.groups import read_label
 from mmdata.shards.naming import KEY_DIGITS, REJECTS, SIDECAR, TAR, sample_key
 from mmdata.shards.reader import ShardReader, read_samples_table, samples_path
 from mmdata.shards.writer import ShardWriter
 from mmdata.sources.sample import ParsedSample, parse_sample
 from mmdata.storage.files import read_bytes, size_of
-from mmdata.storage.lease import holds
 from mmdata.versions import clip_versions, codec_versions
-from pipelines.clip.backend import Scored, front_end, open_backend
+from pipelines.clip.backend import Scored
+from pipelines.clip.drafts import ShardScorer
 from pipelines.clip.model import ClipSpec, FrontEnd
-from pipelines.clip.scoring import DocumentScorer, Item
-from pipelines.conversion.unit import (
-    TICK_RECORDS,
-    Tick,
-    UnitError,
-    UnitTask,
-    check_versions,
-    count_outcome,
-    is_done,
-    progress_of,
-    reject_lines,
-    ticked,
-)
-from pipelines.engine.events import Pulse
+from pipelines.conversion.counts import count_outcome, progress_of
+from pipelines.conversion.shard_job import ShardHead, write_shard
+from pipelines.conversion.task import Tick, UnitError, UnitTask, check_versions, is_done
 from schemas.manifest import GROUP_COLUMNS, Reject, Sidecar, SourceSpan, Tally
 
 _COLUMNS = [
@@ -52,7 +42,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class AlignRecipe:
+class AlignJob:
     """How shards are aligned.
 
     Attributes:
@@ -68,7 +58,7 @@ class AlignRecipe:
     keep_text_only: bool
 
 
-def align_unit(task: UnitTask[AlignRecipe]) -> Iterator[Tick | Scored]:
+def align_unit(task: UnitTask[AlignJob]) -> Iterator[Tick | Scored]:
     """Write a shard's aligned twin.
 
     Raises:
@@ -78,50 +68,30 @@ def align_unit(task: UnitTask[AlignRecipe]) -> Iterator[Tick | Scored]:
     shard = task.unit.first_shard
     if is_done(task, shard):
         return
+    scorer = ShardScorer(task.job.clip, task.pool, shard)
     with _Source(task) as source:
-        writer = ShardWriter(
-            task.output,
-            shard,
+        sidecar = source.sidecar
+        head = ShardHead(
+            kind=sidecar.kind,
+            first_ordinal=sidecar.first_ordinal,
+            source=sidecar.source,
             key_prefix=source.key_prefix,
-            energon=task.energon,
             groups=source.groups,
+            energon=task.energon,
+            tally=source.dropped_before(),
         )
-        writer.tally = source.dropped_before()
-        try:
-            yield from _write(task, source, writer)
-            writer.commit(
-                kind=source.sidecar.kind,
-                fingerprint=task.fingerprint,
-                first_ordinal=source.sidecar.first_ordinal,
-                source=source.sidecar.source,
-                may_commit=lambda: holds(task.lease_path, task.run),
-            )
-        except BaseException:
-            writer.discard()
-            raise
+        yield from write_shard(task, shard, head, partial(_fill, source, scorer))
+    yield scorer.report()
 
 
-def _write(
-    task: UnitTask[AlignRecipe], source: "_Source", writer: ShardWriter
-) -> Iterator[Tick | Scored]:
+def _fill(source: "_Source", scorer: ShardScorer, writer: ShardWriter) -> Iterator[Tick | None]:
     """Score and write every sample, and the rejects of before where they belong."""
-    clip = task.recipe.clip
-    backend = open_backend(clip, task.pool, task.unit.first_shard)
-    front = front_end(clip)
-    scorer = DocumentScorer(backend, front, clip.batch_size)
-    last = progress_of(writer.tally)
-    yield Tick(last.records, 0, 0, last.dropped)
-    pulse = Pulse()
-    for number, (sample, matrix) in enumerate(scorer.score(source.items(front)), start=1):
-        _add(writer, source, sample, finish(sample.draft, Scores(matrix, clip.source)))
-        if number % TICK_RECORDS == 0 or pulse.due():
-            now = progress_of(writer.tally)
-            yield ticked(last, now)
-            last = now
+    yield progress_of(writer.tally)
+    for sample, draft, scores in scorer.scored(source.drafts(scorer.front)):
+        _add(writer, source, sample, finish(draft, scores))
+        yield None
     for reject in source.rejects_up_to(None):
         writer.reject(reject)
-    yield ticked(last, progress_of(writer.tally))
-    yield Scored(scorer.images, scorer.sentences, backend.busy_seconds, backend.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +101,11 @@ class _Sample:
     Attributes:
         key: of the sample.
         span: its record in the source.
-        draft: its document and pictures.
         group: its column of the samples table, where groups are told.
     """
 
     key: str
     span: SourceSpan
-    draft: Draft
     group: dict[str, str]
 
 
@@ -151,9 +119,7 @@ def _add(writer: ShardWriter, source: "_Source", sample: _Sample, outcome: Outco
     if outcome.parts:
         outcome.row |= sample.group
         writer.add(int(sample.key[-KEY_DIGITS:]), sample.span, outcome.parts, outcome.row)
-    count_outcome(writer.tally, outcome)
-    for reject in reject_lines(outcome, sample.span, sample.key):
-        writer.reject(reject)
+    count_outcome(writer, outcome, sample.span, sample.key)
 
 
 def _forget_note(tally: Tally, note: str) -> None:
@@ -171,11 +137,11 @@ class _Source:
         groups: what its samples table says of groups; None where it tells none.
     """
 
-    def __init__(self, task: UnitTask[AlignRecipe]) -> None:
+    def __init__(self, task: UnitTask[AlignJob]) -> None:
         segment = task.unit.segment
         path = segment.path
         _, self.sidecar = read_input_sidecar(path)
-        planned = (task.recipe.aligned, segment.end, segment.end)
+        planned = (task.job.aligned, segment.end, segment.end)
         if (self.sidecar.fingerprint, self.sidecar.bytes, _size(path)) != planned:
             raise UnitError(f"{path}: has changed since the run was planned; run it again")
         self.groups = read_label(samples_path(path))
@@ -187,7 +153,7 @@ class _Source:
         ]
         self._rejects = deque(_read_rejects(path, self.sidecar))
         self._path = path
-        self._recipe = task.recipe
+        self._job = task.job
         self._reader = ShardReader(path)
         keys = [row["key"] for row in self._rows]
         if keys != self._reader.keys or len(keys) != self.sidecar.tally.documents:
@@ -200,8 +166,8 @@ class _Source:
     def __exit__(self, *error: object) -> None:
         self._reader.close()
 
-    def items(self, front: FrontEnd) -> Iterator[Item[_Sample]]:
-        """Every sample with its pixels, in the order of the shard."""
+    def drafts(self, front: FrontEnd) -> Iterator[tuple[_Sample, Draft]]:
+        """Every sample with its document and pixels, in the order of the shard."""
         for row in self._rows:
             key = row["key"]
             where = f"{self._path}: {key}"
@@ -213,17 +179,15 @@ class _Source:
             parsed = parse_sample(member, where)
             if len(parsed.base64) != len(row["image_bytes"]):
                 raise UnitError(f"{where}: has other images than its row of the samples table")
-            draft = _draft(parsed, row, front, self._recipe)
+            draft = _draft(parsed, row, front, self._job)
             span = SourceSpan(
                 file=row["source_file"],
                 member=row["source_member"],
                 first_record=row["source_record"],
                 num_records=1,
             )
-            pixels, draft.pixels = draft.pixels, []
-            held = sum(picture.num_bytes for picture in draft.pictures)
             group = {name: row[name] for name in GROUP_COLUMNS if name in row}
-            yield Item(_Sample(key, span, draft, group), pixels, draft.document.text_list, held)
+            yield _Sample(key, span, group), draft
 
     def dropped_before(self) -> Tally:
         """The counts of what the shard has lost already; its samples are still to be added."""
@@ -243,13 +207,13 @@ class _Source:
             yield self._rejects.popleft()
 
 
-def _draft(sample: ParsedSample, row: Row, front: FrontEnd, recipe: AlignRecipe) -> Draft:
+def _draft(sample: ParsedSample, row: Row, front: FrontEnd, job: AlignJob) -> Draft:
     """A sample as a document whose images were checked before."""
     policy = AssemblyPolicy(
         images=ImagePolicy(),
-        min_similarity=recipe.min_similarity,
+        min_similarity=job.min_similarity,
         # What had no images before was meant to be kept.
-        keep_text_only=recipe.keep_text_only or not sample.base64,
+        keep_text_only=job.keep_text_only or not sample.base64,
     )
     draft = Draft(sample.document, policy, [], Outcome())
     for index, base64 in enumerate(sample.base64):

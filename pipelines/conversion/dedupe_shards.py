@@ -21,6 +21,8 @@ from mmdata.storage.atomic import write_atomically
 from mmdata.storage.files import read_bytes
 from mmdata.storage.lease import holds
 from pipelines.conversion.output import committed
+from pipelines.conversion.shard_job import ShardHead, write_shard
+from pipelines.conversion.task import Tick
 from schemas.manifest import Reject, Sidecar, SourceSpan, Tally
 from schemas.reasons import DocumentDrop, ImageDrop
 
@@ -57,8 +59,8 @@ class DraftGoneError(MMDataError):
     exit_code = 1
 
 
-def finish_shards(task: FinishTask) -> Iterator[int]:
-    """Finish the shards of a task; yields each when it is done."""
+def finish_shards(task: FinishTask) -> Iterator[Tick]:
+    """Finish the shards of a task; ticks as it goes, so that it is not taken for one that hangs."""
     for shard, duplicates in zip(task.shards, task.duplicates, strict=True):
         draft = committed(task.output, shard, task.draft)
         if draft is None:  # finished by an attempt at this task that crashed
@@ -66,10 +68,11 @@ def finish_shards(task: FinishTask) -> Iterator[int]:
                 path = os.path.join(task.output, shard_stem(shard) + TAR)
                 raise DraftGoneError(f"{path}: has changed meanwhile; run the same command again")
         elif duplicates:
-            _write_without(task, shard, draft, {one.ordinal: one.first for one in duplicates})
+            firsts = {one.ordinal: one.first for one in duplicates}
+            yield from _write_without(task, shard, draft, firsts)
         else:
             _rename(task, shard, draft)
-        yield shard
+            yield Tick(0, 0, 0, 0)
 
 
 def _rename(task: FinishTask, shard: int, draft: Sidecar) -> None:
@@ -81,7 +84,9 @@ def _rename(task: FinishTask, shard: int, draft: Sidecar) -> None:
     write_atomically(path, encode_record(sidecar))
 
 
-def _write_without(task: FinishTask, shard: int, draft: Sidecar, firsts: dict[int, int]) -> None:
+def _write_without(
+    task: FinishTask, shard: int, draft: Sidecar, firsts: dict[int, int]
+) -> Iterator[Tick]:
     """Write a shard anew without some of its documents."""
     stem = os.path.join(task.output, shard_stem(shard))
     columns = read_samples_table(stem + SAMPLES, samples_columns(stem + SAMPLES))
@@ -89,34 +94,34 @@ def _write_without(task: FinishTask, shard: int, draft: Sidecar, firsts: dict[in
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]
     gone = {row["key"]: row for row in rows if int(row["key"][-KEY_DIGITS:]) in firsts}
-    label = read_label(stem + SAMPLES)
-    writer = ShardWriter(task.output, shard, key_prefix=task.key_prefix, groups=label)
-    try:
-        writer.tally = _tally(draft.tally, list(gone.values()))
-        _copy(writer, stem + TAR, [row for row in rows if row["key"] not in gone])
+    kept = [row for row in rows if row["key"] not in gone]
+    head = ShardHead(
+        kind=draft.kind,
+        first_ordinal=draft.first_ordinal,
+        source=draft.source,
+        layout=draft.layout,
+        key_prefix=task.key_prefix,
+        groups=read_label(stem + SAMPLES),
+        tally=_tally(draft.tally, list(gone.values())),
+    )
+
+    def fill(writer: ShardWriter) -> Iterator[None]:
+        yield from _copy(writer, stem + TAR, kept)
         rejects = [_REJECT.decode(line) for line in read_bytes(stem + REJECTS).splitlines()]
         for reject in _rejects(rejects, gone, firsts, task.key_prefix, writer.tally):
             writer.reject(reject)
-        writer.commit(
-            kind=draft.kind,
-            fingerprint=task.fingerprint,
-            first_ordinal=draft.first_ordinal,
-            source=draft.source,
-            may_commit=lambda: holds(task.lease_path, task.run),
-            layout=draft.layout,
-        )
-    except BaseException:
-        writer.discard()
-        raise
+
+    yield from write_shard(task, shard, head, fill)
 
 
-def _copy(writer: ShardWriter, tar: str, rows: list[dict[str, Any]]) -> None:
+def _copy(writer: ShardWriter, tar: str, rows: list[dict[str, Any]]) -> Iterator[None]:
     """Copy members as they are; memory holds one."""
     if not rows:
         return
     with ShardReader(tar) as reader:
         for row in rows:
             copy_sample(writer, reader, row)
+            yield None
 
 
 def copy_sample(writer: ShardWriter, reader: ShardReader, row: dict[str, Any]) -> None:

@@ -18,8 +18,8 @@ from mmdata.sources.base import RecordDropped, RecordError
 from mmdata.sources.near_formats import near_format
 from mmdata.sources.records import Overlong, Segment, read_records
 from mmdata.sources.strict_json import decode_object
+from pipelines.conversion.counts import overlong_drop
 from pipelines.conversion.plan import PlanInput
-from pipelines.conversion.unit import overlong_drop
 from schemas.manifest import Tally
 from schemas.reasons import FORM_DROPS
 
@@ -42,7 +42,7 @@ class FormFault:
 
 
 class Probed(Protocol):
-    """What is asked of a recipe."""
+    """What is asked of a job."""
 
     @property
     def kind(self) -> str: ...
@@ -83,11 +83,11 @@ def overlong_fault(record: Overlong, limit: int) -> FormFault | None:
     return FormFault(RecordDropped(*drop)) if drop else None
 
 
-def check_form(recipe: Probed, inputs: Sequence[PlanInput], *, hidden: bool) -> None:
+def check_form(job: Probed, inputs: Sequence[PlanInput], *, hidden: bool) -> None:
     """Refuse a run whose first records all fail for their form.
 
     Args:
-        recipe: how records become samples.
+        job: how records become samples.
         inputs: in their order.
         hidden: details of records are not to be told.
 
@@ -95,16 +95,16 @@ def check_form(recipe: Probed, inputs: Sequence[PlanInput], *, hidden: bool) -> 
         BadInputError: with three of the records, and what they look like.
     """
     faults: list[tuple[str, FormFault]] = []
-    for where, fault in islice(_first_records(recipe, inputs), PROBED_RECORDS):
+    for where, fault in islice(_first_records(job, inputs), PROBED_RECORDS):
         if fault is None or fault.dropped.reason not in FORM_DROPS:
             return
         faults.append((where, fault))
     if faults:
-        raise BadInputError(_refusal(recipe.kind, faults, hidden=hidden))
+        raise BadInputError(_refusal(job.kind, faults, hidden=hidden))
 
 
 def _first_records(
-    recipe: Probed, inputs: Sequence[PlanInput]
+    job: Probed, inputs: Sequence[PlanInput]
 ) -> Iterator[tuple[str, FormFault | None]]:
     """Every record of a run in order, with its place."""
     for entry in inputs:
@@ -112,7 +112,7 @@ def _first_records(
         for segment in entry.segments:
             if segment.member != member:
                 number, member = 0, segment.member
-            with closing(recipe.forms(segment)) as forms:  # type: ignore[type-var]
+            with closing(job.forms(segment)) as forms:  # type: ignore[type-var]
                 for fault in forms:
                     yield f"{segment.label}: record {number}", fault
                     number += 1

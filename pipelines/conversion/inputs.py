@@ -15,7 +15,7 @@ from mmdata.storage.paths import expand_paths
 from mmdata.storage.urls import absolute
 from mmdata.wording import plural
 from pipelines.conversion.plan import Plan, PlanInput, SegmentScan, input_names
-from pipelines.conversion.unit import Counting, Tick
+from pipelines.conversion.task import CountedJob, Tick
 from pipelines.engine.events import Alive, alive_while
 from pipelines.engine.progress import Progress
 from pipelines.engine.run_units import UnitAgain, UnitDone, UnitFailure, choose_workers, run_units
@@ -56,7 +56,7 @@ class Problem:
 
 def count_inputs(
     options: CountOptions,
-    recipe: Counting,
+    job: CountedJob,
     specs: Sequence[str],
     suffixes: tuple[str, ...],
     list_segments: Callable[[str], list[Segment]],
@@ -68,7 +68,7 @@ def count_inputs(
 
     Args:
         options: of the command.
-        recipe: how records become samples.
+        job: how records become samples.
         specs: files, folders, globs and ranges as the user named them.
         suffixes: endings of the files that a folder stands for.
         list_segments: the segments of an input; raises BadInputError.
@@ -96,7 +96,7 @@ def count_inputs(
             entries.append(_entry(path, name, known.get(path), list_segments))
         except (BadInputError, OSError) as error:
             problems.append(_problem(path, error))
-    problems += _scan(options, recipe, [entry for entry in entries if not entry.scans], quiet=quiet)
+    problems += _scan(options, job, [entry for entry in entries if not entry.scans], quiet=quiet)
     bad = {problem.path for problem in problems}
     good = [entry for entry in entries if entry.path not in bad]
     if problems and not options.skip_bad_inputs:
@@ -159,7 +159,7 @@ def _problem(path: str, error: Exception) -> Problem:
 
 @dataclass(frozen=True, slots=True)
 class _ScanTask:
-    recipe: Counting
+    job: CountedJob
     segments: tuple[Segment, ...]
     first: int
 
@@ -167,33 +167,32 @@ class _ScanTask:
 def _scan_segments(task: _ScanTask) -> Iterator[tuple[int, SegmentScan | Problem]]:
     """Each segment's number, and its count or what is wrong with it."""
     for index, segment in enumerate(task.segments, start=task.first):
-        yield index, _scan_one(task.recipe, segment)
+        yield index, _scan_one(task.job, segment)
 
 
 def _scan_at_ray(task: _ScanTask) -> Iterator[tuple[int, SegmentScan | Problem] | Alive]:
     """The same, with signs of life: a large archive takes longer than a unit may be silent."""
     for index, segment in enumerate(task.segments, start=task.first):
-        yield index, (yield from alive_while(partial(_scan_one, task.recipe, segment)))
+        yield index, (yield from alive_while(partial(_scan_one, task.job, segment)))
 
 
-def _scan_one(recipe: Counting, segment: Segment) -> SegmentScan | Problem:
+def _scan_one(job: CountedJob, segment: Segment) -> SegmentScan | Problem:
     try:
-        return recipe.scan(segment)
+        return job.scan(segment)
     except MMDataError as error:
         return _problem(segment.path, error)
 
 
-def _batches(recipe: Counting, segments: list[Segment], workers: int) -> list[_ScanTask]:
+def _batches(job: CountedJob, segments: list[Segment], workers: int) -> list[_ScanTask]:
     """Segments a task: a few of them where there are many, since a Ray task costs 10 ms."""
     size = max(1, min(16, len(segments) // (8 * max(workers, 1))))
     return [
-        _ScanTask(recipe, tuple(segments[at : at + size]), at)
-        for at in range(0, len(segments), size)
+        _ScanTask(job, tuple(segments[at : at + size]), at) for at in range(0, len(segments), size)
     ]
 
 
 def _scan(
-    options: CountOptions, recipe: Counting, entries: list[PlanInput], *, quiet: bool
+    options: CountOptions, job: CountedJob, entries: list[PlanInput], *, quiet: bool
 ) -> list[Problem]:
     """Fill in the counts of new inputs; returns what is wrong with damaged ones."""
     segments = [segment for entry in entries for segment in entry.segments]
@@ -203,7 +202,7 @@ def _scan(
     workers = choose_workers(options.workers, seconds, options.ray_address)
     if seconds < _RAY_WORTH_SCAN_SECONDS and options.ray_address is None:
         workers = 0
-    tasks = _batches(recipe, segments, workers or os.cpu_count() or 1)
+    tasks = _batches(job, segments, workers or os.cpu_count() or 1)
     few = len(segments) < 8
     with Progress("count", total=len(segments), quiet=quiet or few, unit="file") as bar:
         events = run_units(

@@ -123,6 +123,11 @@ class Unit(Struct, kw_only=True, frozen=True):
         """Where the unit's k-th shard begins, as a record of the unit; shards are even."""
         return self.num_records * shard // self.num_shards
 
+    def places(self, shard: int) -> tuple[int, int]:
+        """The records of the unit that a shard has: the first, and the one behind its last."""
+        place = shard - self.first_shard
+        return self.cut(place), self.cut(place + 1)
+
 
 class Plan(Struct, kw_only=True):
     """Everything that is decided before the first shard is written."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from mmdata.samples.assemble import AssemblyPolicy
+from mmdata.shards.groups import GroupLabel
 from mmdata.sources.keyed_hash import PUBLIC_KEY
 from mmdata.sources.split import Grouping
 from pipelines.conversion.options import Conversion
@@ -72,3 +73,11 @@ def assembly_policy(options: Conversion) -> AssemblyPolicy:
         max_document_bytes=options.max_document_bytes,
         grouping=grouping_of(options),
     )
+
+
+def group_label(policy: AssemblyPolicy) -> GroupLabel | None:
+    """What the samples tables say of groups; None where nothing is to stay together."""
+    grouping = policy.grouping
+    if grouping is None or not grouping.asked:
+        return None
+    return GroupLabel(grouping.by, grouping.key_id)

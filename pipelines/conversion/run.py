@@ -1,6 +1,6 @@
 """The run of any conversion: plan, lease, resume, work, manifest.
 
-What differs between kinds of input is the recipe; everything here is common to them. Nothing is
+What differs between kinds of input is the job; everything here is common to them. Nothing is
 written before the plan stands and every input was read through; what was committed stays.
 """
 
@@ -49,11 +49,11 @@ from pipelines.conversion.pseudonymise import hide_inputs, hide_units, public_pl
 from pipelines.conversion.result import ConversionResult as ConversionResult
 from pipelines.conversion.run_log import RunLog, open_log
 from pipelines.conversion.space import check_space
-from pipelines.conversion.split import Part, add_up, part_options, parts_of, recipe_of
+from pipelines.conversion.split import Part, add_up, job_of, part_options, parts_of
 from pipelines.conversion.sums import sum_up
-from pipelines.conversion.unit import Counting, Tick, UnitTask, conversion_versions, convert_unit
-from pipelines.conversion.work import Job
-from pipelines.conversion.work import Work as Work
+from pipelines.conversion.task import AnyJob, CountedJob, Tick, UnitTask, conversion_versions
+from pipelines.conversion.task import JobRun as JobRun
+from pipelines.conversion.unit import convert_unit
 from pipelines.engine.events import Alive
 from pipelines.engine.progress import Progress
 from pipelines.engine.run_units import (
@@ -69,13 +69,13 @@ from schemas.manifest import ExcludedInput
 _IMAGES_PER_SECOND = 1200.0
 
 
-class ConversionRecipe(Counting, Probed, Protocol):
-    """What a conversion asks of its recipe before the work starts."""
+class ConversionJob(CountedJob, Probed, Protocol):
+    """What a conversion asks of its job before the work starts."""
 
 
 def run_conversion(
     options: Conversion,
-    recipe: ConversionRecipe,
+    job: ConversionJob,
     specs: Sequence[str],
     *,
     suffixes: tuple[str, ...],
@@ -94,34 +94,34 @@ def run_conversion(
 
     Args:
         options: of the command.
-        recipe: how its records become samples.
+        job: how its records become samples.
         specs: the inputs as named: files, folders, globs, ranges.
         suffixes: endings of the files that a folder of inputs stands for.
         list_segments: the segments of an input; raises BadInputError.
         byte_options: the options that change the shards' bytes.
         quiet: no progress bar.
-        clip: computes the similarities; the recipe then leaves documents unaligned.
+        clip: computes the similarities; the job then leaves documents unaligned.
         excluded: inputs that were left out before.
         names: put pseudonyms in place of the names of inputs in all that is written.
         wanted: fields of the records that options name.
-        run, is_stale: see `Work`; rate: its `images_per_second` without CLIP.
+        run, is_stale: see `JobRun`; rate: its `images_per_second` without CLIP.
     """
     _check_named(options, specs)
     output = absolute(options.output)
     byte_options = byte_options | (clip_byte_options(clip) if clip else {})
-    byte_options |= group_options(recipe.policy.grouping)
+    byte_options |= group_options(job.policy.grouping)
     parts = parts_of(options, output)
     befores = [earlier_plan(part.folder, overwrite=options.overwrite) for part in parts]
     with terminate_as_interrupt():
         # A plan without the inputs' names cannot tell whether they were counted before.
         known = None if names else befores[0]
         inputs, left_out = count_inputs(
-            options, recipe, specs, suffixes, list_segments, known, quiet=quiet
+            options, job, specs, suffixes, list_segments, known, quiet=quiet
         )
         left_out = hide_inputs(inputs, [*excluded, *left_out], names)
         plans = [
             make_plan(
-                recipe.kind,
+                job.kind,
                 inputs,
                 left_out,
                 docs_per_shard=part.docs_per_shard(options.docs_per_shard),
@@ -136,10 +136,10 @@ def run_conversion(
         for plan, before, part in zip(plans, befores, parts, strict=True):
             refuse_another(before, plan, part.folder)
         if befores[0] is None:  # else it was asked when that run began
-            check_form(recipe, inputs, hidden=names is not None)
-        works = [_work(recipe, part, clip, run or convert_unit, rate, is_stale) for part in parts]
+            check_form(job, inputs, hidden=names is not None)
+        job_runs = [_work(job, part, clip, run or convert_unit, rate, is_stale) for part in parts]
         check_fields(wanted, inputs)
-        results = _run_parts(options, works, plans, befores, parts, quiet=quiet)
+        results = _run_parts(options, job_runs, plans, befores, parts, quiet=quiet)
     return add_up(parts, results, output)
 
 
@@ -151,7 +151,7 @@ def _check_named(options: Conversion, specs: Sequence[str]) -> None:
 
 def _run_parts(
     options: Conversion,
-    works: Sequence[Work[Any]],
+    job_runs: Sequence[JobRun[Any]],
     plans: Sequence[Plan],
     befores: Sequence[Plan | None],
     parts: Sequence[Part],
@@ -160,29 +160,31 @@ def _run_parts(
 ) -> list[ConversionResult]:
     """One part after the other."""
     results = []
-    for work, plan, before, part in zip(works, plans, befores, parts, strict=True):
-        results.append(run_plan(options, work, plan, before, part.folder, quiet=quiet))
+    for job_run, plan, before, part in zip(job_runs, plans, befores, parts, strict=True):
+        results.append(run_plan(options, job_run, plan, before, part.folder, quiet=quiet))
         if results[-1].interrupted:
             break
     return results
 
 
 def _work(
-    recipe: Any,
+    job: Any,
     part: Part,
     clip: ClipSpec | None,
     run: Callable[[UnitTask[Any]], Iterator[Tick | Scored | Alive]],
     rate: float,
     is_stale: Callable[[str, int], bool] | None,
-) -> Work[Any]:
+) -> JobRun[Any]:
     rate = images_per_second(clip, rate)
-    title, job = f"convert {part.name}".strip(), recipe_of(recipe, part)
-    return Work(job, run, title, rate, clip, recipe.key_prefix, part.is_first, is_stale)
+    title, job = f"convert {part.name}".strip(), job_of(job, part)
+    return JobRun(job, run, title, rate, clip, job.key_prefix, part.is_first, is_stale)
 
 
-def _estimated(options: RunOptions, work: Work[Job], plan: Plan, output: str) -> ConversionResult:
+def _estimated(
+    options: RunOptions, job_run: JobRun[AnyJob], plan: Plan, output: str
+) -> ConversionResult:
     """A dry run: what there is to do, and roughly how long it would take."""
-    seconds = _work_seconds(plan, plan.num_shards, work.images_per_second)
+    seconds = _work_seconds(plan, plan.num_shards, job_run.images_per_second)
     workers = choose_workers(options.workers, seconds, options.ray_address)
     result = ConversionResult(plan, output, dry_run=True, shards_left=plan.num_shards)
     result.workers, result.seconds = workers, seconds / max(workers, 1)
@@ -191,7 +193,7 @@ def _estimated(options: RunOptions, work: Work[Job], plan: Plan, output: str) ->
 
 def run_plan(
     options: RunOptions,
-    work: Work[Job],
+    job_run: JobRun[AnyJob],
     plan: Plan,
     before: Plan | None,
     output: str,
@@ -202,7 +204,7 @@ def run_plan(
 
     Args:
         options: of the command.
-        work: what the tasks do.
+        job_run: what the tasks do.
         plan: of the shards.
         before: the plan of an earlier run into the same folder, or None.
         output: the folder.
@@ -213,20 +215,20 @@ def run_plan(
     """
     refuse_another(before, plan, output)
     if options.dry_run:
-        return _estimated(options, work, plan, output)
+        return _estimated(options, job_run, plan, output)
     make_folder(output)
     with open_log(options.log_json) as log, Lease(output) as lease:
         if not options.overwrite:
             check_unchanged(plan, output)
         log.write("start", output=output, records=plan.num_records, shards=plan.num_shards)
-        result = _run(options, work, plan, output, lease, log, quiet=quiet)
+        result = _run(options, job_run, plan, output, lease, log, quiet=quiet)
         log.end(result)
         return result
 
 
 def _run(
     options: RunOptions,
-    work: Work[Job],
+    job_run: JobRun[AnyJob],
     plan: Plan,
     output: str,
     lease: Lease,
@@ -242,22 +244,22 @@ def _run(
             check_space(plan, output, plan.num_shards, freed_bytes=clearable_bytes(output))
         clear(output)
     files = look_at(output)
-    tasks = _tasks(options, work, lease, result, files)
+    tasks = _tasks(options, job_run, lease, result, files)
     if not options.overwrite and not options.ignore_free_space:
         check_space(plan, output, sum(len(task.shards) for task in tasks))
     save_plan(public_plan(plan), output)
     if tasks:
         forget_manifest(output)
-    _do(options, work, tasks, result, log, quiet=quiet)
+    _do(options, job_run, tasks, result, log, quiet=quiet)
     undone = False
     if not result.interrupted and draft_fingerprint(plan) != plan.fingerprint:
-        undone = _finish(options, work.key_prefix, lease, result)
+        undone = _finish(options, job_run.key_prefix, lease, result)
         if not undone:
             log.tell_duplicates(plan, output)
     sweep(output)  # what a worker that was killed left; its unit was done again
     if tasks or draft_fingerprint(plan) != plan.fingerprint:
         files = look_at(output)
-    sum_up(result, work, tasks, files)
+    sum_up(result, job_run, tasks, files)
     if not result.shards_left and not result.interrupted and not undone:
         if not holds(lease.path, lease.holder.run):
             raise LeaseLostError(f"{output}: another run has taken over; nothing is lost")
@@ -291,8 +293,8 @@ def _finish(options: RunOptions, key_prefix: str, lease: Lease, result: Conversi
 
 def _do(
     options: RunOptions,
-    work: Work[Job],
-    tasks: list[UnitTask[Job]],
+    job_run: JobRun[AnyJob],
+    tasks: list[UnitTask[AnyJob]],
     result: ConversionResult,
     log: RunLog,
     *,
@@ -301,18 +303,18 @@ def _do(
     """Run the tasks; failures and an interruption go to the result."""
     address = options.ray_address
     wanted = sum(len(task.shards) for task in tasks)
-    seconds = _work_seconds(result.plan, wanted, work.images_per_second)
+    seconds = _work_seconds(result.plan, wanted, job_run.images_per_second)
     workers = choose_workers(options.workers, inf if options.clip_actors else seconds, address)
     pool = None
-    if work.clip is not None and tasks:
-        pool = make_pool(work.clip, actors=options.clip_actors, workers=workers, address=address)
+    if job_run.clip is not None and tasks:
+        pool = make_pool(job_run.clip, actors=options.clip_actors, workers=workers, address=address)
         tasks = [replace(task, pool=pool.names if pool else ()) for task in tasks]
     total = sum(_records(task) for task in tasks)
     scored: list[Scored] = []
-    with Progress(work.title, total=total, quiet=quiet or not tasks) as progress:
+    with Progress(job_run.title, total=total, quiet=quiet or not tasks) as progress:
         try:
             events = run_units(
-                work.run,
+                job_run.run_unit,
                 tasks,
                 workers=workers,
                 ray_address=address,
@@ -341,22 +343,22 @@ def _do(
 
 def _tasks(
     options: RunOptions,
-    work: Work[Job],
+    job_run: JobRun[AnyJob],
     lease: Lease,
     result: ConversionResult,
     files: OutputFiles,
-) -> list[UnitTask[Job]]:
+) -> list[UnitTask[AnyJob]]:
     """The units that still lack shards."""
     plan, output = result.plan, result.output
     tasks = []
     for unit in plan.units:
         missing = []
         for shard in range(unit.first_shard, unit.first_shard + unit.num_shards):
-            begin = unit.first_ordinal + unit.cut(shard - unit.first_shard)
+            begin = unit.first_ordinal + unit.places(shard)[0]
             sidecar = standing(plan, output, shard, verify=options.verify_committed, files=files)
             if sidecar is None and options.verify_committed:
                 forget_shard(output, shard)  # damaged: it must not look committed to a worker
-            stale = work.is_stale is not None and work.is_stale(output, shard)
+            stale = job_run.is_stale is not None and job_run.is_stale(output, shard)
             if sidecar and not stale and not (options.refresh_missing and must_refresh(sidecar)):
                 result.shards_kept += 1
             elif options.limit is not None and begin >= options.limit:
@@ -367,7 +369,7 @@ def _tasks(
             tasks.append(
                 UnitTask(
                     unit=unit,
-                    recipe=work.recipe,
+                    job=job_run.job,
                     output=output,
                     lease_path=lease.path,
                     run=lease.holder.run,
@@ -375,17 +377,16 @@ def _tasks(
                     versions=plan.versions,
                     shards=tuple(missing),
                     refresh_missing=options.refresh_missing,
-                    clip=work.clip,
+                    clip=job_run.clip,
                     energon=options.energon,
-                    counts_unplaced=work.counts_unplaced,
+                    counts_unplaced=job_run.counts_unplaced,
                 )
             )
     return tasks
 
 
-def _records(task: UnitTask[Job]) -> int:
-    cut, places = task.unit.cut, (shard - task.unit.first_shard for shard in task.shards)
-    return sum(cut(place + 1) - cut(place) for place in places)
+def _records(task: UnitTask[AnyJob]) -> int:
+    return sum(end - begin for begin, end in map(task.unit.places, task.shards))
 
 
 def _work_seconds(plan: Plan, shards: int, images_per_second: float) -> float:

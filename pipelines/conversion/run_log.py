@@ -23,7 +23,7 @@ from mmdata.storage.urls import is_url
 from pipelines.conversion.dedupe import standing
 from pipelines.conversion.plan import Plan
 from pipelines.conversion.result import ConversionResult
-from pipelines.conversion.unit import Tick, UnitTask
+from pipelines.conversion.task import Tick, UnitTask
 from pipelines.engine.run_units import UnitAgain, UnitDone, UnitFailure
 from schemas.reasons import DocumentDrop
 

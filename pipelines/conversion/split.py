@@ -19,7 +19,7 @@ from mmdata.storage.files import exists
 from pipelines.conversion.options import Conversion, parse_split
 from pipelines.conversion.output import add_tally
 from pipelines.conversion.result import ConversionResult
-from pipelines.conversion.unit import Recipe
+from pipelines.conversion.task import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,12 @@ def part_options(part: Part) -> dict[str, Any]:
     }
 
 
-def recipe_of(recipe: Recipe, part: Part) -> Recipe:
-    """The recipe for the documents of one part."""
+def job_of(job: Job, part: Part) -> Job:
+    """The job for the documents of one part."""
     if part.rule is None:
-        return recipe
-    changed: Any = recipe  # every recipe is a dataclass
-    return replace(changed, policy=replace(recipe.policy, split=part.rule))  # type: ignore[no-any-return]
+        return job
+    changed: Any = job  # every job is a dataclass
+    return replace(changed, policy=replace(job.policy, split=part.rule))  # type: ignore[no-any-return]
 
 
 def add_up(

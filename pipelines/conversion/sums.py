@@ -8,19 +8,21 @@ from pipelines.conversion.output import add_tally
 from pipelines.conversion.output_files import OutputFiles
 from pipelines.conversion.plan import Plan, Unit
 from pipelines.conversion.result import ConversionResult
-from pipelines.conversion.unit import UnitTask
-from pipelines.conversion.work import Job, Work
+from pipelines.conversion.task import AnyJob, JobRun, UnitTask
 from pipelines.engine.run_units import UnitFailure
 
 
 def sum_up(
-    result: ConversionResult, work: Work[Job], tasks: Sequence[UnitTask[Job]], files: OutputFiles
+    result: ConversionResult,
+    job_run: JobRun[AnyJob],
+    tasks: Sequence[UnitTask[AnyJob]],
+    files: OutputFiles,
 ) -> None:
     """Put what is committed now into the result; what is not there, and why nobody said so.
 
     Args:
         result: of the run, with its plan.
-        work: that was done.
+        job_run: what its tasks did.
         tasks: that it did.
         files: of the output folder.
     """
@@ -35,11 +37,11 @@ def sum_up(
             continue
         add_tally(result.tally, sidecar.tally)
         forms.add(unit.file, sidecar.tally)
-        if work.one_shard_each and not sidecar.tally.documents:
+        if job_run.one_shard_each and not sidecar.tally.documents:
             result.lost += [span.file for span in sidecar.source]
         if shard in planned:
             result.shards_written += 1
-    result.unfit = [] if work.one_shard_each else forms.unfit()
+    result.unfit = [] if job_run.one_shard_each else forms.unfit()
     failed = {label for label, _ in result.failures}
     for index, task in enumerate(tasks):
         label = task.unit.label

@@ -38,7 +38,7 @@ from mmdata.storage.files import facts_of
 from mmdata.storage.lease import Lease, holds
 from mmdata.storage.paths import expand_paths
 from mmdata.storage.urls import absolute, is_url
-from pipelines.conversion.unit import Tick
+from pipelines.conversion.task import Tick
 from pipelines.engine.events import Pulse
 from pipelines.engine.progress import Progress
 from pipelines.engine.run_units import (

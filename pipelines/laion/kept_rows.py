@@ -16,8 +16,8 @@ from mmdata.shards.naming import REJECTS, SAMPLES, TAR, shard_stem
 from mmdata.shards.reader import ShardReader, read_samples_table, samples_columns
 from mmdata.shards.writer import ShardWriter
 from mmdata.storage.files import read_bytes
+from pipelines.conversion.counts import increment
 from pipelines.conversion.dedupe_shards import copy_sample
-from pipelines.conversion.unit import increment
 from pipelines.laion.outcomes import is_failed, outcomes_path, read_table
 from schemas.manifest import Reject, Tally
 

@@ -1,21 +1,20 @@
 """What a worker does with one unit of convert-laion: rows in, images fetched ahead, shards out.
 
 Rows, downloads, checks, similarities and the tar are one stream in input order; only downloads run
-ahead. A shard whose failed rows are fetched again starts from what it holds (`laion_held.py`).
+ahead. A shard whose failed rows are fetched again starts from what it holds (`kept_rows.py`).
 """
 
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
-from itertools import islice
+from functools import partial
 from typing import Protocol, cast
 
 from mmdata.fetch.outcome import Fetched, FetchStatus
-from mmdata.fetch.policy import FetchPolicy
 from mmdata.images import ImageRejected
 from mmdata.samples.assemble import (
-    AssemblyPolicy,
+    Draft,
     MissingImageError,
     Outcome,
     Scores,
@@ -26,66 +25,26 @@ from mmdata.samples.pairs import drop_below, finish_pair
 from mmdata.shards.naming import OUTCOMES, sample_key
 from mmdata.shards.writer import ShardWriter
 from mmdata.sources.laion import AnyRow, read_rows
-from mmdata.sources.laion_columns import ColumnNames
-from mmdata.sources.laion_rows import PairSource, RowFilters, document_extras
-from mmdata.sources.laion_text import Quoting
+from mmdata.sources.laion_rows import PairSource, document_extras
 from mmdata.sources.names import StoredImage
 from mmdata.sources.records import Overlong
-from mmdata.storage.lease import holds
-from pipelines.clip.backend import Scored, front_end, open_backend
-from pipelines.clip.model import ClipSpec
-from pipelines.clip.scoring import DocumentScorer, Item
+from pipelines.clip.backend import Scored
+from pipelines.clip.drafts import ShardScorer, scored_by
+from pipelines.conversion.counts import (
+    count_outcome,
+    overlong_drop,
+    span_of,
+)
 from pipelines.conversion.output import committed
 from pipelines.conversion.plan import Unit
-from pipelines.conversion.unit import (
-    TICK_RECORDS,
-    Tick,
-    UnitError,
-    UnitTask,
-    check_versions,
-    conversion_versions,
-    count_outcome,
-    label_of_policy,
-    overlong_drop,
-    pass_over,
-    progress_of,
-    reject_lines,
-    span_of,
-    ticked,
-)
-from pipelines.engine.events import Alive, Pulse
+from pipelines.conversion.shard_job import counted, head_of, pass_over, write_shard
+from pipelines.conversion.task import Tick, UnitError, UnitTask, check_versions, conversion_versions
+from pipelines.engine.events import Alive
+from pipelines.laion.job import LaionJob
 from pipelines.laion.kept_rows import HeldShard
-from pipelines.laion.options import FetcherName, Layout
 from pipelines.laion.outcomes import KEPT, has_failed, image_drop, outcome_row, write_table
 from pipelines.laion.rows import Place, parsed
 from schemas.reasons import ImageDrop, ImageNote
-
-
-class LaionJob(Protocol):
-    """What a worker has to know."""
-
-    @property
-    def max_record_bytes(self) -> int: ...
-    @property
-    def key_prefix(self) -> str: ...
-    @property
-    def names(self) -> ColumnNames: ...
-    @property
-    def quoting(self) -> Quoting: ...
-    @property
-    def filters(self) -> RowFilters: ...
-    @property
-    def policy(self) -> AssemblyPolicy: ...
-    @property
-    def layout(self) -> Layout: ...
-    @property
-    def fetcher(self) -> FetcherName: ...
-    @property
-    def fetch(self) -> FetchPolicy: ...
-    @property
-    def retry_failed(self) -> bool: ...
-    @property
-    def clip(self) -> ClipSpec | None: ...
 
 
 class Downloads(Protocol):
@@ -103,7 +62,7 @@ def laion_unit(task: UnitTask[LaionJob]) -> Iterator[Tick | Scored | Alive]:
         UnitError: a row that cannot be got over, by name.
     """
     check_versions(task, conversion_versions(task.clip))
-    unit, job = task.unit, task.recipe
+    unit, job = task.unit, task.job
     rows = read_rows(unit.segment, job.names, job.max_record_bytes, job.quoting)
     position = 0
     with ExitStack() as stack:
@@ -113,11 +72,11 @@ def laion_unit(task: UnitTask[LaionJob]) -> Iterator[Tick | Scored | Alive]:
                 continue
             if downloads is None:
                 downloads = stack.enter_context(_open_downloads(job))
-            begin, end = unit.cut(shard - unit.first_shard), unit.cut(shard - unit.first_shard + 1)
+            begin, end = unit.places(shard)
             yield from pass_over(rows, begin - position)
             position = end
-            work = _ShardWork(task, shard, begin, end - begin, downloads)
-            yield from work.write(islice(rows, end - begin))
+            part = counted(rows, end - begin, unit, begin)
+            yield from _ShardWork(task, shard, downloads).write(part)
 
 
 def _open_downloads(job: LaionJob) -> AbstractContextManager[Downloads]:
@@ -150,93 +109,58 @@ def _is_done(task: UnitTask[LaionJob], shard: int) -> bool:
     """Whether the shard stands, and nothing in it is to be fetched again."""
     if committed(task.output, shard, task.fingerprint) is None:
         return False
-    return not (task.recipe.retry_failed and has_failed(task.output, shard))
+    return not (task.job.retry_failed and has_failed(task.output, shard))
 
 
 class _ShardWork:
     """One shard in the making."""
 
-    def __init__(
-        self,
-        task: UnitTask[LaionJob],
-        shard: int,
-        begin: int,
-        expected: int,
-        downloads: Downloads,
-    ) -> None:
+    def __init__(self, task: UnitTask[LaionJob], shard: int, downloads: Downloads) -> None:
         self.task = task
         self.unit: Unit = task.unit
-        self.job = task.recipe
+        self.job = task.job
         self.shard = shard
-        self.begin = begin
-        self.expected = expected
         self.downloads = downloads
         self.outcomes: list[dict[str, object]] = []
         self.asked = False
 
     def write(self, rows: Iterator[AnyRow]) -> Iterator[Tick | Scored | Alive]:
         """Write and commit it."""
-        stands = committed(self.task.output, self.shard, self.task.fingerprint, verify=True)
+        task, clip = self.task, self.job.clip
+        stands = committed(task.output, self.shard, task.fingerprint, verify=True)
+        scorer = ShardScorer(clip, task.pool, self.shard) if clip else None
         with ExitStack() as stack:
             held = None
             if stands is not None:
-                held = stack.enter_context(HeldShard(self.task.output, self.shard))
-            writer = ShardWriter(
-                self.task.output,
-                self.shard,
-                key_prefix=self.job.key_prefix,
-                energon=self.task.energon,
-                groups=label_of_policy(self.job.policy),
-            )
-            try:
-                yield from self._fill(writer, rows, held)
-                self._commit(writer)
-            except BaseException:
-                writer.discard()
-                raise
+                held = stack.enter_context(HeldShard(task.output, self.shard))
+            drafts = self._drafts(self._parsed(rows, held), scorer)
+            fill = partial(self._fill, drafts, scorer, held)
+            head = head_of(task, self.shard, self.job.layout)
+            yield from write_shard(task, self.shard, head, fill)
+        if scorer:
+            yield scorer.report()
 
     def _fill(
-        self, writer: ShardWriter, rows: Iterator[AnyRow], held: HeldShard | None
-    ) -> Iterator[Tick | Scored | Alive]:
-        last, count, pulse = Tick(0, 0, 0, 0), 0, Pulse()
-        scoring = _Scoring(self.job.clip, self.task.pool, self.shard) if self.job.clip else None
-        drafts = self._drafts(self._parsed(rows, held), scoring)
-        for place, scores in scoring.scored(drafts) if scoring else ((p, None) for p in drafts):
+        self,
+        drafts: Iterator[tuple[Place | Alive, Draft | None]],
+        scorer: ShardScorer | None,
+        held: HeldShard | None,
+        writer: ShardWriter,
+    ) -> Iterator[Alive | None]:
+        """Write what became of each row, and last the table of the downloads."""
+        for place, _, scores in scored_by(scorer, drafts):
             if isinstance(place, Alive):
                 yield place
-                continue
-            count += 1
-            self._add(writer, place, scores, held)
-            if count % TICK_RECORDS == 0 or pulse.due():
-                now = progress_of(writer.tally)
-                yield ticked(last, now)
-                last = now
-        if count != self.expected:
-            raise UnitError(
-                f"{self.unit.segment.label}: {self.begin + count} records, "
-                f"{self.unit.num_records} were counted; it changed while the run was going: start "
-                "again with --overwrite"
-            )
-        yield ticked(last, progress_of(writer.tally))
-        if scoring:
-            yield scoring.report()
-
-    def _commit(self, writer: ShardWriter) -> None:
+            else:
+                self._add(writer, place, scores, held)
+                yield None
         if self.asked:
             writer.attach(OUTCOMES).write(write_table(self.outcomes))
-        writer.commit(
-            kind="laion",
-            fingerprint=self.task.fingerprint,
-            first_ordinal=self.unit.first_ordinal + self.begin,
-            source=[span_of(self.unit, self.begin, self.expected)],
-            may_commit=lambda: holds(self.task.lease_path, self.task.run),
-            layout=self.job.layout,
-        )
 
     def _parsed(self, rows: Iterator[AnyRow], held: HeldShard | None) -> Iterator[Place]:
         """Every row as a pair, or why it is none."""
         job = self.job
-        for number, row in enumerate(rows, start=self.begin):
+        for number, row in enumerate(rows, start=self.unit.places(self.shard)[0]):
             key = sample_key(self.unit.first_ordinal + number, job.key_prefix)
             if held is not None and held.keeps(key):
                 yield Place(number, key, held=True)
@@ -246,13 +170,13 @@ class _ShardWork:
                 yield parsed(number, key, row, job)
 
     def _drafts(
-        self, places: Iterator[Place], scoring: "_Scoring | None"
-    ) -> Iterator[Place | Alive]:
+        self, places: Iterator[Place], scorer: ShardScorer | None
+    ) -> Iterator[tuple[Place | Alive, Draft | None]]:
         """Every row with its download and its checked picture."""
-        to_pixels = scoring.front.pixels if scoring else None
+        to_pixels = scorer.front.pixels if scorer else None
         for event in self.downloads.fetched(places, lambda place: place.url):
             if isinstance(event, Alive):
-                yield event
+                yield event, None
                 continue
             place, fetched = event
             place.fetched = fetched
@@ -269,7 +193,7 @@ class _ShardWork:
                     raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
                 notes = place.draft.outcome.notes  # what a URL ends in promises nothing
                 notes[:] = [note for note in notes if note[1] != ImageNote.WRONG_EXTENSION]
-            yield place
+            yield place, place.draft
 
     def _add(
         self, writer: ShardWriter, place: Place, scores: Scores | None, held: HeldShard | None
@@ -285,10 +209,7 @@ class _ShardWork:
         fetched, sha256 = place.fetched, ""
         if fetched is not None and fetched.status == FetchStatus.OK:
             sha256 = _body_sha256(place, fetched)
-        count_outcome(writer.tally, outcome)
-        span = span_of(self.unit, place.place, 1)
-        for reject in reject_lines(outcome, span, place.key):
-            writer.reject(reject)
+        count_outcome(writer, outcome, span_of(self.unit, place.place, 1), place.key)
         result, detail = _result(outcome)
         url = place.pair.url if place.pair else ""
         self.outcomes.append(outcome_row(place.key, url, fetched, sha256, result, detail))
@@ -346,37 +267,3 @@ def _result(outcome: Outcome) -> tuple[str, str]:
         if reason != ImageDrop.DOCUMENT_DROPPED:
             return reason.value, detail
     return (outcome.drop[0].value, outcome.drop[1]) if outcome.drop else ("", "")
-
-
-class _Scoring:
-    """Rows of one shard on their way through CLIP."""
-
-    def __init__(self, clip: ClipSpec, pool: tuple[str, ...], turn: int) -> None:
-        self._source = clip.source
-        self.front = front_end(clip)
-        self._backend = open_backend(clip, pool, turn)
-        self._scorer = DocumentScorer(self._backend, self.front, clip.batch_size)
-
-    def scored(
-        self, places: Iterator[Place | Alive]
-    ) -> Iterator[tuple[Place | Alive, Scores | None]]:
-        """Each row with the similarity of its picture, in order."""
-        for place, matrix in self._scorer.score(map(_item, places)):
-            scored = isinstance(place, Place) and place.draft is not None
-            yield place, Scores(matrix, self._source) if scored else None
-
-    def report(self) -> Scored:
-        """What was scored."""
-        backend = self._backend
-        return Scored(
-            self._scorer.images, self._scorer.sentences, backend.busy_seconds, backend.seconds
-        )
-
-
-def _item(place: Place | Alive) -> Item[Place | Alive]:
-    draft = place.draft if isinstance(place, Place) else None
-    if draft is None:
-        return Item(place, [], [], 0)
-    pixels, draft.pixels = draft.pixels, []
-    held = sum(picture.num_bytes for picture in draft.pictures)
-    return Item(place, pixels, draft.document.text_list, held)

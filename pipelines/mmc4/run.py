@@ -1,41 +1,14 @@
 """convert-mmc4: MMC4's documents and a folder of downloaded images to interleaved shards."""
 
-import zlib
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
-
-from mmdata.errors import BadInputError, UserError
-from mmdata.samples.assemble import AssemblyPolicy, Draft, Outcome, assemble, check
-from mmdata.sources import mmc4
-from mmdata.sources.base import RecordDropped
-from mmdata.sources.fields import FieldSearch, WantedField
-from mmdata.sources.image_objects import FetchesAhead
-from mmdata.sources.image_store import (
-    ImageSource,
-    ShardImages,
-    find_in_folders,
-    open_images,
-)
-from mmdata.sources.mmc4 import shard_name
-from mmdata.sources.names import NamedImages
-from mmdata.sources.records import SUFFIXES, Overlong, Segment, list_segments, read_records
-from mmdata.sources.split import URL_HOST, group_of
-from pipelines.clip.backend import describe_clip, front_end
-from pipelines.clip.model import ClipSpec
-from pipelines.conversion.fields import scanned, wanted_group
-from pipelines.conversion.form import FormFault, json_forms
-from pipelines.conversion.image_inputs import image_urls, reader, usable_images
-from pipelines.conversion.plan import SegmentScan
+from mmdata.errors import UserError
+from mmdata.sources.records import SUFFIXES, list_segments
+from pipelines.clip.backend import describe_clip
+from pipelines.conversion.fields import wanted_group
+from pipelines.conversion.image_inputs import usable_images
 from pipelines.conversion.policy import assembly_policy, byte_options
 from pipelines.conversion.run import ConversionResult, run_conversion
-from pipelines.conversion.unit import overlong_drop
+from pipelines.mmc4.job import Mmc4Job
 from pipelines.mmc4.options import ConvertMmc4
-from schemas.manifest import Kind
-
-#: Images that are looked for in a segment before the work starts, to estimate sizes.
-_PROBED_IMAGES = 64
 
 
 def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResult:
@@ -53,7 +26,7 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
     if images.kind != "folder" and options.image_path is not None:
         raise UserError(f"--image-path: is of folders; {options.images} holds {images.kind}")
     clip = describe_clip(options, options.ray_address) if options.clip_model else None
-    recipe = Mmc4Recipe(
+    job = Mmc4Job(
         kind="mmc4",
         max_record_bytes=options.max_record_bytes,
         key_prefix=options.key_prefix,
@@ -65,7 +38,7 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
     )
     return run_conversion(
         options,
-        recipe,
+        job,
         options.docs,
         suffixes=SUFFIXES,
         list_segments=list_segments,
@@ -73,152 +46,5 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
         quiet=quiet,
         clip=clip,
         excluded=excluded,
-        wanted=recipe.wanted,
+        wanted=job.wanted,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Mmc4Recipe:
-    """How MMC4 records become samples."""
-
-    kind: Kind
-    max_record_bytes: int
-    key_prefix: str
-    images: ImageSource
-    image_path: str | None
-    policy: AssemblyPolicy
-    clip: ClipSpec | None = None
-    wanted: tuple[WantedField, ...] = ()
-
-    def store(self, segment: Segment) -> NamedImages:
-        """Where a segment's images lie."""
-        name = shard_name(segment)
-        if self.images.kind != "folder":
-            images = open_images(self.images, self.policy.images.max_bytes)
-            of_keys = self.images.kind == "img2dataset-files"  # whose folders number other shards
-            return images if of_keys else ShardImages(images, name.number, name.stem)
-        return find_in_folders(
-            self.images,
-            name.number,
-            name.stem,
-            named=name.in_file_name,
-            pattern=self.image_path,
-            max_bytes=self.policy.images.max_bytes,
-        )
-
-    def open(self, segment: Segment) -> "Mmc4Converter":
-        """What converts a segment's records."""
-        store = self.store(segment)
-        far = isinstance(store, FetchesAhead)
-        return FarMmc4Converter(self, store) if far else Mmc4Converter(self, store)
-
-    def scan(self, segment: Segment) -> SegmentScan:
-        """Count records; look for images until one is found, and for some more to know sizes.
-
-        Raises:
-            BadInputError: damaged, a JSON array instead of lines, or none of its images is there.
-        """
-        store = self.store(segment)
-        scan, search = SegmentScan(looked_in=store.where()), FieldSearch(self.wanted)
-        for record in read_records(segment, self.max_record_bytes):
-            if isinstance(record, Overlong):
-                scan.records += 1
-                scan.record_bytes += record.num_bytes
-                scan.crc32 = zlib.crc32(b"%d" % record.num_bytes, scan.crc32)
-                continue
-            if scan.records == 0 and segment.start == 0:
-                _refuse_array(record, segment)
-            scan.records += 1
-            self._look(record, search)
-            scan.record_bytes += len(record)
-            scan.crc32 = zlib.crc32(b"\n", zlib.crc32(record, scan.crc32))
-            if scan.probed_found == 0 or scan.probed_images < _PROBED_IMAGES:
-                _probe(record, store, scan, matrix_wanted=self.clip is None)
-        if scan.probed_images and not scan.probed_found:
-            raise BadInputError(
-                f"{segment.label}: none of its {scan.probed_images} images was found in "
-                f"{store.where()}; fetch them with `mmdata fetch-images`, say where they "
-                "are with --image-path '{root}/{shard}/{image_name}', or, if they are links, "
-                "where those may lead with --allow-symlinks-to",
-                short=f"none of its {scan.probed_images} images was found",
-            )
-        scan.fields = scanned(search)
-        return scan
-
-    def forms(self, segment: Segment) -> Iterator[FormFault | None]:
-        """Every record by the parser that converts it."""
-        parse = partial(mmc4.parse_record, matrix_wanted=self.clip is None)
-        return json_forms(segment, self.max_record_bytes, parse)
-
-    def _look(self, record: bytes, search: FieldSearch) -> None:
-        """Look for the fields that options name; a host is known of a whole document only."""
-        search.look_at_record(record)
-        for wanted in [wanted for wanted in search.left if wanted.path == URL_HOST]:
-            with suppress(RecordDropped):
-                if (
-                    group_of(mmc4.parse_record(record, matrix_wanted=False), {}, URL_HOST)
-                    is not None
-                ):
-                    search.see([wanted])
-
-
-class Mmc4Converter:
-    """Makes a sample of a record; a draft where CLIP is to score it."""
-
-    def __init__(self, recipe: Mmc4Recipe, store: NamedImages) -> None:
-        self._recipe = recipe
-        self._store = store
-        self._front = front_end(recipe.clip) if recipe.clip else None
-
-    def __call__(self, record: bytes | Overlong) -> Outcome | Draft:
-        """One record as a sample, or why not."""
-        if isinstance(record, Overlong):
-            return overlong_drop(record, self._recipe.max_record_bytes)
-        try:
-            document = mmc4.parse_record(record, matrix_wanted=self._front is None)
-        except RecordDropped as dropped:
-            return Outcome(drop=(dropped.reason, dropped.detail))
-        if (grouping := self._recipe.policy.grouping) is not None:
-            document = grouping.of_record(document, record)
-        read = reader(self._store, document)
-        if self._front is not None:
-            return check(document, read, self._recipe.policy, self._front.pixels)
-        return assemble(document, read, self._recipe.policy)
-
-
-class FarMmc4Converter(Mmc4Converter):
-    """The same where each image is a request to a store: those of the next records go out early."""
-
-    def ahead(self, record: bytes | Overlong) -> None:
-        """Begin to fetch a record's images; parsing it twice costs less than waiting once."""
-        if isinstance(record, Overlong) or not isinstance(self._store, FetchesAhead):
-            return
-        with suppress(RecordDropped):
-            for image in mmc4.parse_record(record, matrix_wanted=False).images:
-                if image.name:
-                    self._store.fetch_ahead(image.name)
-
-
-def _probe(record: bytes, store: NamedImages, scan: SegmentScan, *, matrix_wanted: bool) -> None:
-    """Look for one record's images."""
-    try:
-        document = mmc4.parse_record(record, matrix_wanted=matrix_wanted)
-    except RecordDropped:
-        return
-    scan.probed_records += 1
-    urls = image_urls(document) if store.by_url else {}
-    for image in document.images:
-        scan.probed_images += 1
-        size = store.size(image.name, urls.get(image.name, ""))
-        if size is not None:
-            scan.probed_found += 1
-            scan.probed_bytes += size
-
-
-def _refuse_array(record: bytes, segment: Segment) -> None:
-    """A whole file that is one JSON array is not JSON lines."""
-    if record.lstrip()[:2] in (b"[{", b"[") or record.lstrip().startswith(b"[ {"):
-        raise BadInputError(
-            f"{segment.label}: is one JSON array, not JSON lines; write one object a line "
-            "(jq -c '.[]' does)"
-        )

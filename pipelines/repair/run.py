@@ -20,10 +20,10 @@ from mmdata.versions import codec_versions
 from pipelines.conversion.inputs import count_inputs
 from pipelines.conversion.output import check_is_ours
 from pipelines.conversion.plan import Plan, PlanInput, ShardScan, Unit, fingerprint_of, load_plan
-from pipelines.conversion.run import ConversionResult, Work, run_plan
+from pipelines.conversion.run import ConversionResult, JobRun, run_plan
 from pipelines.engine.run_units import terminate_as_interrupt
 from pipelines.repair.options import Repair
-from pipelines.repair.unit import RepairRecipe, ShardCount, list_segments, repair_unit
+from pipelines.repair.unit import RepairJob, ShardCount, list_segments, repair_unit
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import ExcludedInput, Kind, Layout, Manifest
 
@@ -58,9 +58,9 @@ def repair(options: Repair, *, quiet: bool = False) -> ConversionResult:
                 raise UserError(
                     f"--output {options.output}: shards are read from there; choose another folder"
                 )
-        recipe = _recipe(options, inputs)
-        plan = _make_plan(recipe, inputs, excluded)
-        work = Work(recipe, repair_unit, "repair", _IMAGES_PER_SECOND, one_shard_each=True)
+        job = _job(options, inputs)
+        plan = _make_plan(job, inputs, excluded)
+        work = JobRun(job, repair_unit, "repair", _IMAGES_PER_SECOND, one_shard_each=True)
         return run_plan(options, work, plan, before, output, quiet=quiet)
 
 
@@ -68,7 +68,7 @@ def _scans(inputs: Sequence[PlanInput]) -> list[ShardScan]:
     return [entry.scans[0].shard or ShardScan() for entry in inputs]
 
 
-def _recipe(options: Repair, inputs: Sequence[PlanInput]) -> RepairRecipe:
+def _job(options: Repair, inputs: Sequence[PlanInput]) -> RepairJob:
     """How the shards are repaired, by what is in them.
 
     Raises:
@@ -79,7 +79,7 @@ def _recipe(options: Repair, inputs: Sequence[PlanInput]) -> RepairRecipe:
     prefix = held[0].first_key[:-KEY_DIGITS] if held else ""
     keep = all(scan.first_key[:-KEY_DIGITS] == prefix and scan.first_key for scan in held)
     keep = keep and all(last.last_key < first.first_key for last, first in pairwise(held))
-    return RepairRecipe(
+    return RepairJob(
         kind=_kind(inputs, layout),
         layout=layout,
         keep_keys=keep,
@@ -121,16 +121,14 @@ def _kind(inputs: Sequence[PlanInput], layout: Layout) -> Kind:
     return "laion" if layout == "pairs" else "mmc4"
 
 
-def _make_plan(
-    recipe: RepairRecipe, inputs: list[PlanInput], excluded: list[ExcludedInput]
-) -> Plan:
+def _make_plan(job: RepairJob, inputs: list[PlanInput], excluded: list[ExcludedInput]) -> Plan:
     """One unit, and one shard, for each tar that holds or held samples."""
     units: list[Unit] = []
     ordinal = 0
     for entry, scan in zip(inputs, _scans(inputs), strict=True):
         if not entry.records:
             continue
-        first = int(scan.first_key[-KEY_DIGITS:]) if recipe.keep_keys else ordinal
+        first = int(scan.first_key[-KEY_DIGITS:]) if job.keep_keys else ordinal
         units.append(
             Unit(
                 segment=entry.segments[0],
@@ -145,11 +143,11 @@ def _make_plan(
         ordinal += entry.records
     options: dict[str, Any] = {
         "repair": True,
-        "layout": recipe.layout,
-        "keep_keys": recipe.keep_keys,
-        "key_prefix": recipe.key_prefix,
-        "max_pixels": recipe.max_pixels,
-        "keep_text_only": recipe.keep_text_only,
+        "layout": job.layout,
+        "keep_keys": job.keep_keys,
+        "key_prefix": job.key_prefix,
+        "max_pixels": job.max_pixels,
+        "keep_text_only": job.keep_text_only,
     }
     if (manifest := _manifest(inputs)) is not None:
         options["repaired"] = manifest.fingerprint
@@ -158,12 +156,12 @@ def _make_plan(
     versions = codec_versions()
     return Plan(
         format_version=FORMAT_VERSION,
-        kind=recipe.kind,
+        kind=job.kind,
         inputs=inputs,
         excluded=excluded,
         docs_per_shard=max((unit.num_records for unit in units), default=0),
         units=units,
         options=options,
         versions=versions,
-        fingerprint=fingerprint_of(recipe.kind, inputs, options, versions),
+        fingerprint=fingerprint_of(job.kind, inputs, options, versions),
     )

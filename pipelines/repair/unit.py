@@ -21,22 +21,12 @@ from mmdata.shards.tar import BLOCK_BYTES
 from mmdata.shards.writer import ShardWriter
 from mmdata.sources.records import Segment
 from mmdata.storage.files import Buffer, exists, open_buffer, open_file, size_of
-from mmdata.storage.lease import holds
 from mmdata.versions import codec_versions
+from pipelines.conversion.counts import count_outcome
 from pipelines.conversion.plan import SegmentScan, ShardScan
-from pipelines.conversion.unit import (
-    TICK_RECORDS,
-    Tick,
-    UnitError,
-    UnitTask,
-    check_versions,
-    count_outcome,
-    is_done,
-    progress_of,
-    reject_lines,
-    ticked,
-)
-from pipelines.engine.events import Alive, Pulse, alive_while
+from pipelines.conversion.shard_job import ShardHead, write_shard
+from pipelines.conversion.task import Tick, UnitError, UnitTask, check_versions, is_done
+from pipelines.engine.events import Alive, alive_while
 from schemas.manifest import GROUP_COLUMNS, Kind, Layout, SourceSpan
 from schemas.reasons import DocumentDrop, RepairNote
 
@@ -47,7 +37,7 @@ _BYTES_AN_IMAGE = 60_000
 
 
 @dataclass(frozen=True, slots=True)
-class RepairRecipe:
+class RepairJob:
     """How shards are repaired.
 
     Attributes:
@@ -166,7 +156,7 @@ def _is_sound(row: Row) -> bool:
     return None not in row.values() and row["offset"] >= BLOCK_BYTES and row["size"] >= 0
 
 
-def repair_unit(task: UnitTask[RepairRecipe]) -> Iterator[Tick | Alive]:
+def repair_unit(task: UnitTask[RepairJob]) -> Iterator[Tick | Alive]:
     """Write a shard's repaired twin.
 
     Raises:
@@ -180,64 +170,55 @@ def repair_unit(task: UnitTask[RepairRecipe]) -> Iterator[Tick | Alive]:
     rows = read_rows(path)
     yield from alive_while(partial(_crc_of, path))
     with open_buffer(path) as data:
-        found = yield from alive_while(partial(salvage, data, task.recipe.layout, rows))
+        found = yield from alive_while(partial(salvage, data, task.job.layout, rows))
         if len(found) != unit.num_records or size_of(path) != unit.segment.end:
             raise UnitError(f"{path}: has changed since the run was planned; run it again")
-        prefix = task.recipe.key_prefix
-        groups = groups_of(path, rows)
-        writer = ShardWriter(
-            task.output, shard, key_prefix=prefix, energon=task.energon, groups=groups
+        keys = _keys(task, found)
+        head = ShardHead(
+            kind=task.job.kind,
+            first_ordinal=int(keys[0][-KEY_DIGITS:]),
+            source=[SourceSpan(file=unit.file, first_record=0, num_records=len(found))],
+            layout=task.job.layout,
+            key_prefix=task.job.key_prefix,
+            groups=groups_of(path, rows),
+            energon=task.energon,
         )
-        try:
-            work = _ShardWork(task, data, found)
-            yield from work.write(writer)
-            span = SourceSpan(file=unit.file, first_record=0, num_records=len(found))
-            writer.commit(
-                kind=task.recipe.kind,
-                fingerprint=task.fingerprint,
-                first_ordinal=int(work.keys[0][-KEY_DIGITS:]),
-                source=[span],
-                may_commit=lambda: holds(task.lease_path, task.run),
-                layout=task.recipe.layout,
-            )
-        except BaseException:
-            writer.discard()
-            raise
+        yield from write_shard(task, shard, head, _ShardWork(task, data, found, keys).fill)
+
+
+def _keys(task: UnitTask[RepairJob], found: list[Found]) -> list[str]:
+    """The keys of the samples: their own, where these are kept and can be."""
+    kept = assign_keys(found) if task.job.keep_keys else None
+    first, prefix = task.unit.first_ordinal, task.job.key_prefix
+    return kept or [sample_key(first + place, prefix) for place in range(len(found))]
 
 
 class _ShardWork:
     """One shard in repair."""
 
-    def __init__(self, task: UnitTask[RepairRecipe], data: Buffer, found: list[Found]) -> None:
+    def __init__(
+        self, task: UnitTask[RepairJob], data: Buffer, found: list[Found], keys: list[str]
+    ) -> None:
         self._task = task
         self._data = data
         self._found = found
-        self._policy = task.recipe.policy()
+        self._policy = task.job.policy()
         self._seen: dict[str, set[str]] = {}
-        first = task.unit.first_ordinal
-        kept = assign_keys(found) if task.recipe.keep_keys else None
-        prefix = task.recipe.key_prefix
-        self.keys = kept or [sample_key(first + place, prefix) for place in range(len(found))]
+        self._keys = keys
 
-    def write(self, writer: ShardWriter) -> Iterator[Tick]:
-        """Every sample, in order."""
-        pulse = Pulse()
-        last = Tick(0, 0, 0, 0)
+    def fill(self, writer: ShardWriter) -> Iterator[None]:
+        """Write every sample, in order."""
         for place, item in enumerate(self._found):
             self._add(writer, place, item)
-            if (place + 1) % TICK_RECORDS == 0 or pulse.due():
-                now = progress_of(writer.tally)
-                yield ticked(last, now)
-                last = now
-        yield ticked(last, progress_of(writer.tally))
+            yield None
 
     def _add(self, writer: ShardWriter, place: int, item: Found) -> None:
-        key = self.keys[place]
+        key = self._keys[place]
         unit = self._task.unit
         span = SourceSpan(file=unit.file, member=item.name, first_record=place, num_records=1)
         ordinal = int(key[-KEY_DIGITS:])
         outcome = Outcome(drop=item.lost) if item.lost else self._repeated(item)
-        if outcome is None and self._task.recipe.layout == "pairs":
+        if outcome is None and self._task.job.layout == "pairs":
             pair = mend_pair(self._members(item), key, self._policy, item.row)
             outcome = pair.outcome
             if pair.members:
@@ -254,9 +235,7 @@ class _ShardWork:
             reason, detail = outcome.drop
             lost = [told for note, told in item.notes if note == RepairNote.MEMBER_LOST]
             outcome.drop = (reason, "; ".join([detail, *lost]))
-        count_outcome(writer.tally, outcome)
-        for reject in reject_lines(outcome, span, key):
-            writer.reject(reject)
+        count_outcome(writer, outcome, span, key)
 
     def _members(self, item: Found) -> dict[str, bytes]:
         return {

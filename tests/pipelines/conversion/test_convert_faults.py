@@ -331,7 +331,7 @@ def test_a_converting_worker_loads_no_torch_and_no_webdataset(
     script = tmp_path / "modules.py"
     script.write_text(
         "import sys\n"
-        "from pipelines import convert\n"
+        "from pipelines.conversion import run as convert\n"
         "from pipelines.conversion.unit import convert_unit\n"
         "def reporting(task):\n"
         "    yield from convert_unit(task)\n"

@@ -21,6 +21,7 @@ import pytest
 from mmdata.shards.features import FEATURES
 from pipelines.conversion import dedupe
 from pipelines.conversion.dedupe_shards import FinishTask, finish_shards
+from pipelines.conversion.task import Tick
 from pipelines.features.options import Features
 from pipelines.features.run import write_features
 from pipelines.mmc4.run import convert_mmc4
@@ -56,7 +57,7 @@ TOKEN = "5f" * 32
 MORE = ("--docs-per-shard", "1")
 #: A look at the cluster's head every second, not every five.
 SOON = """
-from pipelines import ray_session
+from pipelines.engine import ray_session
 ray_session._LOOK_SECONDS = 1.0
 """
 
@@ -199,7 +200,7 @@ def test_an_interruption_leaves_the_cluster_soon_and_says_how_to_go_on(
     assert snapshot(output) == reference
 
 
-def finish_and_note(task: FinishTask) -> Iterator[int]:
+def finish_and_note(task: FinishTask) -> Iterator[Tick]:
     import ray
 
     Path(f"{task.output}.address").write_text(str(ray.get_runtime_context().gcs_address))

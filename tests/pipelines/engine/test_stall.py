@@ -29,7 +29,7 @@ IN_PROCESS = ("--docs-per-shard", "4", "--workers", "0")
 #: The unit of the first input waits for ever before its first shard, so many times.
 HANG = """
 import os, time
-from pipelines import convert
+from pipelines.conversion import run as convert
 from pipelines.conversion.unit import convert_unit
 def hanging(task, marker={marker!r}, times={times}):
     if task.unit.first_shard == 0:

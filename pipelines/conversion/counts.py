@@ -1,0 +1,105 @@
+"""What became of records, counted into a shard's tally and its rejects."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from mmdata.samples.assemble import Outcome
+from mmdata.shards.writer import ShardWriter
+from mmdata.sources.records import Overlong
+from pipelines.conversion.plan import Unit
+from pipelines.conversion.task import Tick
+from schemas.manifest import Reject, RejectAction, SourceSpan, Tally
+from schemas.reasons import DocumentDrop
+
+
+def span_of(unit: Unit, begin: int, count: int) -> SourceSpan:
+    """Records of a unit, counted from its first, as a span of their file."""
+    return SourceSpan(
+        file=unit.file,
+        member=unit.segment.member if unit.member is None else unit.member,
+        first_record=unit.first_record + begin,
+        num_records=count,
+    )
+
+
+def count_outcome(writer: ShardWriter, outcome: Outcome, span: SourceSpan, key: str) -> None:
+    """Count what became of one record, and tell in the rejects what it has lost.
+
+    Args:
+        writer: of its shard.
+        outcome: what became of it.
+        span: the record in its source.
+        key: of its sample.
+    """
+    _add(writer.tally, outcome)
+    for reject in _reject_lines(outcome, span, key):
+        writer.reject(reject)
+
+
+def _add(tally: Tally, outcome: Outcome) -> None:
+    tally.records += 1
+    if outcome.drop:
+        increment(tally.documents_dropped, outcome.drop[0].value)
+    else:
+        tally.documents += 1
+        tally.images += len(outcome.row["matched"])
+        tally.sentences += outcome.row["sentences"]
+        tally.image_bytes += sum(outcome.row["image_bytes"])
+        tally.images_reencoded += sum(outcome.row["reencoded"])
+        tally.images_listed += len(outcome.row["matched"])
+    tally.images_listed += len(outcome.dropped_images)
+    for reason, _ in outcome.dropped_images.values():
+        increment(tally.images_dropped, reason.value)
+    for note, number in Counter(note for _, note, _ in outcome.notes).items():
+        increment(tally.notes, note, number)
+
+
+def increment(counts: dict[str, int], name: str, number: int = 1) -> None:
+    """Count something by its name."""
+    counts[name] = counts.get(name, 0) + number
+
+
+def _reject_lines(outcome: Outcome, span: SourceSpan, key: str) -> Iterator[Reject]:
+    """The lines of the rejects file: of the document, then of each image that it loses."""
+
+    def reject(action: RejectAction, reason: str, detail: str, image: int | None = None) -> Reject:
+        return Reject(
+            action=action,
+            reason=reason,
+            file=span.file,
+            member=span.member,
+            record=span.first_record,
+            key=key,
+            image="" if image is None else str(image),
+            detail=detail,
+        )
+
+    if outcome.drop:
+        reason, detail = outcome.drop
+        yield reject("dropped-document", reason.value, detail)
+    for index, (image_reason, detail) in sorted(outcome.dropped_images.items()):
+        yield reject("dropped-image", image_reason.value, detail, index)
+    for noted, note, detail in outcome.notes:
+        yield reject("kept", note, detail, noted)
+
+
+def progress_of(tally: Tally) -> Tick:
+    """A tally as progress."""
+    dropped = sum(tally.documents_dropped.values())
+    return Tick(tally.records + tally.other_splits, tally.images, tally.image_bytes, dropped)
+
+
+def ticked(before: Tick, now: Tick) -> Tick:
+    """The progress between two."""
+    return Tick(
+        now.records - before.records,
+        now.images - before.images,
+        now.image_bytes - before.image_bytes,
+        now.dropped - before.dropped,
+    )
+
+
+def overlong_drop(record: Overlong, limit: int) -> Outcome:
+    """The outcome of a record that is longer than the limit."""
+    detail = f"expected at most {limit} bytes, got {record.num_bytes}"
+    return Outcome(drop=(DocumentDrop.RECORD_TOO_LARGE, detail))

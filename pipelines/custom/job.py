@@ -1,0 +1,234 @@
+"""How records of conversations are counted, looked at and made samples."""
+
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from mmdata.errors import BadInputError
+from mmdata.samples.assemble import AssemblyPolicy, Draft, Outcome, assemble, check
+from mmdata.sources.base import RecordDropped, RecordError, SourceDocument, SourceImage
+from mmdata.sources.conversations.formats import Reading, parse_record
+from mmdata.sources.fields import FieldSearch, WantedField
+from mmdata.sources.image_objects import FetchesAhead
+from mmdata.sources.image_store import ImageSource, find_in_folders, open_images
+from mmdata.sources.names import NamedImages, Near, decoded_path
+from mmdata.sources.pseudonyms import Pseudonyms
+from mmdata.sources.records import Overlong, Segment, read_records
+from mmdata.sources.split import URL_HOST, group_of
+from mmdata.storage.files import real_path
+from pipelines.clip.backend import front_end
+from pipelines.clip.model import ClipSpec
+from pipelines.conversion.counts import overlong_drop
+from pipelines.conversion.fields import scanned
+from pipelines.conversion.form import FormFault, json_forms
+from pipelines.conversion.image_inputs import image_urls, reader
+from pipelines.conversion.plan import SegmentScan
+from schemas.manifest import Kind
+from schemas.reasons import ImageNote
+
+#: Images that are looked for in a segment before the work starts, to estimate sizes.
+_PROBED_IMAGES = 64
+
+
+#: Records that are parsed before the work starts where none of them lists an image.
+_PROBED_RECORDS = 2000
+
+
+class _NoImages(NamedImages):
+    """In place of an image root: records are to hold their images."""
+
+    def take(self, name: str) -> None:
+        return None
+
+    def length(self, name: str) -> None:
+        return None
+
+    def near(self, name: str) -> list[Near]:
+        return []
+
+    def nowhere(self) -> str:
+        return "there is no --image-root to look in"
+
+    def where(self) -> str:
+        return "the records themselves: --image-root says where else"
+
+
+@dataclass(frozen=True, slots=True)
+class CustomJob:
+    """How records of conversations become samples."""
+
+    kind: Kind
+    max_record_bytes: int
+    key_prefix: str
+    images: ImageSource | None
+    policy: AssemblyPolicy
+    reading: Reading
+    names: Pseudonyms | None = None
+    clip: ClipSpec | None = None
+    wanted: tuple[WantedField, ...] = ()
+
+    def store(self) -> NamedImages:
+        """Where images lie that are not in the records."""
+        if self.images is None:
+            return _NoImages()
+        if self.images.kind != "folder":
+            return open_images(self.images, self.policy.images.max_bytes)
+        most = self.policy.images.max_bytes
+        return find_in_folders(self.images, "", "", named=True, pattern=None, max_bytes=most)
+
+    def open(self, segment: Segment) -> "CustomConverter":
+        """What converts a segment's records."""
+        store = self.store()
+        far = isinstance(store, FetchesAhead)
+        return FarCustomConverter(self, store) if far else CustomConverter(self, store)
+
+    def parse(self, record: bytes) -> SourceDocument:
+        """A record as a document; names below the image root are made relative to it.
+
+        Raises:
+            RecordDropped: it is broken.
+            RecordError: its placeholders do not fit, and that is to be an error.
+        """
+        document = parse_record(record, self.reading)
+        if self.images is None or not self.images.root:
+            return document
+        for index, image in enumerate(document.images):
+            if image.name.startswith("/") or ":" in image.name:
+                document.images[index] = _relative(image, self.images.root)
+        return document
+
+    def scan(self, segment: Segment) -> SegmentScan:
+        """Count records; look for images until one is found, and for some more to know sizes.
+
+        Raises:
+            BadInputError: damaged, or none of its images is there.
+        """
+        store = self.store()
+        scan, search = SegmentScan(looked_in=store.where()), FieldSearch(self.wanted)
+        for record in read_records(segment, self.max_record_bytes):
+            if isinstance(record, Overlong):
+                scan.records += 1
+                scan.record_bytes += record.num_bytes
+                scan.crc32 = zlib.crc32(b"%d" % record.num_bytes, scan.crc32)
+                continue
+            scan.records += 1
+            self._look(record, search)
+            scan.record_bytes += len(record)
+            scan.crc32 = zlib.crc32(b"\n", zlib.crc32(record, scan.crc32))
+            if _wants_more(scan):
+                self._probe(record, store, scan)
+        if scan.probed_images and not scan.probed_found:
+            raise BadInputError(
+                f"{segment.label}: none of its {scan.probed_images} images was found in "
+                f"{store.where()}; --image-root is the folder that their names are relative to",
+                short=f"none of its {scan.probed_images} images was found",
+            )
+        scan.fields = scanned(search)
+        return scan
+
+    def _look(self, record: bytes, search: FieldSearch) -> None:
+        """Look for the fields that options name; a host is known of a whole document only."""
+        search.look_at_record(record)
+        for wanted in [wanted for wanted in search.left if wanted.path == URL_HOST]:
+            with suppress(RecordDropped, RecordError):
+                if group_of(self.parse(record), {}, URL_HOST) is not None:
+                    search.see([wanted])
+
+    def forms(self, segment: Segment) -> Iterator[FormFault | None]:
+        """Every record by the parser that converts it."""
+        return json_forms(segment, self.max_record_bytes, self.parse)
+
+    def _probe(self, record: bytes, store: NamedImages, scan: SegmentScan) -> None:
+        """Look for one record's images; what is wrong with it is told when it is converted."""
+        try:
+            document = self.parse(record)
+        except (RecordDropped, RecordError):
+            return
+        scan.probed_records += 1
+        urls = image_urls(document) if store.by_url else {}
+        for image in document.images:
+            scan.probed_images += 1
+            size = _size(image, store, urls.get(image.name, ""))
+            if size is not None:
+                scan.probed_found += 1
+                scan.probed_bytes += size
+
+
+class CustomConverter:
+    """Makes a sample of a record; a draft where CLIP is to score it."""
+
+    def __init__(self, job: CustomJob, store: NamedImages) -> None:
+        self._job = job
+        self._store = store
+        self._pixels = front_end(job.clip).pixels if job.clip else None
+
+    def __call__(self, record: bytes | Overlong) -> Outcome | Draft:
+        """One record as a sample, or why not."""
+        job, names = self._job, self._job.names
+        if isinstance(record, Overlong):
+            return overlong_drop(record, job.max_record_bytes)
+        try:
+            document = job.parse(record)
+        except RecordDropped as dropped:
+            return Outcome(drop=(dropped.reason, "" if names else dropped.detail))
+        policy, read = job.policy, reader(self._store, document)
+        if policy.grouping is not None:
+            document = policy.grouping.of_record(document, record)
+        if names is not None:
+            if policy.split is not None and not policy.split.holds(document):
+                return Outcome(placed=True, elsewhere=True)
+            policy, read = replace(policy, split=None), names.reader(document, read)
+            document = names.of_record(document, record)
+        if self._pixels is None:
+            return self._told(assemble(document, read, policy))
+        draft = check(document, read, policy, self._pixels)
+        self._told(draft.outcome)
+        return draft
+
+    def _told(self, outcome: Outcome) -> Outcome:
+        """What became of a record, without what its details may tell of the source."""
+        if self._job.names is not None:
+            if outcome.drop:
+                outcome.drop = (outcome.drop[0], "")
+            for index, (reason, _) in outcome.dropped_images.items():
+                outcome.dropped_images[index] = (reason, "")
+        return outcome
+
+
+class FarCustomConverter(CustomConverter):
+    """The same where each image is a request to a store: those of the next records go out early."""
+
+    def ahead(self, record: bytes | Overlong) -> None:
+        """Begin to fetch a record's images; parsing it twice costs less than waiting once."""
+        if isinstance(record, Overlong) or not isinstance(self._store, FetchesAhead):
+            return
+        with suppress(RecordDropped, RecordError):
+            for image in self._job.parse(record).images:
+                if image.name and not image.embedded:
+                    self._store.fetch_ahead(image.name)
+
+
+def _relative(image: SourceImage, root: str) -> SourceImage:
+    """An image with its name relative to the image folder, where it is a whole path into that."""
+    path = decoded_path(image.name)
+    for folder in dict.fromkeys((root, real_path(root))):
+        if path is not None and path.startswith(folder + "/"):
+            name = path[len(folder) + 1 :]
+            return replace(image, name=name, notes=(*image.notes, ImageNote.FOUND_BY_FILE_URL))
+        if image.name.startswith(folder + "/"):
+            return replace(image, name=image.name[len(folder) + 1 :])
+    return image
+
+
+def _wants_more(scan: SegmentScan) -> bool:
+    """Whether the next record's images are to be looked for."""
+    if not scan.probed_images:
+        return scan.probed_records < _PROBED_RECORDS
+    return scan.probed_found == 0 or scan.probed_images < _PROBED_IMAGES
+
+
+def _size(image: SourceImage, store: NamedImages, url: str) -> int | None:
+    if image.embedded:
+        return len(image.embedded) * 3 // 4
+    return store.size(image.name, url) if image.name else None
