@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 from mmdata.errors import BadInputError, MMDataError, words_of
@@ -16,9 +15,15 @@ from mmdata.storage.urls import absolute
 from mmdata.wording import plural
 from pipelines.conversion.plan import Plan, PlanInput, SegmentScan, input_names
 from pipelines.conversion.task import CountedJob, Tick
-from pipelines.engine.events import Alive, alive_while
 from pipelines.engine.progress import Progress
-from pipelines.engine.run_units import UnitAgain, UnitDone, UnitFailure, choose_workers, run_units
+from pipelines.engine.run_units import (
+    LongSteps,
+    UnitAgain,
+    UnitDone,
+    UnitFailure,
+    choose_workers,
+    run_units,
+)
 from schemas.manifest import ExcludedInput
 
 #: Rough rate of one core, to decide whether a Ray is worth starting.
@@ -170,12 +175,6 @@ def _scan_segments(task: _ScanTask) -> Iterator[tuple[int, SegmentScan | Problem
         yield index, _scan_one(task.job, segment)
 
 
-def _scan_at_ray(task: _ScanTask) -> Iterator[tuple[int, SegmentScan | Problem] | Alive]:
-    """The same, with signs of life: a large archive takes longer than a unit may be silent."""
-    for index, segment in enumerate(task.segments, start=task.first):
-        yield index, (yield from alive_while(partial(_scan_one, task.job, segment)))
-
-
 def _scan_one(job: CountedJob, segment: Segment) -> SegmentScan | Problem:
     try:
         return job.scan(segment)
@@ -206,7 +205,7 @@ def _scan(
     few = len(segments) < 8
     with Progress("count", total=len(segments), quiet=quiet or few, unit="file") as bar:
         events = run_units(
-            _scan_at_ray if workers or options.ray_address else _scan_segments,
+            LongSteps(_scan_segments),
             tasks,
             workers=workers,
             ray_address=options.ray_address,

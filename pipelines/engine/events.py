@@ -8,7 +8,9 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Generic, Literal, TypeVar
 
 from mmdata.errors import EXIT_INTERRUPTED, MMDataError
 
@@ -85,30 +87,67 @@ class Pulse:
         return True
 
 
-def alive_while(compute: Callable[[], Result]) -> Generator[Alive, None, Result]:
-    """Run a computation that cannot yield by itself; returns what it returns.
+@dataclass(frozen=True, slots=True)
+class LongSteps(Generic[Unit, Result]):
+    """Work whose steps compute for long without a word.
 
-    It counts as alive while its thread uses its core: one that waits for a disk for ever does not,
-    one that turns in circles does.
+    At Ray a unit of it runs in a thread of its own and counts as alive while that uses its core:
+    one that waits for a disk for ever does not, one that turns in circles does. Work that tells of
+    each of its many records needs none of this, and is held to them.
+
+    Attributes:
+        work: takes a unit, yields results.
     """
+
+    work: Callable[[Unit], Iterator[Result]]
+
+    def __call__(self, unit: Unit) -> Iterator[Result]:
+        """Do a unit in this thread."""
+        return self.work(unit)
+
+    def watched(self, unit: Unit) -> Iterator[Result | Alive]:
+        """Do a unit in a thread of its own, with signs of life."""
+        told: SimpleQueue[Future[Result] | None] = SimpleQueue()
+        thread = threading.Thread(target=_tell, args=(self.work, unit, told), daemon=True)
+        thread.start()
+        used = 0.0
+        while True:
+            try:
+                outcome = told.get(timeout=PULSE_SECONDS)
+            except Empty:
+                before, used = used, _cpu_seconds(thread)
+                if used > before:
+                    yield Alive()
+                continue
+            if outcome is None:
+                return
+            yield outcome.result()
+
+
+def _tell(
+    work: Callable[[Unit], Iterator[Result]], unit: Unit, told: "SimpleQueue[Future[Result] | None]"
+) -> None:
+    """Put what comes of a unit on a queue: its results, then None or what it raised."""
     outcome: Future[Result] = Future()
+    try:
+        for result in work(unit):
+            outcome.set_result(result)
+            told.put(outcome)
+            outcome = Future()
+        told.put(None)
+    # Raised again in the thread that waits.
+    except BaseException as error:  # noqa: BLE001
+        outcome.set_exception(error)
+        told.put(outcome)
 
-    def run() -> None:
-        try:
-            outcome.set_result(compute())
-        # Raised again in the thread that waits.
-        except BaseException as error:  # noqa: BLE001
-            outcome.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    used = 0.0
-    while True:
-        with suppress(TimeoutError):
-            return outcome.result(PULSE_SECONDS)
-        before, used = used, _cpu_seconds(thread)
-        if used > before:
-            yield Alive()
+def one_step(compute: Callable[[Unit], Result]) -> LongSteps[Unit, Result]:
+    """Work that is one long computation a unit, whose result it yields."""
+    return LongSteps(partial(_only, compute))
+
+
+def _only(compute: Callable[[Unit], Result], unit: Unit) -> Iterator[Result]:
+    yield compute(unit)
 
 
 def _cpu_seconds(thread: threading.Thread) -> float:

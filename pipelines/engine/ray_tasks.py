@@ -13,7 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pipelines.engine.events import Alive, UnitAgain, UnitDone, UnitFailure, attempt, one_line
+from pipelines.engine.events import (
+    Alive,
+    LongSteps,
+    UnitAgain,
+    UnitDone,
+    UnitFailure,
+    attempt,
+    one_line,
+)
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -192,7 +200,7 @@ def _attempt(
     import ray
 
     yield index, Alive(ray.get_runtime_context().get_node_id())
-    yield from attempt(work, index, unit)
+    yield from attempt(work.watched if isinstance(work, LongSteps) else work, index, unit)
 
 
 def _is_crash(error: Exception) -> bool:

@@ -1,7 +1,9 @@
 """Run units of work in this process or over Ray, and report what came of each.
 
 A unit is any picklable value; the work is a generator function that takes one and yields small
-results as it goes (a committed shard, a tick of progress, `Alive` where there is nothing to tell).
+results as it goes (a committed shard, a tick of progress), a few seconds apart: what waits for
+another process yields `Alive` meanwhile, and what computes for longer is given as `LongSteps`, or
+as `one_step` where it is one function.
 Nothing large may be yielded: images and shards go to storage, never through Ray's object store.
 One Ray task a unit: after a crash of its worker the unit is run again (so work must skip what is
 already committed); an exception that the work raises is not retried, it is reported with its unit.
@@ -17,9 +19,11 @@ from typing import TypeVar
 
 from mmdata.errors import UserError
 from pipelines.engine.events import Alive, Event, attempt
+from pipelines.engine.events import LongSteps as LongSteps
 from pipelines.engine.events import UnitAgain as UnitAgain
 from pipelines.engine.events import UnitDone as UnitDone
 from pipelines.engine.events import UnitFailure as UnitFailure
+from pipelines.engine.events import one_step as one_step
 from pipelines.engine.ray_session import RaySession, Service
 from pipelines.engine.ray_tasks import MAX_RETRIES as MAX_RETRIES
 

@@ -8,10 +8,8 @@ those, only Energon's index is written.
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 
 import msgspec
 
@@ -38,10 +36,10 @@ from mmdata.storage.urls import absolute
 from mmdata.versions import codec_versions
 from pipelines.conversion.output import add_tally, sweep
 from pipelines.conversion.plan import fingerprint_of
-from pipelines.engine.events import Alive, alive_while
 from pipelines.engine.run_units import (
     UnitFailure,
     choose_workers,
+    one_step,
     run_units,
     terminate_as_interrupt,
 )
@@ -178,7 +176,7 @@ def _index_others(
     failures: list[tuple[str, str]] = []
     try:
         events = run_units(
-            index_unit,
+            one_step(index_shard),
             tasks,
             workers=workers,
             ray_address=options.ray_address,
@@ -209,11 +207,6 @@ def _stands(path: str, *, energon: bool) -> bool:
         return False
     endings = [SAMPLES, REJECTS, *([TAR_INDEX] if energon else [])]
     return all(exists(stem + ending) for ending in endings)
-
-
-def index_unit(task: IndexTask) -> Iterator[Alive]:
-    """Index one shard, as the engine wants it."""
-    yield from alive_while(partial(index_shard, task))
 
 
 def index_shard(task: IndexTask) -> Sidecar:

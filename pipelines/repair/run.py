@@ -21,7 +21,7 @@ from pipelines.conversion.inputs import count_inputs
 from pipelines.conversion.output import check_is_ours
 from pipelines.conversion.plan import Plan, PlanInput, ShardScan, Unit, fingerprint_of, load_plan
 from pipelines.conversion.run import ConversionResult, JobRun, run_plan
-from pipelines.engine.run_units import terminate_as_interrupt
+from pipelines.engine.run_units import LongSteps, terminate_as_interrupt
 from pipelines.repair.options import Repair
 from pipelines.repair.unit import RepairJob, ShardCount, list_segments, repair_unit
 from schemas.document import FORMAT_VERSION
@@ -60,7 +60,9 @@ def repair(options: Repair, *, quiet: bool = False) -> ConversionResult:
                 )
         job = _job(options, inputs)
         plan = _make_plan(job, inputs, excluded)
-        work = JobRun(job, repair_unit, "repair", _IMAGES_PER_SECOND, one_shard_each=True)
+        work = JobRun(
+            job, LongSteps(repair_unit), "repair", _IMAGES_PER_SECOND, one_shard_each=True
+        )
         return run_plan(options, work, plan, before, output, quiet=quiet)
 
 

@@ -4,7 +4,6 @@ import hashlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from mmdata.errors import BadInputError
 from mmdata.images import ImagePolicy
@@ -26,7 +25,6 @@ from pipelines.conversion.counts import count_outcome
 from pipelines.conversion.plan import SegmentScan, ShardScan
 from pipelines.conversion.shard_job import ShardHead, write_shard
 from pipelines.conversion.task import Tick, UnitError, UnitTask, check_versions, is_done
-from pipelines.engine.events import Alive, alive_while
 from schemas.manifest import GROUP_COLUMNS, Kind, Layout, SourceSpan
 from schemas.reasons import DocumentDrop, RepairNote
 
@@ -156,7 +154,7 @@ def _is_sound(row: Row) -> bool:
     return None not in row.values() and row["offset"] >= BLOCK_BYTES and row["size"] >= 0
 
 
-def repair_unit(task: UnitTask[RepairJob]) -> Iterator[Tick | Alive]:
+def repair_unit(task: UnitTask[RepairJob]) -> Iterator[Tick]:
     """Write a shard's repaired twin.
 
     Raises:
@@ -168,9 +166,9 @@ def repair_unit(task: UnitTask[RepairJob]) -> Iterator[Tick | Alive]:
         return
     path = unit.segment.path
     rows = read_rows(path)
-    yield from alive_while(partial(_crc_of, path))
+    _crc_of(path)
     with open_buffer(path) as data:
-        found = yield from alive_while(partial(salvage, data, task.job.layout, rows))
+        found = salvage(data, task.job.layout, rows)
         if len(found) != unit.num_records or size_of(path) != unit.segment.end:
             raise UnitError(f"{path}: has changed since the run was planned; run it again")
         keys = _keys(task, found)

@@ -8,9 +8,8 @@ that are shown are read here, by offset.
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from mmdata.catalogue.find import find_shards
 from mmdata.errors import BadInputError, MMDataError, UserError
@@ -33,8 +32,14 @@ from mmdata.storage.atomic import write_atomically
 from mmdata.storage.files import exists
 from mmdata.training_view.selection import SelectionPolicy
 from mmdata.validation.documents import Unreadable
-from pipelines.engine.events import Alive, alive_while
-from pipelines.engine.run_units import UnitAgain, UnitDone, UnitFailure, choose_workers, run_units
+from pipelines.engine.run_units import (
+    UnitAgain,
+    UnitDone,
+    UnitFailure,
+    choose_workers,
+    one_step,
+    run_units,
+)
 from pipelines.report.options import Report
 from pipelines.validate.options import Validate
 from pipelines.validate.run import validate
@@ -223,7 +228,7 @@ def _summarise_all(tasks: Sequence[SummaryTask], options: Report, num_random: in
     hidden = not sys.stderr.isatty()
     with tqdm(total=shards, unit="shard", disable=hidden, file=sys.stderr, leave=False) as bar:
         for index, event in run_units(
-            _at_ray if workers or options.ray_address else _here,
+            one_step(summarise),
             tasks,
             workers=workers,
             ray_address=options.ray_address,
@@ -241,15 +246,6 @@ def _summarise_all(tasks: Sequence[SummaryTask], options: Report, num_random: in
     for task, part in zip(tasks, parts, strict=True):
         whole.merge(part or _failed(task, "reading it ended without a result"))
     return whole
-
-
-def _here(task: SummaryTask) -> Iterator[Summary]:
-    yield summarise(task)
-
-
-def _at_ray(task: SummaryTask) -> Iterator[Summary | Alive]:
-    """The same, with signs of life while it goes on."""
-    yield (yield from alive_while(partial(summarise, task)))
 
 
 def _failed(task: SummaryTask, error: str) -> Summary:

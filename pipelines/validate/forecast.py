@@ -9,9 +9,9 @@ workers or on how shards are read.
 import os
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
@@ -28,8 +28,7 @@ from mmdata.storage.files import exists, read_bytes
 from mmdata.training_view.plans import MAX_TOKENS
 from mmdata.training_view.records import RecordRule, likely_rule
 from mmdata.training_view.selection import SelectionPolicy
-from pipelines.engine.events import Alive, alive_while
-from pipelines.engine.run_units import UnitFailure, choose_workers, run_units
+from pipelines.engine.run_units import UnitFailure, choose_workers, one_step, run_units
 from pipelines.validate.forecast_options import Stream
 from pipelines.validate.options import Validate
 from schemas.forecast import Basis, Forecast, PeerForecast
@@ -262,10 +261,9 @@ def _sum(
 ) -> Result:
     """Run the tasks and add their results up; those that fail are named in `unread`."""
     workers = choose_workers(options.workers, _seconds(tasks), options.ray_address)
-    at_ray = bool(workers or options.ray_address)
     results: dict[int, Result] = {}
     for index, event in run_units(
-        partial(_at_ray if at_ray else _here, work),
+        one_step(work),
         tasks,
         workers=workers,
         ray_address=options.ray_address,
@@ -278,15 +276,6 @@ def _sum(
     for result in results.values():
         total.merge(result)
     return total
-
-
-def _here(work: Callable[[Any], Result], task: Any) -> Iterator[Result]:
-    yield work(task)
-
-
-def _at_ray(work: Callable[[Any], Result], task: Any) -> Iterator[Result | Alive]:
-    """The same, with signs of life while it goes on."""
-    yield (yield from alive_while(partial(work, task)))
 
 
 def _seconds(tasks: Sequence[Any]) -> float:

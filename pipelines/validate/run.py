@@ -7,8 +7,7 @@ rules across shards (manifest, keys, sidecars that were swapped) run here on the
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Never
 
 from mmdata.catalogue.find import find_shards
@@ -23,8 +22,14 @@ from mmdata.validation.grouped import check_keys
 from mmdata.validation.manifest_rules import DatasetFolder, check_folder, read_folder
 from mmdata.validation.report import ReportBuilder, with_outlook
 from mmdata.validation.shard import ShardResult, ShardTask, check_shard
-from pipelines.engine.events import Alive, alive_while
-from pipelines.engine.run_units import UnitAgain, UnitDone, UnitFailure, choose_workers, run_units
+from pipelines.engine.run_units import (
+    UnitAgain,
+    UnitDone,
+    UnitFailure,
+    choose_workers,
+    one_step,
+    run_units,
+)
 from pipelines.validate.forecast import find_holdings, forecast, judge_peer
 from pipelines.validate.options import Validate
 from schemas.validation import AcrossReport, Level, ValidationReport
@@ -100,7 +105,7 @@ def run_tasks(tasks: Sequence[ShardTask], options: Validate) -> list[ShardResult
     results: list[ShardResult | None] = [None] * len(tasks)
     with _progress(len(tasks)) as bar:
         for index, event in run_units(
-            check_at_ray if workers or options.ray_address else check_unit,
+            one_step(check_shard),
             tasks,
             workers=workers,
             ray_address=options.ray_address,
@@ -119,16 +124,6 @@ def run_tasks(tasks: Sequence[ShardTask], options: Validate) -> list[ShardResult
         result or _failed(task, UnitFailure(index, "the check ended without a result", ""))
         for index, (task, result) in enumerate(zip(tasks, results, strict=True))
     ]
-
-
-def check_unit(task: ShardTask) -> Iterator[ShardResult]:
-    """One shard, as the engine wants it."""
-    yield check_shard(task)
-
-
-def check_at_ray(task: ShardTask) -> Iterator[ShardResult | Alive]:
-    """The same, with signs of life while it goes on."""
-    yield (yield from alive_while(partial(check_shard, task)))
 
 
 def _failed(task: ShardTask, failure: UnitFailure) -> ShardResult:

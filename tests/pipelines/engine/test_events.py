@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pipelines.engine import events
-from pipelines.engine.events import Alive, Pulse, alive_while
+from pipelines.engine.events import Alive, LongSteps, Pulse, one_step
 
 
 @pytest.fixture(autouse=True)
@@ -17,16 +17,14 @@ def quick_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(compute: Callable[[], object]) -> tuple[int, object]:
     """(signs of life, what came of a computation)."""
-    signs: list[Alive] = []
 
-    def watched() -> Iterator[object]:
-        yield (yield from alive_while(compute))
+    def of_unit(unit: int) -> object:
+        return compute()
 
-    for event in watched():
-        if not isinstance(event, Alive):
-            return len(signs), event
-        signs.append(event)
-    raise AssertionError("the computation ended without a result")
+    came = list(one_step(of_unit).watched(0))
+    (result,) = [event for event in came if not isinstance(event, Alive)]
+    assert came[-1] is result
+    return len(came) - 1, result
 
 
 def compute_for(seconds: float) -> str:
@@ -69,3 +67,24 @@ def test_what_waits_for_ever_is_not_alive() -> None:
     signs, result = run(lambda: release.wait(10))
     assert result is True
     assert signs <= 2
+
+
+def two_steps(unit: int) -> Iterator[object]:
+    yield threading.get_ident()
+    yield compute_for(0.5)
+    raise KeyError(unit)
+
+
+def test_results_of_long_steps_come_in_order_with_signs_between_them() -> None:
+    events = LongSteps(two_steps).watched(3)
+    thread = next(events)
+    assert thread != threading.get_ident()
+    assert isinstance(next(events), Alive)
+    while (came := next(events)) != "done":
+        assert isinstance(came, Alive)
+    with pytest.raises(KeyError, match="3"):
+        next(events)
+
+
+def test_long_steps_in_this_process_need_no_thread() -> None:
+    assert next(LongSteps(two_steps)(3)) == threading.get_ident()
