@@ -1,35 +1,28 @@
 """How records of conversations are counted, looked at and made samples."""
 
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from mmdata.errors import BadInputError
 from mmdata.samples.assemble import AssemblyPolicy, Draft, Outcome, assemble, check
 from mmdata.sources.base import RecordDropped, RecordError, SourceDocument, SourceImage
 from mmdata.sources.conversations.formats import Reading, parse_record
-from mmdata.sources.fields import FieldSearch, WantedField
+from mmdata.sources.fields import WantedField
 from mmdata.sources.image_objects import FetchesAhead
 from mmdata.sources.image_store import ImageSource, find_in_folders, open_images
 from mmdata.sources.names import NamedImages, Near, decoded_path
 from mmdata.sources.pseudonyms import Pseudonyms
-from mmdata.sources.records import Overlong, Segment, read_records
-from mmdata.sources.split import URL_HOST, group_of
+from mmdata.sources.records import Overlong, Segment
 from mmdata.storage.files import real_path
 from pipelines.clip.backend import front_end
 from pipelines.clip.model import ClipSpec
 from pipelines.conversion.counts import overlong_drop
-from pipelines.conversion.fields import scanned
 from pipelines.conversion.form import FormFault, json_forms
-from pipelines.conversion.image_inputs import image_urls, reader
+from pipelines.conversion.image_inputs import reader
 from pipelines.conversion.plan import SegmentScan
+from pipelines.conversion.scan import scan_records
 from schemas.manifest import Kind
 from schemas.reasons import ImageNote
-
-#: Images that are looked for in a segment before the work starts, to estimate sizes.
-_PROBED_IMAGES = 64
-
 
 #: Records that are parsed before the work starts where none of them lists an image.
 _PROBED_RECORDS = 2000
@@ -104,55 +97,23 @@ class CustomJob:
         Raises:
             BadInputError: damaged, or none of its images is there.
         """
-        store = self.store()
-        scan, search = SegmentScan(looked_in=store.where()), FieldSearch(self.wanted)
-        for record in read_records(segment, self.max_record_bytes):
-            if isinstance(record, Overlong):
-                scan.records += 1
-                scan.record_bytes += record.num_bytes
-                scan.crc32 = zlib.crc32(b"%d" % record.num_bytes, scan.crc32)
-                continue
-            scan.records += 1
-            self._look(record, search)
-            scan.record_bytes += len(record)
-            scan.crc32 = zlib.crc32(b"\n", zlib.crc32(record, scan.crc32))
-            if _wants_more(scan):
-                self._probe(record, store, scan)
-        if scan.probed_images and not scan.probed_found:
-            raise BadInputError(
-                f"{segment.label}: none of its {scan.probed_images} images was found in "
-                f"{store.where()}; --image-root is the folder that their names are relative to",
-                short=f"none of its {scan.probed_images} images was found",
-            )
-        scan.fields = scanned(search)
-        return scan
+        return scan_records(
+            self,
+            segment,
+            self.store(),
+            remedy="--image-root is the folder that their names are relative to",
+            most_without=_PROBED_RECORDS,
+        )
 
-    def _look(self, record: bytes, search: FieldSearch) -> None:
-        """Look for the fields that options name; a host is known of a whole document only."""
-        search.look_at_record(record)
-        for wanted in [wanted for wanted in search.left if wanted.path == URL_HOST]:
-            with suppress(RecordDropped, RecordError):
-                if group_of(self.parse(record), {}, URL_HOST) is not None:
-                    search.see([wanted])
+    def size(self, image: SourceImage, store: NamedImages, url: str) -> int | None:
+        """Look for an image: its bytes, or None where it is not there."""
+        if image.embedded:
+            return len(image.embedded) * 3 // 4
+        return store.size(image.name, url) if image.name else None
 
     def forms(self, segment: Segment) -> Iterator[FormFault | None]:
         """Every record by the parser that converts it."""
         return json_forms(segment, self.max_record_bytes, self.parse)
-
-    def _probe(self, record: bytes, store: NamedImages, scan: SegmentScan) -> None:
-        """Look for one record's images; what is wrong with it is told when it is converted."""
-        try:
-            document = self.parse(record)
-        except (RecordDropped, RecordError):
-            return
-        scan.probed_records += 1
-        urls = image_urls(document) if store.by_url else {}
-        for image in document.images:
-            scan.probed_images += 1
-            size = _size(image, store, urls.get(image.name, ""))
-            if size is not None:
-                scan.probed_found += 1
-                scan.probed_bytes += size
 
 
 class CustomConverter:
@@ -219,16 +180,3 @@ def _relative(image: SourceImage, root: str) -> SourceImage:
         if image.name.startswith(folder + "/"):
             return replace(image, name=image.name[len(folder) + 1 :])
     return image
-
-
-def _wants_more(scan: SegmentScan) -> bool:
-    """Whether the next record's images are to be looked for."""
-    if not scan.probed_images:
-        return scan.probed_records < _PROBED_RECORDS
-    return scan.probed_found == 0 or scan.probed_images < _PROBED_IMAGES
-
-
-def _size(image: SourceImage, store: NamedImages, url: str) -> int | None:
-    if image.embedded:
-        return len(image.embedded) * 3 // 4
-    return store.size(image.name, url) if image.name else None

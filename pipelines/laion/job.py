@@ -24,8 +24,6 @@ from schemas.manifest import Kind
 
 #: Rows that are looked at before the work starts, to estimate sizes.
 _PROBED_ROWS = 64
-
-
 #: Of an image on the web, for estimates: nothing is asked before the work starts.
 _ASSUMED_IMAGE_BYTES = 50_000
 

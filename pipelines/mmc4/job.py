@@ -1,33 +1,28 @@
 """How MMC4 documents are counted, looked at and made samples."""
 
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from math import inf
 
 from mmdata.errors import BadInputError
 from mmdata.samples.assemble import AssemblyPolicy, Draft, Outcome, assemble, check
 from mmdata.sources import mmc4
-from mmdata.sources.base import RecordDropped
-from mmdata.sources.fields import FieldSearch, WantedField
+from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
+from mmdata.sources.fields import WantedField
 from mmdata.sources.image_objects import FetchesAhead
 from mmdata.sources.image_store import ImageSource, ShardImages, find_in_folders, open_images
 from mmdata.sources.mmc4 import shard_name
 from mmdata.sources.names import NamedImages
-from mmdata.sources.records import Overlong, Segment, read_records
-from mmdata.sources.split import URL_HOST, group_of
+from mmdata.sources.records import Overlong, Segment
 from pipelines.clip.backend import front_end
 from pipelines.clip.model import ClipSpec
 from pipelines.conversion.counts import overlong_drop
-from pipelines.conversion.fields import scanned
 from pipelines.conversion.form import FormFault, json_forms
-from pipelines.conversion.image_inputs import image_urls, reader
+from pipelines.conversion.image_inputs import reader
 from pipelines.conversion.plan import SegmentScan
+from pipelines.conversion.scan import scan_records
 from schemas.manifest import Kind
-
-#: Images that are looked for in a segment before the work starts, to estimate sizes.
-_PROBED_IMAGES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,54 +60,38 @@ class Mmc4Job:
         far = isinstance(store, FetchesAhead)
         return FarMmc4Converter(self, store) if far else Mmc4Converter(self, store)
 
+    def parse(self, record: bytes) -> SourceDocument:
+        """A record as a document, with its similarities where nothing computes them anew.
+
+        Raises:
+            RecordDropped: it is broken.
+        """
+        return mmc4.parse_record(record, matrix_wanted=self.clip is None)
+
+    def size(self, image: SourceImage, store: NamedImages, url: str) -> int | None:
+        """Look for an image: its bytes, or None where it is not there."""
+        return store.size(image.name, url)
+
     def scan(self, segment: Segment) -> SegmentScan:
         """Count records; look for images until one is found, and for some more to know sizes.
 
         Raises:
             BadInputError: damaged, a JSON array instead of lines, or none of its images is there.
         """
-        store = self.store(segment)
-        scan, search = SegmentScan(looked_in=store.where()), FieldSearch(self.wanted)
-        for record in read_records(segment, self.max_record_bytes):
-            if isinstance(record, Overlong):
-                scan.records += 1
-                scan.record_bytes += record.num_bytes
-                scan.crc32 = zlib.crc32(b"%d" % record.num_bytes, scan.crc32)
-                continue
-            if scan.records == 0 and segment.start == 0:
-                _refuse_array(record, segment)
-            scan.records += 1
-            self._look(record, search)
-            scan.record_bytes += len(record)
-            scan.crc32 = zlib.crc32(b"\n", zlib.crc32(record, scan.crc32))
-            if scan.probed_found == 0 or scan.probed_images < _PROBED_IMAGES:
-                _probe(record, store, scan, matrix_wanted=self.clip is None)
-        if scan.probed_images and not scan.probed_found:
-            raise BadInputError(
-                f"{segment.label}: none of its {scan.probed_images} images was found in "
-                f"{store.where()}; fetch them with `mmdata fetch-images`, say where they "
-                "are with --image-path '{root}/{shard}/{image_name}', or, if they are links, "
-                "where those may lead with --allow-symlinks-to",
-                short=f"none of its {scan.probed_images} images was found",
-            )
-        scan.fields = scanned(search)
-        return scan
+        return scan_records(
+            self,
+            segment,
+            self.store(segment),
+            remedy="fetch them with `mmdata fetch-images`, say where they are with --image-path "
+            "'{root}/{shard}/{image_name}', or, if they are links, where those may lead with "
+            "--allow-symlinks-to",
+            most_without=inf,
+            check_first=_refuse_array,
+        )
 
     def forms(self, segment: Segment) -> Iterator[FormFault | None]:
         """Every record by the parser that converts it."""
-        parse = partial(mmc4.parse_record, matrix_wanted=self.clip is None)
-        return json_forms(segment, self.max_record_bytes, parse)
-
-    def _look(self, record: bytes, search: FieldSearch) -> None:
-        """Look for the fields that options name; a host is known of a whole document only."""
-        search.look_at_record(record)
-        for wanted in [wanted for wanted in search.left if wanted.path == URL_HOST]:
-            with suppress(RecordDropped):
-                if (
-                    group_of(mmc4.parse_record(record, matrix_wanted=False), {}, URL_HOST)
-                    is not None
-                ):
-                    search.see([wanted])
+        return json_forms(segment, self.max_record_bytes, self.parse)
 
 
 class Mmc4Converter:
@@ -128,7 +107,7 @@ class Mmc4Converter:
         if isinstance(record, Overlong):
             return overlong_drop(record, self._job.max_record_bytes)
         try:
-            document = mmc4.parse_record(record, matrix_wanted=self._front is None)
+            document = self._job.parse(record)
         except RecordDropped as dropped:
             return Outcome(drop=(dropped.reason, dropped.detail))
         if (grouping := self._job.policy.grouping) is not None:
@@ -150,22 +129,6 @@ class FarMmc4Converter(Mmc4Converter):
             for image in mmc4.parse_record(record, matrix_wanted=False).images:
                 if image.name:
                     self._store.fetch_ahead(image.name)
-
-
-def _probe(record: bytes, store: NamedImages, scan: SegmentScan, *, matrix_wanted: bool) -> None:
-    """Look for one record's images."""
-    try:
-        document = mmc4.parse_record(record, matrix_wanted=matrix_wanted)
-    except RecordDropped:
-        return
-    scan.probed_records += 1
-    urls = image_urls(document) if store.by_url else {}
-    for image in document.images:
-        scan.probed_images += 1
-        size = store.size(image.name, urls.get(image.name, ""))
-        if size is not None:
-            scan.probed_found += 1
-            scan.probed_bytes += size
 
 
 def _refuse_array(record: bytes, segment: Segment) -> None:
