@@ -27,7 +27,7 @@ from PIL import Image
 
 from benchmarks.gates import Gate, print_gates
 from mmdata.sources import records
-from pipelines.conversion.run import ConversionResult
+from pipelines.conversion.result import ConversionResult
 from pipelines.mmc4.options import ConvertMmc4
 from pipelines.mmc4.run import convert_mmc4
 

@@ -25,9 +25,10 @@ from benchmarks.convert import DOCS_PER_SHARD, ready_corpus
 from benchmarks.gates import Gate, print_gates
 from benchmarks.processes import Family, watch
 from pipelines.conversion import run as convert
+from pipelines.conversion import run_plan
 from pipelines.conversion.task import Tick
 from pipelines.conversion.unit import convert_unit
-from pipelines.engine.run_units import run_units as engine
+from pipelines.engine.run_units import run_units
 from pipelines.mmc4.options import ConvertMmc4
 from pipelines.mmc4.run import convert_mmc4
 
@@ -47,14 +48,13 @@ def announced(task: Any) -> Iterator[Any]:
 def _work_seconds(corpus: Path, out: Path, workers: int) -> dict[str, float]:
     """Convert, and time what goes on between the first event and the last."""
     times: list[float] = []
-    run_units = convert.run_units
 
     def timed(*arguments: Any, **options: Any) -> Iterator[Any]:
         for event in run_units(*arguments, **options):
             times.append(time.perf_counter())
             yield event
 
-    convert.run_units, convert.convert_unit = timed, announced
+    run_plan.run_units, convert.convert_unit = timed, announced
     options = ConvertMmc4(
         docs=(str(corpus),),
         images=str(corpus / "images"),
@@ -71,7 +71,7 @@ def _work_seconds(corpus: Path, out: Path, workers: int) -> dict[str, float]:
 def start_seconds() -> float:
     """From asking for Ray to the first result of a first task, in this process."""
     start = time.perf_counter()
-    for _ in engine.run_units(iter, [[0]], workers=2):
+    for _ in run_units(iter, [[0]], workers=2):
         return time.perf_counter() - start
     raise SystemExit("a task without a result")
 

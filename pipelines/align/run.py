@@ -27,7 +27,9 @@ from pipelines.clip.backend import clip_byte_options, describe_clip, images_per_
 from pipelines.clip.model import ClipSpec
 from pipelines.conversion.output import check_is_ours
 from pipelines.conversion.plan import Plan, PlanInput, SegmentScan, Unit, fingerprint_of, load_plan
-from pipelines.conversion.run import ConversionResult, JobRun, run_plan
+from pipelines.conversion.result import ConversionResult
+from pipelines.conversion.run_plan import run_plan
+from pipelines.conversion.task import JobRun
 from pipelines.engine.run_units import terminate_as_interrupt
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import Manifest, Sidecar
@@ -69,8 +71,10 @@ def align(options: Align, *, quiet: bool = False) -> ConversionResult:
             min_similarity=options.min_similarity,
             keep_text_only=options.keep_text_only,
         )
-        work = JobRun(job, align_unit, "align", images_per_second(clip, _IMAGES_PER_SECOND), clip)
-        return run_plan(options, work, plan, before, output, quiet=quiet)
+        job_run = JobRun(
+            job, align_unit, "align", images_per_second(clip, _IMAGES_PER_SECOND), clip
+        )
+        return run_plan(options, job_run, plan, before, output, quiet=quiet)
 
 
 def _find_shards(specs: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from mmdata.wording import plural
 from pipelines.conversion.fields import inputs_without
 from pipelines.conversion.plan import Plan
 from pipelines.conversion.pseudonymise import public_plan
-from pipelines.conversion.run import ConversionResult
+from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.space import free_bytes, human_bytes, human_seconds
 from schemas.manifest import Tally
 from schemas.reasons import DocumentNote, ImageDrop

@@ -10,7 +10,8 @@ from pipelines.clip.backend import describe_clip
 from pipelines.conversion.fields import wanted_group
 from pipelines.conversion.image_inputs import usable_images
 from pipelines.conversion.policy import assembly_policy, byte_options
-from pipelines.conversion.run import ConversionResult, run_conversion
+from pipelines.conversion.result import ConversionResult
+from pipelines.conversion.run import run_conversion
 from pipelines.conversion.secret_key import needed_key
 from pipelines.custom.job import CustomJob
 from pipelines.custom.options import ConvertCustom
@@ -62,10 +63,8 @@ def convert_custom(options: ConvertCustom, *, quiet: bool = False) -> Conversion
         list_segments=find_segments,
         byte_options=_byte_options(options, names),
         quiet=quiet,
-        clip=clip,
         excluded=excluded,
         names=names,
-        wanted=job.wanted,
     )
 
 

@@ -15,7 +15,8 @@ from mmdata.sources.laion_rows import RowFilters
 from pipelines.clip.backend import describe_clip
 from pipelines.conversion.fields import wanted_group
 from pipelines.conversion.policy import assembly_policy, byte_options
-from pipelines.conversion.run import ConversionResult, run_conversion
+from pipelines.conversion.result import ConversionResult
+from pipelines.conversion.run import run_conversion
 from pipelines.laion.job import LaionJob
 from pipelines.laion.options import ConvertLaion, FetcherName
 from pipelines.laion.outcomes import has_failed
@@ -70,8 +71,6 @@ def convert_laion(options: ConvertLaion, *, quiet: bool = False) -> ConversionRe
         list_segments=list_segments,
         byte_options=byte_options(options) | _byte_options(options),
         quiet=quiet,
-        clip=clip,
-        wanted=job.wanted,
         run=laion_unit,
         rate=_IMAGES_PER_SECOND if options.fetcher == "none" else _DOWNLOADS_PER_SECOND,
         is_stale=has_failed if options.retry_failed else None,

@@ -6,7 +6,8 @@ from pipelines.clip.backend import describe_clip
 from pipelines.conversion.fields import wanted_group
 from pipelines.conversion.image_inputs import usable_images
 from pipelines.conversion.policy import assembly_policy, byte_options
-from pipelines.conversion.run import ConversionResult, run_conversion
+from pipelines.conversion.result import ConversionResult
+from pipelines.conversion.run import run_conversion
 from pipelines.mmc4.job import Mmc4Job
 from pipelines.mmc4.options import ConvertMmc4
 
@@ -44,7 +45,5 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
         list_segments=list_segments,
         byte_options=byte_options(options),
         quiet=quiet,
-        clip=clip,
         excluded=excluded,
-        wanted=job.wanted,
     )

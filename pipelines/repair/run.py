@@ -20,7 +20,9 @@ from mmdata.versions import codec_versions
 from pipelines.conversion.inputs import count_inputs
 from pipelines.conversion.output import check_is_ours
 from pipelines.conversion.plan import Plan, PlanInput, ShardScan, Unit, fingerprint_of, load_plan
-from pipelines.conversion.run import ConversionResult, JobRun, run_plan
+from pipelines.conversion.result import ConversionResult
+from pipelines.conversion.run_plan import run_plan
+from pipelines.conversion.task import JobRun
 from pipelines.engine.run_units import LongSteps, terminate_as_interrupt
 from pipelines.repair.options import Repair
 from pipelines.repair.unit import RepairJob, ShardCount, list_segments, repair_unit
@@ -60,10 +62,10 @@ def repair(options: Repair, *, quiet: bool = False) -> ConversionResult:
                 )
         job = _job(options, inputs)
         plan = _make_plan(job, inputs, excluded)
-        work = JobRun(
+        job_run = JobRun(
             job, LongSteps(repair_unit), "repair", _IMAGES_PER_SECOND, one_shard_each=True
         )
-        return run_plan(options, work, plan, before, output, quiet=quiet)
+        return run_plan(options, job_run, plan, before, output, quiet=quiet)
 
 
 def _scans(inputs: Sequence[PlanInput]) -> list[ShardScan]:

@@ -19,7 +19,7 @@ from mmdata.errors import BadInputError, UserError
 from pipelines.align.options import Align
 from pipelines.align.run import align
 from pipelines.clip.model import ClipScorer
-from pipelines.conversion.run import ConversionResult
+from pipelines.conversion.result import ConversionResult
 from pipelines.mmc4.options import ConvertMmc4
 from pipelines.mmc4.run import convert_mmc4
 from pipelines.validate.options import Validate

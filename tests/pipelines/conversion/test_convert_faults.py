@@ -268,7 +268,7 @@ def test_a_write_that_fails_fails_its_unit_and_leaves_nothing_behind(
     assert done.returncode == 0
     script = (
         "import resource, sys\n"
-        "import pipelines.conversion.run as convert\n"
+        "import pipelines.conversion.run_plan as convert\n"
         "save = convert.save_plan\n"
         "def then_fill(*arguments):\n"
         "    save(*arguments)\n"

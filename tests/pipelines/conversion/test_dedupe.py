@@ -12,7 +12,7 @@ import pytest
 import pipelines.conversion.dedupe
 from mmdata.shards.naming import shard_of
 from pipelines.conversion.dedupe import find_duplicates
-from pipelines.conversion.run import ConversionResult
+from pipelines.conversion.result import ConversionResult
 from pipelines.mmc4.run import convert_mmc4
 from pipelines.validate.options import Validate
 from pipelines.validate.run import validate

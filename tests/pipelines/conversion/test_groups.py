@@ -9,7 +9,7 @@ import pytest
 
 from mmdata.cli.main import main
 from mmdata.errors import UserError
-from pipelines.conversion.run import ConversionResult
+from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.secret_key import KEY_VARIABLE
 from pipelines.custom.run import convert_custom
 from pipelines.laion.run import convert_laion

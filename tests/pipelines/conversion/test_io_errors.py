@@ -111,7 +111,7 @@ def test_an_input_whose_disk_fails_half_way_fails_its_unit(
     bad = Path(corpus.docs[0])
     then_fail = (
         "import os\n"
-        "import pipelines.conversion.run as convert\n"
+        "import pipelines.conversion.run_plan as convert\n"
         "save = convert.save_plan\n"
         "def then_fail(*arguments):\n"
         "    save(*arguments)\n"

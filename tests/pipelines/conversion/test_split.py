@@ -8,7 +8,7 @@ import pytest
 
 from mmdata.errors import UserError
 from pipelines.conversion.options import parse_split
-from pipelines.conversion.run import ConversionResult
+from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.status import status
 from pipelines.conversion.status_options import Status
 from pipelines.custom.run import convert_custom

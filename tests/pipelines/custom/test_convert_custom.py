@@ -19,7 +19,7 @@ from mmdata.errors import BadInputError, UserError
 from mmdata.sources import containers
 from mmdata.storage.urls import filesystem
 from pipelines.align.options import Align
-from pipelines.conversion.run import ConversionResult
+from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.status import status
 from pipelines.conversion.status_options import Status
 from pipelines.custom.run import convert_custom

@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 
 from mmdata.errors import MMDataError, UserError
 from mmdata.storage.lease import Lease
-from pipelines.conversion.run import ConversionResult
+from pipelines.conversion.result import ConversionResult
 from pipelines.mmc4.run import convert_mmc4
 from tests.corpus import (
     ROOT,

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from mmdata.errors import BadInputError, UserError
-from pipelines.conversion.run import ConversionResult
+from pipelines.conversion.result import ConversionResult
 from pipelines.laion.options import ConvertLaion
 from pipelines.laion.run import convert_laion
 from pipelines.mmc4.run import convert_mmc4
