@@ -15,7 +15,7 @@ from pipelines.conversion.plan import Plan, PlanInput, SegmentScan
 from schemas.manifest import ExcludedInput
 
 
-def hide_inputs(
+def pseudonymise_inputs(
     inputs: Sequence[PlanInput], excluded: Sequence[ExcludedInput], names: Pseudonyms | None
 ) -> list[ExcludedInput]:
     """Give inputs their pseudonyms, before the plan is made of them; returns the excluded ones'."""
@@ -29,18 +29,18 @@ def hide_inputs(
     ]
 
 
-def hide_units(plan: Plan, names: Pseudonyms | None) -> None:
+def pseudonymise_units(plan: Plan, names: Pseudonyms | None) -> None:
     """Give the members of a plan's units their pseudonyms, and mark it as hidden."""
     if names is None:
         return
     plan.units = [
-        msgspec.structs.replace(unit, member=_hidden(unit.segment.member, names))
+        msgspec.structs.replace(unit, member=_pseudonym(unit.segment.member, names))
         for unit in plan.units
     ]
     plan.hidden = True
 
 
-def _hidden(member: str, names: Pseudonyms) -> str:
+def _pseudonym(member: str, names: Pseudonyms) -> str:
     return names.of(member) if member else ""
 
 

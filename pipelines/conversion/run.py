@@ -26,7 +26,7 @@ from pipelines.conversion.options import Conversion
 from pipelines.conversion.output import earlier_plan
 from pipelines.conversion.plan import Plan, PlanInput, make_plan, refuse_another
 from pipelines.conversion.policy import group_options
-from pipelines.conversion.pseudonymise import hide_inputs, hide_units
+from pipelines.conversion.pseudonymise import pseudonymise_inputs, pseudonymise_units
 from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.run_plan import run_plan
 from pipelines.conversion.split import Part, add_up, job_of, part_options, parts_of
@@ -93,10 +93,10 @@ def run_conversion(
         inputs, left_out = count_inputs(
             options, job, specs, suffixes, list_segments, known, quiet=quiet
         )
-        left_out = hide_inputs(inputs, [*excluded, *left_out], names)
+        left_out = pseudonymise_inputs(inputs, [*excluded, *left_out], names)
         plans = [_plan(options, job, inputs, left_out, byte_options, part) for part in parts]
         for plan in plans:
-            hide_units(plan, names)
+            pseudonymise_units(plan, names)
         for plan, before, part in zip(plans, befores, parts, strict=True):
             refuse_another(before, plan, part.folder)
         if befores[0] is None:  # else it was asked when that run began

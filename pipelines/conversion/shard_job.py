@@ -16,7 +16,7 @@ from pipelines.conversion.counts import progress_of, span_of, ticked
 from pipelines.conversion.plan import Unit
 from pipelines.conversion.policy import group_label
 from pipelines.conversion.task import Tick, UnitError, UnitTask
-from pipelines.engine.events import Alive, Pulse
+from pipelines.engine.events import Alive, RateLimit
 from schemas.manifest import Kind, Layout, SourceSpan, Tally
 
 Told = TypeVar("Told")
@@ -111,14 +111,14 @@ def write_shard(
         task.output, shard, key_prefix=head.key_prefix, energon=head.energon, groups=head.groups
     )
     writer.tally = head.tally or writer.tally
-    last, count, pulse = progress_of(writer.tally), 0, Pulse()
+    last, count, limit = progress_of(writer.tally), 0, RateLimit()
     try:
         for told in fill(writer):
             if told is not None:
                 yield told
                 continue
             count += 1
-            if count % TICK_RECORDS == 0 or pulse.due():
+            if count % TICK_RECORDS == 0 or limit.due():
                 now = progress_of(writer.tally)
                 yield ticked(last, now)
                 last = now
@@ -138,9 +138,9 @@ def write_shard(
 
 def pass_over(records: Iterator[Any], number: int) -> Iterator[Alive]:
     """Read on to where a missing shard begins."""
-    pulse = Pulse()
+    limit = RateLimit()
     for _ in islice(records, number):
-        if pulse.due():
+        if limit.due():
             yield Alive()
 
 

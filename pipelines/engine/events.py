@@ -18,7 +18,7 @@ Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
 #: A unit that is at work says so at least this often, as far as it comes between two steps.
-PULSE_SECONDS = 2.0
+SIGN_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,8 @@ class ClusterLostError(MMDataError):
     exit_code = EXIT_INTERRUPTED
 
 
-class Pulse:
-    """Tells when the next sign of life is due: by time, since one record may take long."""
+class RateLimit:
+    """Holds signs of life to one in some seconds: by time, since one record may take long."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
@@ -81,7 +81,7 @@ class Pulse:
     def due(self) -> bool:
         """Whether the last one was long ago; the clock then starts anew."""
         now = time.monotonic()
-        if now - self._last < PULSE_SECONDS:
+        if now - self._last < SIGN_SECONDS:
             return False
         self._last = now
         return True
@@ -113,7 +113,7 @@ class LongSteps(Generic[Unit, Result]):
         used = 0.0
         while True:
             try:
-                outcome = told.get(timeout=PULSE_SECONDS)
+                outcome = told.get(timeout=SIGN_SECONDS)
             except Empty:
                 before, used = used, _cpu_seconds(thread)
                 if used > before:

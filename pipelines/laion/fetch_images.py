@@ -39,7 +39,7 @@ from mmdata.storage.lease import Lease, holds
 from mmdata.storage.paths import expand_paths
 from mmdata.storage.urls import absolute, is_url
 from pipelines.conversion.task import Tick
-from pipelines.engine.events import Pulse
+from pipelines.engine.events import RateLimit
 from pipelines.engine.progress import Progress
 from pipelines.engine.run_units import (
     UnitFailure,
@@ -228,7 +228,7 @@ def _fetch_file(task: _FileTask) -> Iterator[_Counts]:
     before = {row["key"]: row for row in read_table(task.table)}
     rows: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
-    num_bytes, pulse = 0, Pulse()
+    num_bytes, limit = 0, RateLimit()
     with Fetcher(task.policy) as fetcher:
         targets = _targets(task, before)
         for target, fetched in fetcher.fetched(targets, lambda target: target.wanted):
@@ -237,7 +237,7 @@ def _fetch_file(task: _FileTask) -> Iterator[_Counts]:
             ok = row["result"] == KEPT and fetched is not None
             counts["ok" if ok else row["status"] if row["status"] != "ok" else row["result"]] += 1
             num_bytes += row["bytes"] if ok else 0
-            if len(rows) % _TICK_IMAGES == 0 or pulse.due():
+            if len(rows) % _TICK_IMAGES == 0 or limit.due():
                 yield _Counts(dict(counts), num_bytes)
                 counts, num_bytes = Counter(), 0
     if not holds(task.lease_path, task.run):

@@ -23,7 +23,7 @@ from mmdata.errors import MMDataError
 from mmdata.fetch.outcome import Fetched, FetchError, FetchStatus
 from mmdata.fetch.policy import FetchPolicy
 from mmdata.shards.reader import ShardReader
-from pipelines.engine.events import PULSE_SECONDS, Alive
+from pipelines.engine.events import SIGN_SECONDS, Alive
 from pipelines.laion.rows import Place
 
 NO_GUARANTEES = (
@@ -160,7 +160,7 @@ def _run(arguments: dict[str, Any], seconds: float) -> Iterator[Alive]:
     try:
         while True:
             try:
-                told, wrong = process.communicate(given, timeout=PULSE_SECONDS)
+                told, wrong = process.communicate(given, timeout=SIGN_SECONDS)
                 break
             except subprocess.TimeoutExpired:
                 given = None

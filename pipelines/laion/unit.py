@@ -76,7 +76,7 @@ def laion_unit(task: UnitTask[LaionJob]) -> Iterator[Tick | Scored | Alive]:
             yield from pass_over(rows, begin - position)
             position = end
             part = counted(rows, end - begin, unit, begin)
-            yield from _ShardWork(task, shard, downloads).write(part)
+            yield from _ShardOfRows(task, shard, downloads).write(part)
 
 
 def _open_downloads(job: LaionJob) -> AbstractContextManager[Downloads]:
@@ -112,7 +112,7 @@ def _is_done(task: UnitTask[LaionJob], shard: int) -> bool:
     return not (task.job.retry_failed and has_failed(task.output, shard))
 
 
-class _ShardWork:
+class _ShardOfRows:
     """One shard in the making."""
 
     def __init__(self, task: UnitTask[LaionJob], shard: int, downloads: Downloads) -> None:

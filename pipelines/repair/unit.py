@@ -181,7 +181,7 @@ def repair_unit(task: UnitTask[RepairJob]) -> Iterator[Tick]:
             groups=groups_of(path, rows),
             energon=task.energon,
         )
-        yield from write_shard(task, shard, head, _ShardWork(task, data, found, keys).fill)
+        yield from write_shard(task, shard, head, _RepairedShard(task, data, found, keys).fill)
 
 
 def _keys(task: UnitTask[RepairJob], found: list[Found]) -> list[str]:
@@ -191,7 +191,7 @@ def _keys(task: UnitTask[RepairJob], found: list[Found]) -> list[str]:
     return kept or [sample_key(first + place, prefix) for place in range(len(found))]
 
 
-class _ShardWork:
+class _RepairedShard:
     """One shard in repair."""
 
     def __init__(

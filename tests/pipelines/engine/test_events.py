@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pipelines.engine import events
-from pipelines.engine.events import Alive, LongSteps, Pulse, one_step
+from pipelines.engine.events import Alive, LongSteps, RateLimit, one_step
 
 
 @pytest.fixture(autouse=True)
-def quick_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "PULSE_SECONDS", 0.1)
+def quick_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "SIGN_SECONDS", 0.1)
 
 
 def run(compute: Callable[[], object]) -> tuple[int, object]:
@@ -34,12 +34,12 @@ def compute_for(seconds: float) -> str:
     return "done"
 
 
-def test_a_pulse_is_due_once_in_its_time() -> None:
-    pulse = Pulse()
-    assert not pulse.due()
+def test_a_sign_is_due_once_in_its_time() -> None:
+    limit = RateLimit()
+    assert not limit.due()
     time.sleep(0.11)
-    assert pulse.due()
-    assert not pulse.due()
+    assert limit.due()
+    assert not limit.due()
 
 
 def test_what_computes_is_alive() -> None:
