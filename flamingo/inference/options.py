@@ -1,14 +1,33 @@
-"""What `mmdata generate` can be told."""
+"""What `mmdata generate` can be told, and what it shares with `mmdata export`."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from mmdata.errors import UserError
-from mmdata.option_checks import check_least
+from mmdata.option_checks import Options, check_least
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Generate:
+@dataclass(frozen=True, kw_only=True)
+class MovedOptions(Options):
+    """Where the files that a trained model stands on are now."""
+
+    section: ClassVar[str] = "Files that have moved"
+
+    lm_path: str | None = None
+    """Where the language model is now, if it has moved since the training."""
+    vision_encoder_path: str | None = None
+    """Where the vision encoder is now, if it has moved."""
+    vision_encoder_pretrained: str | None = None
+    """Where the vision encoder's weights are now, if they have moved."""
+    offline: bool = False
+    """Use no network at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate(MovedOptions):
     """Write text for pictures with a trained model; several images make a few-shot prompt."""
+
+    section: ClassVar[str] = "Model and prompt"
 
     checkpoint: str
     """A run's folder, or one of its checkpoints."""
@@ -22,16 +41,8 @@ class Generate:
     """Beams of the search; 1 is greedy."""
     device: str = "auto"
     """cpu, cuda, or auto: a GPU where there is one."""
-    lm_path: str | None = None
-    """Where the language model is now, if it has moved since the training."""
-    vision_encoder_path: str | None = None
-    """Where the vision encoder is now, if it has moved."""
-    vision_encoder_pretrained: str | None = None
-    """Where its weights are now, if they have moved."""
-    offline: bool = False
-    """No network at all."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         tags = self.prompt.count("<image>")
         if tags != len(self.image):
             raise UserError(

@@ -2,7 +2,7 @@
 
 An option has one value. Given twice it is refused, since no one can tell which was meant; lists
 take several values, behind one option or behind several. Whatever is wrong is one line that names
-the option. `tyro` shows the help of the same dataclasses.
+the option. `help_pages` shows the same dataclasses.
 """
 
 from collections.abc import Collection, Iterator, Sequence

@@ -1,16 +1,31 @@
-"""`--help`: tyro's pages of the dataclasses that `mmdata.cli.arguments` reads the words by.
+"""`--help`: pages made of the dataclasses that `mmdata.cli.arguments` reads the words by.
 
-tyro is loaded when a page is shown, and not for a run.
+A command's page has a box for each section of its options (`mmdata.option_checks.Options`): those
+that it cannot do without first, then its own and what it inherits, in this order. An option's text
+is the string below its field. Only the standard library is needed, so a page is there at once.
 """
 
-from collections.abc import Sequence
-from dataclasses import MISSING, Field, field, fields, make_dataclass
-from typing import Annotated, Any, NoReturn, get_type_hints
+import ast
+import inspect
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields
+from itertools import pairwise
+from textwrap import wrap
+from typing import Any, Literal, get_args, get_origin
+
+from mmdata.cli.arguments import Option, options_of
 
 _DESCRIPTION = (
     "Vision-language raw material to validated shards, and training from them. "
     "`mmdata COMMAND --help` tells a command's options."
 )
+_FOOTER = "--config FILE reads options from a YAML file; those of the command line win."
+_MOST_COLUMNS = 100
+#: A form that is wider has its text on the next lines.
+_MOST_FORM = 28
+_NO_BREAK = "\xa0"
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
@@ -19,74 +34,142 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
     return "--help" in options or "-h" in options
 
 
-def show_help(types: dict[str, Any], prog: str) -> NoReturn:
-    """Print the help of one command, or the list of several."""
-    import tyro
-
-    whole = len(types) > 1
-    chosen: Any = _union(types) if whole else next(iter(types.values()))
-    tyro.cli(
-        chosen,
-        prog=prog,
-        description=_DESCRIPTION if whole else None,
-        args=["--help"],
-        config=(tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone),
-    )
-    raise AssertionError("tyro leaves after it has shown the help")
+def commands_page(kinds: Mapping[str, type]) -> str:
+    """The list of all commands, by the dataclasses of their options."""
+    rows = [(name, _words(kind)) for name, kind in kinds.items()]
+    return _page("mmdata COMMAND [OPTIONS]", _DESCRIPTION, [("Commands", rows)])
 
 
-def shown_type(options: type, defaults: dict[str, Any]) -> Any:
-    """The options as the help shows them: positional fields marked, defaults from a file.
+def options_page(command: str, kind: type, given: Mapping[str, Any]) -> str:
+    """The options of one command.
+
+    Args:
+        command: its name.
+        kind: the dataclass of its options.
+        given: values of a file, which are shown as the defaults.
+    """
+    plain = {
+        column.name: column.default for column in fields(kind) if column.default is not MISSING
+    }
+    options = {one.field: one for one in options_of(kind)}
+    texts = texts_of(kind)
+    boxes = []
+    for title, names in sections_of(kind).items():
+        rows = []
+        for name in names:
+            value = given.get(name, plain.get(name, MISSING))
+            told = name in given or "Default:" not in texts[name]
+            note = _note(options[name], value) if told else ""
+            rows.append((_form(options[name], value), f"{texts[name]} {note}"))
+        boxes.append((title, rows))
+    inputs = "".join(f" {_form(one, MISSING)}" for one in options.values() if one.positional)
+    return _page(f"mmdata {command}{inputs} [OPTIONS]", _words(kind), boxes, _FOOTER)
+
+
+def sections_of(kind: type) -> dict[str, list[str]]:
+    """The fields of a command by the title of their section, in the order that they are shown.
+
+    A field belongs to the first class that has it, even where a command changes its default.
+    """
+    known = {column.name for column in fields(kind)}
+    homes: dict[str, Any] = {}
+    for part in reversed(kind.__mro__):
+        for name in vars(part).get("__annotations__", ()):
+            if name in known:
+                homes.setdefault(name, part)
+    sections: dict[str, list[str]] = {}
+    for part in kind.__mro__:
+        for name, home in homes.items():
+            if home is part:
+                sections.setdefault(home.section, []).append(name)
+    needed = {column.name for column in fields(kind) if column.default is MISSING}
+    return dict(sorted(sections.items(), key=lambda section: needed.isdisjoint(section[1])))
+
+
+def texts_of(kind: type) -> dict[str, str]:
+    """What stands below each field of a command, in the class that says it last."""
+    texts = {column.name: "" for column in fields(kind)}
+    for part in reversed(kind.__mro__[:-1]):
+        (tree,) = ast.parse(inspect.getsource(part)).body
+        for line, below in pairwise(tree.body if isinstance(tree, ast.ClassDef) else ()):
+            match line, below:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                    texts[name] = " ".join(text.split())
+    return texts
+
+
+def _words(kind: type) -> str:
+    return " ".join((kind.__doc__ or "").split())
+
+
+def _form(option: Option, value: Any) -> str:
+    """An option as it is written, with what stands behind it.
 
     A flag that is off shows the form that turns it on, which is what its text is about. Any other
     shows both forms, since its text does not hold for the one that turns it off.
     """
-    import tyro
-
-    hints = get_type_hints(options)
-    columns: list[tuple[str, Any, Field[Any]]] = []
-    for column in fields(options):
-        hint: Any = hints[column.name]
-        if column.metadata.get("positional"):
-            hint = Annotated[hint, *_markers(tyro.conf.Positional)]
-            if column.name not in defaults and column.default is MISSING:  # else tyro says optional
-                name = column.name.upper()
-                hint = Annotated[hint, tyro.conf.arg(metavar=name, help_behavior_hint="(required)")]
-        if column.metadata.get("repeat"):
-            hint = Annotated[hint, *_markers(tyro.conf.UseAppendAction)]
-        value = defaults.get(column.name, column.default)
-        if value is False:
-            hint = Annotated[hint, *_markers(tyro.conf.FlagCreatePairsOff)]
-        elif hint == bool | None:
-            shown = None if value is None else str(value)
-            hint = Annotated[bool, tyro.conf.arg(help_behavior_hint=f"(default: {shown})")]
-            value = bool(value)
-        new: Field[Any] = field(kw_only=True) if value is MISSING else field(default=value)
-        columns.append((column.name, hint, new))
-    kind = make_dataclass(
-        options.__name__,
-        columns,
-        bases=(options,),
-        frozen=True,
-        kw_only=True,
-        namespace={"__post_init__": lambda self: None},
-    )
-    kind.__doc__ = options.__doc__
-    return kind
+    if option.positional:
+        return option.name + " …" * option.is_list
+    if option.hint is bool:
+        return option.name if value is False else f"{option.name}, --no-{option.name[2:]}"
+    parts = get_args(option.hint)
+    if get_origin(option.hint) is Literal:
+        return f"{option.name} {{{'|'.join(parts)}}}"
+    if option.is_list:
+        return f"{option.name} {_NAMES[parts[0]]}" + " …" * (not option.repeat)
+    return " ".join((option.name, *(_NAMES[one] for one in parts or (option.hint,))))
 
 
-def _markers(marker: Any) -> tuple[Any, ...]:
-    """What a marker of tyro's puts beside a type."""
-    found: tuple[Any, ...] = marker[str].__metadata__
-    return found
+_NAMES = {str: "TEXT", int: "INT", float: "FLOAT"}
+_FORMATS = {int: ",", float: "g"}
 
 
-def _union(types: dict[str, Any]) -> Any:
-    """One type that stands for any of the commands."""
-    import tyro
+def _note(option: Option, value: Any) -> str:
+    """What is so without the option, where there is anything to say; not to be broken in two."""
+    if value is MISSING:
+        return "(required)"
+    if value is None or value is False or value in ("", ()):
+        return ""
+    shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if option.hint in _FORMATS:
+        shown = format(value, _FORMATS[option.hint])
+    return f"(default: {shown})".replace(" ", _NO_BREAK)
 
-    union: Any = None
-    for name, kind in types.items():
-        command: Any = Annotated[kind, tyro.conf.subcommand(name=name)]
-        union = command if union is None else union | command
-    return union
+
+_Box = tuple[str, list[tuple[str, str]]]
+
+
+def _page(usage: str, description: str, boxes: Sequence[_Box], footer: str = "") -> str:
+    """A page as wide as the terminal, up to what the eye follows."""
+    columns = max(50, min(_MOST_COLUMNS, shutil.get_terminal_size().columns))
+    forms = [len(form) for _, rows in boxes for form, _ in rows]
+    left = max((form for form in forms if form <= _MOST_FORM), default=_MOST_FORM)
+    lines = [f"usage: {usage}", "", *wrap(description, columns), ""]
+    for title, rows in boxes:
+        lines.append(f"╭─ {title} ".ljust(columns - 1, "─") + "╮")
+        for line in (line for row in rows for line in _row(*row, left, columns - 4)):
+            lines.append(f"│ {line.ljust(columns - 4)} │")
+        lines.append("╰" + "─" * (columns - 2) + "╯")
+    lines += wrap(footer, columns)
+    return _in_this_encoding("\n".join(lines).replace(_NO_BREAK, " ") + "\n")
+
+
+def _row(form: str, text: str, left: int, width: int) -> Iterator[str]:
+    """An option's lines: its form, and its text in a column beside or below."""
+    first, *rest = wrap(text, width - left - 2, break_on_hyphens=False)
+    if len(form) <= left:
+        yield form.ljust(left + 2) + first
+    else:
+        yield form
+        yield " " * (left + 2) + first
+    for line in rest:
+        yield " " * (left + 2) + line
+
+
+def _in_this_encoding(page: str) -> str:
+    """The page with plain lines around its boxes where the output has no others."""
+    try:
+        page.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return page.translate(str.maketrans("╭╮╰╯─│…", "++++-|."))
+    return page

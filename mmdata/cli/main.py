@@ -1,9 +1,9 @@
 """The command line: one subcommand a configuration dataclass, each run by the library behind it.
 
-`mmdata.cli.arguments` and `tyro`, which shows the help, read the same dataclasses (names with
-dashes or underscores), so there is one place where an option is said. Pipelines, numpy and ray load
-inside the command that needs them: `mmdata --help` answers in about 0.2 s. `--config run.yaml`
-fills options from a file; what stands on the command line wins.
+`mmdata.cli.arguments` and `help_pages` read the same dataclasses (names with dashes or
+underscores), so there is one place where an option is said. Pipelines, numpy and ray load inside
+the command that needs them: `mmdata --help` answers in about 0.1 s. `--config run.yaml` fills
+options from a file; what stands on the command line wins.
 """
 
 import os
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import TextIOWrapper
-from typing import Any, NoReturn
+from typing import Any
 
 from flamingo.inference.export_options import Export
 from flamingo.inference.options import Generate
@@ -21,7 +21,7 @@ from flamingo.train.options.train import REFUSED, Train
 from mmdata import __version__
 from mmdata.cli.arguments import check_complete, is_option, meant, read_arguments
 from mmdata.cli.config_file import read_changed, read_config, take_config
-from mmdata.cli.help_pages import asks_for_help, show_help, shown_type
+from mmdata.cli.help_pages import asks_for_help, commands_page, options_page
 from mmdata.dependencies import refuse_base_versions, require
 from mmdata.errors import (
     EXIT_CANNOT_START,
@@ -315,20 +315,21 @@ def _dispatch(arguments: list[str]) -> int:
     config, arguments = take_config(arguments)
     command = arguments[0].replace("_", "-") if arguments else ""
     if command not in COMMANDS:
-        _show_commands(arguments, config)
+        return _show_commands(arguments, config)
     if command == "train":
         _refuse_foreign(arguments)
     kind, run = COMMANDS[command]
     values = read_config(config, kind)
     if asks_for_help(arguments[1:]):
-        show_help({command: shown_type(kind, values)}, f"mmdata {command}")
+        sys.stdout.write(options_page(command, kind, values))
+        return 0
     values |= read_arguments(command, kind, arguments[1:])
     check_complete(command, kind, values)
     refuse_base_versions(f"mmdata {command}")
     return run(kind(**values))
 
 
-def _show_commands(arguments: Sequence[str], config: str | None) -> NoReturn:
+def _show_commands(arguments: Sequence[str], config: str | None) -> int:
     """All commands, for who names none; a word that is none of them is refused."""
     if config:
         raise UserError("--config goes with a command: mmdata COMMAND --config run.yaml")
@@ -336,7 +337,8 @@ def _show_commands(arguments: Sequence[str], config: str | None) -> NoReturn:
         otherwise = "`mmdata --help` lists them"
         what = "option" if is_option(arguments[0]) else "command"
         raise UserError(f"no {what} {arguments[0]!r}; {meant(arguments[0], COMMANDS, otherwise)}")
-    show_help({name: shown_type(kind, {}) for name, (kind, _) in COMMANDS.items()}, "mmdata")
+    sys.stdout.write(commands_page({name: kind for name, (kind, _) in COMMANDS.items()}))
+    return 0
 
 
 def _refuse_foreign(arguments: list[str]) -> None:

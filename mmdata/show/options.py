@@ -1,14 +1,17 @@
 """What `mmdata show` can be told."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from mmdata.errors import UserError
-from mmdata.option_checks import at_least
+from mmdata.option_checks import Options, check_least
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Show:
+@dataclass(frozen=True, kw_only=True)
+class Show(Options):
     """Print documents of a shard as text: sentences, images, similarities, provenance."""
+
+    section: ClassVar[str] = "Samples"
 
     shards: tuple[str, ...] = field(metadata={"positional": True})
     """Shards (.tar), folders, globs or ranges; behind them, the key of one sample."""
@@ -17,16 +20,15 @@ class Show:
     random: int | None = None
     """Show this many samples drawn at random."""
     seed: int = 0
-    """Seed of the draw."""
+    """Seed of the draw of --random."""
     extract: str | None = None
     """Also write the pictures of what is shown to this folder."""
     json: bool = False
-    """Print a JSON object a sample, a line each, instead."""
+    """Print a JSON object a sample, a line each, instead of text."""
     preview: bool | None = None
     """Draw the pictures in half blocks. Default: where the output is a terminal (less -R)."""
 
-    def __post_init__(self) -> None:
-        if self.random is not None:
-            at_least(self.random, 1, "--random")
+    def _check(self) -> None:
+        check_least(self, 1, "random")
         if self.preview and self.json:
             raise UserError("--preview and --json: choose one, they contradict")

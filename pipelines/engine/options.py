@@ -29,14 +29,21 @@ class WorkerOptions(RayOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineOptions(WorkerOptions):
-    """How the engine runs units, the same in every command that has them."""
+class StallOptions(Options):
+    """How long a worker may show no sign of life."""
+
+    section: ClassVar[str] = RayOptions.section
 
     stall_timeout: float = 600.0
     """Seconds without progress until a unit at Ray is cancelled and run once more; 0: never."""
 
     def _check(self) -> None:
         check_stall_timeout(self.stall_timeout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions(WorkerOptions, StallOptions):
+    """How the engine runs units, the same in every command that has them."""
 
 
 def check_stall_timeout(seconds: float) -> None:

@@ -38,10 +38,9 @@ for call in json.loads(sys.argv[1]):
 
 @cache
 def help_pages() -> dict[str, str]:
-    """What `mmdata COMMAND --help` prints without colours, and "" what `mmdata --help` does.
+    """What `mmdata COMMAND --help` prints, and "" what `mmdata --help` does.
 
-    The screen is as wide as it can be before tyro sets sections side by side. One process prints
-    all of them, and a zero byte before each.
+    One process prints all of them, and a zero byte before each.
     """
     calls = [["--help"], *([command, "--help"] for command in COMMANDS)]
     shown = subprocess.run(

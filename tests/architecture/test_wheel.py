@@ -60,7 +60,7 @@ def test_metadata_says_what_the_project_promises(wheel: zipfile.ZipFile) -> None
     }
     assert base == {
         *("fsspec", "msgspec", "numpy", "pillow", "pyarrow", "pybase64", "pyyaml"),
-        *("ray", "rich", "scipy", "simplejpeg", "tqdm", "tyro"),
+        *("ray", "rich", "scipy", "simplejpeg", "tqdm"),
     }
 
 
