@@ -21,7 +21,7 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-Recompute = Literal["full", "selective"]
+Recompute = Literal["selective", "full"]
 
 _ATEN = torch.ops.aten
 KEPT = {

@@ -143,18 +143,21 @@ def _page(usage: str, description: str, boxes: Sequence[_Box], footer: str = "")
     """A page as wide as the terminal, up to what the eye follows."""
     columns = max(50, min(_MOST_COLUMNS, shutil.get_terminal_size().columns))
     forms = [len(form) for _, rows in boxes for form, _ in rows]
-    left = max((form for form in forms if form <= _MOST_FORM), default=_MOST_FORM)
+    most = min(_MOST_FORM, columns // 3)
+    left = max((form for form in forms if form <= most), default=most)
     lines = [f"usage: {usage}", "", *wrap(description, columns), ""]
     for title, rows in boxes:
         lines.append(f"╭─ {title} ".ljust(columns - 1, "─") + "╮")
-        for line in (line for row in rows for line in _row(*row, left, columns - 4)):
-            lines.append(f"│ {line.ljust(columns - 4)} │")
+        for form, text in rows:
+            lines += [
+                f"│ {row.ljust(columns - 4)} │" for row in _rows(form, text, left, columns - 4)
+            ]
         lines.append("╰" + "─" * (columns - 2) + "╯")
     lines += wrap(footer, columns)
     return _in_this_encoding("\n".join(lines).replace(_NO_BREAK, " ") + "\n")
 
 
-def _row(form: str, text: str, left: int, width: int) -> Iterator[str]:
+def _rows(form: str, text: str, left: int, width: int) -> Iterator[str]:
     """An option's lines: its form, and its text in a column beside or below."""
     first, *rest = wrap(text, width - left - 2, break_on_hyphens=False)
     if len(form) <= left:
