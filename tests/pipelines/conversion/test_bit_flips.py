@@ -22,7 +22,11 @@ from tests.bit_flips import (
 from tests.rules_page import measured
 from tests.shard_factory import Dataset
 
+#: Flips that are tried: some by `make test`, all that the documentation tells of by the matrix.
 POSITIONS = 2000
+SOME_OR_ALL = pytest.mark.parametrize(
+    "every", [pytest.param(1, marks=pytest.mark.matrix, id="all"), pytest.param(9, id="some")]
+)
 BESIDE = {
     ".json": ("SIDE", "MAN005"),
     ".samples.parquet": ("SIDE006", "SIDE007"),
@@ -48,12 +52,13 @@ def test_nothing_is_found_before(dataset: Dataset) -> None:
     assert together(dataset.folder) == []
 
 
+@SOME_OR_ALL
 def test_with_sidecar_and_manifest_every_flip_in_the_tar_is_found_and_located(
-    dataset: Dataset,
+    dataset: Dataset, every: int
 ) -> None:
     path = dataset.path()
     missed = []
-    for region, offset, bit in draw(regions(path.read_bytes()), POSITIONS, seed=1):
+    for region, offset, bit in draw(regions(path.read_bytes()), POSITIONS // every, seed=1):
         with flipped(path, offset, bit):
             findings = together(dataset.folder)
         if not any(is_located(finding, region, offset) for finding in findings):
@@ -61,12 +66,15 @@ def test_with_sidecar_and_manifest_every_flip_in_the_tar_is_found_and_located(
     assert missed == []
 
 
+@SOME_OR_ALL
 @pytest.mark.parametrize("ending", BESIDE)
-def test_every_flip_beside_the_tar_is_found_and_named(dataset: Dataset, ending: str) -> None:
+def test_every_flip_beside_the_tar_is_found_and_named(
+    dataset: Dataset, ending: str, every: int
+) -> None:
     path = dataset.path(0, ending)
     size = path.stat().st_size
     missed = []
-    for place in range(0, size * 8, max(1, size * 8 // 300)):
+    for place in range(0, size * 8, max(1, size * 8 // 300) * every):
         with flipped(path, place // 8, place % 8):
             findings = together(dataset.folder)
         if not any(finding.code.startswith(BESIDE[ending]) for finding in findings):
@@ -74,10 +82,11 @@ def test_every_flip_beside_the_tar_is_found_and_named(dataset: Dataset, ending: 
     assert missed == []
 
 
-def test_every_flip_in_the_manifest_is_found_and_named(dataset: Dataset) -> None:
+@SOME_OR_ALL
+def test_every_flip_in_the_manifest_is_found_and_named(dataset: Dataset, every: int) -> None:
     path = dataset.folder / "manifest.json"
     missed = []
-    for place in range(0, path.stat().st_size * 8, 7):  # each bit of a byte comes up
+    for place in range(0, path.stat().st_size * 8, 7 * every):  # each bit of a byte comes up
         with flipped(path, place // 8, place % 8):
             findings = together(dataset.folder)
         if not any(finding.shard == str(path) for finding in findings):
@@ -85,15 +94,16 @@ def test_every_flip_in_the_manifest_is_found_and_named(dataset: Dataset) -> None
     assert missed == []
 
 
+@SOME_OR_ALL
 def test_without_sidecars_every_flip_in_the_promised_regions_is_found(
-    dataset: Dataset, tmp_path: Path
+    dataset: Dataset, tmp_path: Path, every: int
 ) -> None:
     path = tmp_path / "alone.tar"
     path.write_bytes(dataset.path().read_bytes())
     assert alone(path) == []
     promised = [region for region in regions(path.read_bytes()) if region.kind in PROMISED]
     missed = []
-    for region, offset, bit in draw(promised, POSITIONS, seed=2):
+    for region, offset, bit in draw(promised, POSITIONS // every, seed=2):
         with flipped(path, offset, bit):
             findings = alone(path)
         if not any(is_located(finding, region, offset) for finding in findings):
@@ -101,6 +111,7 @@ def test_without_sidecars_every_flip_in_the_promised_regions_is_found(
     assert missed == []
 
 
+@pytest.mark.matrix
 def test_the_share_found_elsewhere_is_the_one_in_the_documentation(tmp_path: Path) -> None:
     found, tried = share_found_elsewhere(tmp_path, POSITIONS, seed=3)
     share, positions = measured()
