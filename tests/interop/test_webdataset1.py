@@ -23,7 +23,7 @@ for sample in webdataset.WebDataset(sys.argv[1], shardshuffle=False):
             members[f"{sample['__key__']}.{name}"] = hashlib.sha256(data).hexdigest()
 print(json.dumps(members))
 """
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.matrix]
 
 
 @pytest.fixture(scope="module")

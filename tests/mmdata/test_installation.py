@@ -109,6 +109,7 @@ def test_without_any_metadata_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert "it is not recorded" in how_to_install("train", code=tmp_path)
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_pip_writes_down_what_is_read_here(tmp_path: Path) -> None:
     """A wheel, then the checkout, installed by the real pip; without what they depend on."""

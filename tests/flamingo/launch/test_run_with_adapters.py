@@ -41,7 +41,7 @@ def logits(model: Flamingo) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("kind", ["lora", "qlora"])
+@pytest.mark.parametrize("kind", ["qlora", pytest.param("lora", marks=pytest.mark.matrix)])
 def test_what_is_trained_is_saved_resumed_rebuilt_and_merged(
     kind: Literal["lora", "qlora"], run_options: Options
 ) -> None:

@@ -29,6 +29,8 @@ CASES: dict[str, dict[str, Any]] = {
     "all bf16": {"precision": "bf16"},
     "all trains": {"freeze": "none"},
 }
+#: Those of `make test`: among them they cast, pack, train all and have no tower.
+QUICK = ("bf16", "packed", "features", "all trains")
 CHECKPOINTED = {"gradient_checkpointing": True}
 
 
@@ -64,7 +66,10 @@ def saved_bytes(trainer: Trainer, batch: Batch) -> int:
     return sum(saved.values())
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.matrix) for name in CASES],
+)
 def test_what_is_kept_is_within_a_tenth_of_what_autograd_saves(
     run_options: Callable[..., Train], case: str
 ) -> None:

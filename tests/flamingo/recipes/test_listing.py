@@ -1,7 +1,12 @@
 """What `mmdata recipes` lists; each model is built without weights, at its published size."""
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import pytest
 
+from flamingo.memory.estimate import Estimate
+from flamingo.recipes import listing
 from flamingo.recipes.catalogue import NAMES, recipe_path
 from flamingo.recipes.listing import columns, estimate_recipe, estimated_options, list_recipes
 from flamingo.recipes.listing import verdict as verdict_of
@@ -21,6 +26,22 @@ MODELS = {
     "togethercomputer/RedPajama-INCITE-Instruct-3B-v1": (2.8, 2560, 16),
     "anas-awadalla/mpt-7b": (6.6, 4096, 8),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def estimated_once() -> Iterator[None]:
+    """Tests that ask for the estimate of one recipe share it: a model is built for each."""
+    kept: dict[tuple[Any, ...], Estimate] = {}
+
+    def once(name: str, read: Any, changed: Sequence[str]) -> Estimate:
+        key = (name, read, *changed)
+        if key not in kept:
+            kept[key] = estimate_recipe(name, read, changed)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listing, "estimate_recipe", once)
+        yield
 
 
 def changes(world: World) -> list[str]:
@@ -55,7 +76,7 @@ def test_a_recipe_is_built_on_the_meta_device_at_its_published_size(name: str) -
 
 
 def test_a_row_tells_where_memory_goes(world: World) -> None:
-    found = estimate_recipe("baseline", read_changed, changes(world))
+    found = listing.estimate_recipe("baseline", read_changed, changes(world))
     parts = columns(found)
     assert sum(parts.values()) == found.total
     assert parts["optimizer"] >= 2 * parts["gradients"] > 0
@@ -65,8 +86,8 @@ def test_a_row_tells_where_memory_goes(world: World) -> None:
 
 def test_a_language_model_in_four_bits_is_estimated_as_one(world: World) -> None:
     mixed = [*changes(world), "precision=bf16-mixed"]
-    whole = columns(estimate_recipe("lora", read_changed, mixed))
-    quantised = columns(estimate_recipe("qlora", read_changed, mixed))
+    whole = columns(listing.estimate_recipe("lora", read_changed, mixed))
+    quantised = columns(listing.estimate_recipe("qlora", read_changed, mixed))
     # Four layers of 12 x 128 x 128 weights, of 16 bits each or of 4 and a scale for each 64.
     weights = 4 * 12 * 128 * 128
     saved = whole["parameters"] - quantised["parameters"]

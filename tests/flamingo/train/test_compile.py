@@ -25,6 +25,7 @@ def fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
 
 
+@pytest.mark.matrix
 def test_a_compiled_model_is_the_same_model_and_blocks_of_a_kind_are_compiled_once() -> None:
     plain, compiled = make_flamingo("gpt_neox").train(), make_flamingo("gpt_neox").train()
     names = list(compiled.state_dict())

@@ -52,8 +52,8 @@ def parts(trained: list[str]) -> set[str]:
     ("flags", "rows"),
     [
         ((), {INPUT}),
-        (("--freeze_lm_embeddings",), set()),
-        (("--train-output-rows",), {INPUT, OUTPUT}),
+        pytest.param(("--freeze_lm_embeddings",), set(), marks=pytest.mark.matrix),
+        pytest.param(("--train-output-rows",), {INPUT, OUTPUT}, marks=pytest.mark.matrix),
         (("--freeze_lm_embeddings", "--train-output-rows"), {OUTPUT}),
     ],
 )

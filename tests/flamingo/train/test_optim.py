@@ -123,9 +123,9 @@ def test_eight_bit_moments_go_through_plain_numbers_and_are_eight_bit_again(
     "changes",
     [
         {"cpu_offload": "optimizer"},
-        {"optimizer": "sgd", "momentum": 0.9},
-        {"precision": "fp16-mixed"},
         {"precision": "bf16", "freeze": "none"},
+        pytest.param({"optimizer": "sgd", "momentum": 0.9}, marks=pytest.mark.matrix),
+        pytest.param({"precision": "fp16-mixed"}, marks=pytest.mark.matrix),
     ],
 )
 def test_n_steps_and_n_more_equal_2n(run_options: Options, changes: dict[str, Any]) -> None:

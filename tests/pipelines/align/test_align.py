@@ -400,6 +400,7 @@ def test_any_number_of_workers_and_actors_gives_equal_bytes(
     assert 0 < result.scored.busy_seconds <= result.scored.seconds
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_killed_run_goes_on_to_equal_bytes(

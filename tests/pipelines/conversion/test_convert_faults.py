@@ -107,7 +107,10 @@ def test_a_killed_driver_that_nobody_has_waited_for_does_not_hold_the_folder(
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("whole_group", [False, True], ids=["driver", "group"])
+@pytest.mark.parametrize(
+    "whole_group",
+    [pytest.param(False, marks=pytest.mark.matrix, id="driver"), pytest.param(True, id="group")],
+)
 def test_a_ray_driver_killed_half_way_is_resumed_to_equal_bytes(
     whole_group: bool,
     start: Start,
@@ -159,8 +162,15 @@ def test_a_killed_worker_is_made_up_for_by_the_run_itself(
     run_again(corpus, output, reference)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("workers", ["0", pytest.param("2", marks=pytest.mark.ray)])
+@pytest.mark.parametrize(
+    ("workers", "number"),
+    [
+        ("0", signal.SIGINT),
+        pytest.param("2", signal.SIGTERM, marks=pytest.mark.ray),
+        pytest.param("0", signal.SIGTERM, marks=pytest.mark.matrix),
+        pytest.param("2", signal.SIGINT, marks=[pytest.mark.matrix, pytest.mark.ray]),
+    ],
+)
 def test_an_interruption_ends_the_run_soon_and_says_how_to_go_on(
     workers: str,
     number: signal.Signals,

@@ -61,6 +61,7 @@ def test_where_images_come_from_makes_no_difference(
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 @pytest.mark.ray
 def test_workers_make_no_difference_to_images_from_tars(corpus: Corpus, tmp_path: Path) -> None:

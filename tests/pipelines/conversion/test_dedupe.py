@@ -212,7 +212,12 @@ def finished(output: Path, final: str) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("signum", "share"), [(signal.SIGKILL, 0.02), (signal.SIGKILL, 0.5), (signal.SIGTERM, 0.5)]
+    ("signum", "share"),
+    [
+        (signal.SIGKILL, 0.5),
+        pytest.param(signal.SIGKILL, 0.02, marks=pytest.mark.matrix),
+        pytest.param(signal.SIGTERM, 0.5, marks=pytest.mark.matrix),
+    ],
 )
 def test_a_kill_in_the_second_phase_leaves_no_trace(
     signum: signal.Signals, share: float, tmp_path: Path

@@ -166,7 +166,9 @@ def found(report: ValidationReport) -> list[Sequence[str]]:
     return [(Path(f.shard).name, f.code, f.got) for f in report.findings if f.code == "TAR012"]
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=[pytest.mark.slow, pytest.mark.ray])])
+@pytest.mark.parametrize(
+    "workers", [0, pytest.param(2, marks=[pytest.mark.slow, pytest.mark.matrix, pytest.mark.ray])]
+)
 def test_a_shard_that_the_disk_does_not_hand_out_is_a_finding(workers: int, shards: Path) -> None:
     (shards / "000000002.tar").unlink()
     (shards / "000000002.tar").symlink_to(BROKEN)

@@ -59,6 +59,7 @@ class TestWriting:
         assert done.returncode == 0, done.stderr
         assert object_store.snapshot(bucket) == reference
 
+    @pytest.mark.matrix
     @pytest.mark.ray
     def test_workers_write_there_too(
         self, object_store: ObjectStore, bucket: str, corpus: Corpus, reference: dict[str, str]

@@ -98,6 +98,7 @@ def test_a_consumer_that_takes_its_time_stalls_nobody(session: RaySession) -> No
     assert seen == [0, 1, 2, 3, UnitDone(0)]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("work", "expected"),
     [

@@ -57,7 +57,9 @@ def by_unit(events: Iterator[tuple[int, Any]]) -> dict[int, list[Any]]:
     return found
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=[pytest.mark.slow, pytest.mark.ray])])
+@pytest.mark.parametrize(
+    "workers", [0, pytest.param(2, marks=[pytest.mark.slow, pytest.mark.matrix, pytest.mark.ray])]
+)
 def test_every_unit_reports_its_results_in_order_and_one_ending(workers: int) -> None:
     found = by_unit(run_units(count, [2, 3, 0, 4, 5], workers=workers))
     assert found[0] == [0, 1, UnitDone(0)]
@@ -85,6 +87,7 @@ def test_a_unit_whose_worker_died_is_run_again_and_loses_no_ending(tmp_path: Pat
         ]
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_unit_that_always_kills_its_worker_is_given_up_and_others_go_on(tmp_path: Path) -> None:

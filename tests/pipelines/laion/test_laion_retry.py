@@ -144,7 +144,9 @@ def wait_for(process: "subprocess.Popen[str]", output: Path, documents: int) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.matrix)]
+)
 def test_a_run_that_is_killed_goes_on(web: Web, tmp_path: Path, how: signal.Signals) -> None:
     count = 60
     source = write(tmp_path / "a.parquet", rows(web, count, path="/slow/0.05/{}.jpg"))
@@ -193,6 +195,7 @@ def test_a_retry_that_is_killed_goes_on(web: Web, tmp_path: Path) -> None:
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "once")
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 @pytest.mark.ray
 def test_workers_of_ray_write_the_same_bytes(web: Web, tmp_path: Path) -> None:

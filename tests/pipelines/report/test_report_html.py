@@ -167,6 +167,7 @@ def test_over_ray_it_is_the_same_page(tmp_path: Path) -> None:
     assert (tmp_path / "here.html").read_bytes() == (tmp_path / "ray.html").read_bytes()
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_the_memory_of_a_report_does_not_grow_with_the_shards(tmp_path: Path) -> None:
     """10,000 shards of 1,000 documents took 250 MiB and 19 ms of a core a shard when measured."""

@@ -442,6 +442,7 @@ class TestReport:
         assert report.findings[0].code == "TAR012"
         assert report.findings[0].got == "RuntimeError: no luck"
 
+    @pytest.mark.matrix
     @pytest.mark.ray
     @pytest.mark.slow
     def test_workers_find_the_same(self, tmp_path: Path) -> None:
