@@ -22,7 +22,7 @@ from flamingo.data.order import Position
 from flamingo.data.packing import NextFit
 from flamingo.data.prepare import Example
 from flamingo.train.loop import StreamFeed
-from mmdata.training_view.plans import Plan
+from mmdata.training_view.plans import RecordPlan
 from mmdata.training_view.records import RecordRule
 from mmdata.training_view.sequence import MediaTokenizer
 
@@ -128,7 +128,7 @@ def _sample(
     shape: Shape, tokenizer: MediaTokenizer, ids: list[int], media: Media, key: str
 ) -> SourcedExample:
     num_images = ids.count(tokenizer.image_id)
-    plan = Plan(input_ids=ids, images=list(range(num_images)))
+    plan = RecordPlan(input_ids=ids, images=list(range(num_images)))
     pictures = [_medium(shape, media) for _ in range(num_images)]
     return SourcedExample(key, "random", Example(plan, pictures, [False] * num_images))
 

@@ -17,7 +17,7 @@ class RefusedVersions:
     """Versions of a package with which something is known not to work."""
 
     package: str
-    """Its name as the package index has it."""
+    """Name of the package, as the package index has it."""
     reason: str
     remedy: str
     """A requirement for pip."""

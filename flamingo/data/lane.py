@@ -16,7 +16,7 @@ from flamingo.data.batch import SourcedExample
 from flamingo.data.order import LanePosition, Lanes
 from flamingo.data.prepare import Example, Preparer
 from flamingo.data.shard_pool import ShardPool
-from mmdata.training_view.plans import Plan
+from mmdata.training_view.plans import RecordPlan
 from mmdata.training_view.records import Record, RecordRule, UnusableError, read_record
 from mmdata.training_view.selection import DocumentReason
 
@@ -37,7 +37,7 @@ class _Pending:
     at: LanePosition
     after: LanePosition
     record: Record | None
-    plan: Plan
+    plan: RecordPlan
     decoded: dict[int, "Future[Tensor | None]"] = field(default_factory=dict)
 
 
@@ -75,7 +75,7 @@ class RecordOutcome:
     sample: SourcedExample
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> RecordPlan:
         return self.sample.example.plan
 
     @property
@@ -172,12 +172,12 @@ class LaneReader:
             return _Loaded(*place, self._shards.key(shard, ordinal), None, error.reason)
         return _Loaded(*place, found.key, record, None)
 
-    def _plans(self, loaded: _Loaded) -> list[Plan]:
+    def _plans(self, loaded: _Loaded) -> list[RecordPlan]:
         if loaded.record is None:
-            return [Plan(document_drop=loaded.reason)]
+            return [RecordPlan(document_drop=loaded.reason)]
         return self._preparer.plans(loaded.record, loaded.key, loaded.at.epoch)
 
-    def _add(self, loaded: _Loaded, plan: Plan, chunk: int, *, is_last: bool) -> None:
+    def _add(self, loaded: _Loaded, plan: RecordPlan, chunk: int, *, is_last: bool) -> None:
         at = loaded.at
         here = LanePosition(at.epoch, at.index, chunk)
         after = loaded.after if is_last else LanePosition(at.epoch, at.index, chunk + 1)

@@ -16,7 +16,7 @@ from flamingo.data.decode import UndecodableError, decode_image
 from flamingo.data.features import FeatureStore
 from mmdata.training_view.plans import (
     MAX_TOKENS,
-    Plan,
+    RecordPlan,
     plan_chunks,
     plan_record,
     plan_rest_of_chunk,
@@ -37,7 +37,7 @@ class Example:
         mirrored: of each image, whether the device is to mirror it.
     """
 
-    plan: Plan
+    plan: RecordPlan
     media: list[Tensor] = field(default_factory=list)
     mirrored: list[bool] = field(default_factory=list)
 
@@ -86,7 +86,7 @@ class Preparer:
         key: str,
         epoch: int,
         unusable: Mapping[int, ImageReason] | None = None,
-    ) -> Plan:
+    ) -> RecordPlan:
         """What to use of a record, leaving out the images that are unusable."""
         return plan_record(
             record,
@@ -98,7 +98,7 @@ class Preparer:
             unusable=unusable,
         )
 
-    def plans(self, record: Record, key: str, epoch: int) -> list[Plan]:
+    def plans(self, record: Record, key: str, epoch: int) -> list[RecordPlan]:
         """What to use of a record: one plan, or one a chunk in the order of the text."""
         if self._config.long_documents == "truncate" or self._rule == "caption":
             return [self.plan(record, key, epoch)]
@@ -110,7 +110,7 @@ class Preparer:
         record: Record,
         key: str,
         epoch: int,
-        plan: Plan,
+        plan: RecordPlan,
         decoded: Mapping[int, Tensor | None],
         *,
         source: str,

@@ -14,7 +14,7 @@ from mmdata.forecast.tally import THRESHOLDS, UsageTally
 from mmdata.shards.reader import ShardReader, read_samples_table, samples_path
 from mmdata.shards.tar import BLOCK_BYTES
 from mmdata.storage.files import exists, read_range
-from mmdata.training_view.plans import Plan, plan_record
+from mmdata.training_view.plans import RecordPlan, plan_record
 from mmdata.training_view.records import Record, RecordRule, UnusableError, read_record
 from mmdata.training_view.selection import SelectionPolicy, select
 from mmdata.training_view.sequence import MediaTokenizer
@@ -118,7 +118,9 @@ def _from_table(task: ForecastTask) -> UsageTally:
         tally.unsettled += doubt is not None
         tally.unsettled_small += doubt == "small-images"
         images = [image for image, _ in chosen.kept]
-        tally.add(Plan([], images, chosen.image_drops, chosen.document_drop), len(row.matched))
+        tally.add(
+            RecordPlan([], images, chosen.image_drops, chosen.document_drop), len(row.matched)
+        )
         for threshold, other in policies.items():
             kept = select(row.candidates(traits[0]), other).kept
             tally.add_threshold(threshold, len(kept))
@@ -134,7 +136,7 @@ def _captions(matched: Sequence[Sequence[int]]) -> UsageTally:
     tally = UsageTally()
     for images in matched:
         if len(images) == 1:
-            tally.add(Plan([], [0]), 1)
+            tally.add(RecordPlan([], [0]), 1)
         else:
             tally.add_unusable(DocumentReason.NOT_A_PAIR)
     return tally

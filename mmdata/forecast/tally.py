@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from mmdata.training_view.plans import Plan
+from mmdata.training_view.plans import RecordPlan
 from mmdata.training_view.selection import DocumentReason
 
 #: Cosines; 0.24 is the usual one, and 0.32 what OpenFlamingo's authors tried beside it.
@@ -44,7 +44,7 @@ class UsageTally:
     lengths: Counter[int] = field(default_factory=Counter)
     by_threshold: dict[float, tuple[int, int]] = field(default_factory=dict)
 
-    def add(self, plan: Plan, num_images: int) -> None:
+    def add(self, plan: RecordPlan, num_images: int) -> None:
         """Count a document.
 
         Args:

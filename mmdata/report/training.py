@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from mmdata.forecast.table import TableRow, Traits
 from mmdata.forecast.tally import UsageTally
 from mmdata.report.tables import ImageRows
-from mmdata.training_view.plans import Plan
+from mmdata.training_view.plans import RecordPlan
 from mmdata.training_view.selection import (
     DocumentReason,
     ImageReason,
@@ -118,7 +118,7 @@ def training_use(rows: ImageRows, alignment: Alignment, policy: SelectionPolicy)
     for row in range(len(rows.sentences)):
         chosen, num_images = _selected(rows, row, alignment, policy)
         images = [image for image, _ in chosen.kept]
-        use.tally.add(Plan([], images, chosen.image_drops, chosen.document_drop), num_images)
+        use.tally.add(RecordPlan([], images, chosen.image_drops, chosen.document_drop), num_images)
     if alignment.captions:
         use.tally.single_image = 0  # no coin
     return use

@@ -48,7 +48,7 @@ class _Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class CutDocument:
     """What cutting came to.
 
     Attributes:
@@ -69,7 +69,7 @@ def cut_document(
     *,
     max_tokens: int,
     max_images: int,
-) -> Cut:
+) -> CutDocument:
     """Cut a document into chunks of at most so many tokens and images.
 
     Args:
@@ -80,7 +80,7 @@ def cut_document(
         max_images: of a chunk.
     """
     head, groups = _groups(sentences, pairs, tokenizer)
-    cut = Cut([])
+    cut = CutDocument([])
     for group in groups:
         cut.over_cap.extend(image for image, _ in group.pairs[max_images:])
         surplus = max(0, len(group.pairs) - max_images)

@@ -30,7 +30,7 @@ MAX_TOKENS: dict[RecordRule, int] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RecordPlan:
     """What is to be used of a record.
 
     Attributes:
@@ -67,7 +67,7 @@ def plan_record(
     *,
     coin: float | None = None,
     unusable: Mapping[int, ImageReason] | None = None,
-) -> Plan:
+) -> RecordPlan:
     """What to use of a record.
 
     Args:
@@ -83,10 +83,10 @@ def plan_record(
         return _plan_caption(record, tokenizer, max_tokens, unusable or {})
     chosen = select(record.candidates, policy, coin=coin, unusable=unusable)
     if chosen.document_drop is not None:
-        return Plan(image_drops=chosen.image_drops, document_drop=chosen.document_drop)
+        return RecordPlan(image_drops=chosen.image_drops, document_drop=chosen.document_drop)
     images = [image for image, _ in chosen.kept]
     if tokenizer is None:
-        return Plan([], images, chosen.image_drops)
+        return RecordPlan([], images, chosen.image_drops)
     places = [sentence for _, sentence in chosen.kept]
     tokens = interleaved_tokens(record.texts, places, tokenizer, max_tokens)
     drops = chosen.image_drops | dict.fromkeys(images[tokens.num_images :], ImageReason.CUT_OFF)
@@ -96,7 +96,7 @@ def plan_record(
         image_is_last=tokens.input_ids[-1] == tokenizer.image_id,
         coin=coin,
     )
-    return Plan(tokens.input_ids, images[: tokens.num_images], drops, reason)
+    return RecordPlan(tokens.input_ids, images[: tokens.num_images], drops, reason)
 
 
 def _plan_caption(
@@ -104,12 +104,14 @@ def _plan_caption(
     tokenizer: MediaTokenizer | None,
     max_tokens: int,
     unusable: Mapping[int, ImageReason],
-) -> Plan:
+) -> RecordPlan:
     if unusable:
-        return Plan(image_drops=dict(unusable), document_drop=DocumentReason.IMAGES_UNDECODABLE)
+        return RecordPlan(
+            image_drops=dict(unusable), document_drop=DocumentReason.IMAGES_UNDECODABLE
+        )
     if tokenizer is None:
-        return Plan([], [0])
-    return Plan(caption_tokens(record.texts[0], tokenizer, max_tokens).input_ids, [0])
+        return RecordPlan([], [0])
+    return RecordPlan(caption_tokens(record.texts[0], tokenizer, max_tokens).input_ids, [0])
 
 
 def plan_chunks(
@@ -119,7 +121,7 @@ def plan_chunks(
     max_tokens: int,
     *,
     coin: float | None = None,
-) -> list[Plan]:
+) -> list[RecordPlan]:
     """What to use of a document, a plan for each of its chunks, in the order of the text.
 
     Only a document that truncation takes images from is cut, and what it gives is not subject to
@@ -141,7 +143,7 @@ def plan_chunks(
         return [plan]
     chosen = select(record.candidates, replace(policy, max_images=sys.maxsize), coin=coin)
     if chosen.document_drop is not None:
-        return [Plan(image_drops=chosen.image_drops, document_drop=chosen.document_drop)]
+        return [RecordPlan(image_drops=chosen.image_drops, document_drop=chosen.document_drop)]
     cut = cut_document(
         record.texts,
         chosen.kept,
@@ -152,22 +154,24 @@ def plan_chunks(
     drops = chosen.image_drops | dict.fromkeys(cut.over_cap, ImageReason.OVER_CAP)
     drops |= dict.fromkeys(cut.cut_off, ImageReason.CUT_OFF)
     if not cut.chunks:
-        return [Plan(image_drops=drops, document_drop=DocumentReason.CUT_OFF)]
+        return [RecordPlan(image_drops=drops, document_drop=DocumentReason.CUT_OFF)]
     return [
-        Plan(chunk.input_ids, [i for i, _ in chunk.pairs], {} if number else drops, chunk=chunk)
+        RecordPlan(
+            chunk.input_ids, [i for i, _ in chunk.pairs], {} if number else drops, chunk=chunk
+        )
         for number, chunk in enumerate(cut.chunks)
     ]
 
 
 def plan_rest_of_chunk(
     record: Record,
-    plan: Plan,
+    plan: RecordPlan,
     chunk: Chunk,
     tokenizer: MediaTokenizer,
     max_tokens: int,
     *,
     unusable: Mapping[int, ImageReason],
-) -> Plan:
+) -> RecordPlan:
     """A chunk without the images that turned out not to be usable.
 
     Args:
@@ -183,7 +187,7 @@ def plan_rest_of_chunk(
     drops = plan.image_drops | lost
     if not pairs:
         gone = DocumentReason.IMAGES_UNDECODABLE
-        return Plan(image_drops=drops, document_drop=gone, chunk=chunk)
+        return RecordPlan(image_drops=drops, document_drop=gone, chunk=chunk)
     places = [sentence - chunk.first for _, sentence in pairs]
     text = record.texts[chunk.first : chunk.last]
     tokens = interleaved_tokens(text, places, tokenizer, max_tokens)
@@ -192,4 +196,4 @@ def plan_rest_of_chunk(
     is_last = tokens.input_ids[-1] == tokenizer.image_id
     reason = DocumentReason.CUT_OFF if is_last or not tokens.num_images else None
     left = replace(chunk, pairs=pairs)
-    return Plan(tokens.input_ids, images[: tokens.num_images], drops, reason, left)
+    return RecordPlan(tokens.input_ids, images[: tokens.num_images], drops, reason, left)

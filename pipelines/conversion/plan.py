@@ -155,13 +155,13 @@ class Plan(Struct, kw_only=True):
         return sum(unit.num_shards for unit in self.units)
 
     def _most_bytes(self) -> float:
-        """Of an image that --max-side makes smaller: 1.5 bytes a pixel, more than JPEG 95 takes."""
+        """The most bytes of an image with --max-side: 1.5 a pixel, more than JPEG 95 takes."""
         side = self.options.get("max_side")
         if not side:
             return math.inf
         return 1.5 * float(side) ** 2 * (2 if self.options.get("resize_mode") == "shortest" else 1)
 
-    def estimate(self) -> "Estimate":
+    def estimate(self) -> "ConversionEstimate":
         """What the work will read and write, from the looks at the inputs' first records."""
         scans = [scan for entry in self.inputs for scan in entry.scans]
         probed = max(1, sum(scan.probed_records for scan in scans))
@@ -170,7 +170,7 @@ class Plan(Struct, kw_only=True):
         image_bytes = sum(scan.probed_bytes for scan in scans) / probed * num_records
         record_bytes = sum(scan.record_bytes for scan in scans)
         written = min(image_bytes, images * self._most_bytes())
-        return Estimate(
+        return ConversionEstimate(
             images=round(images),
             read_bytes=round(image_bytes) + sum(entry.bytes for entry in self.inputs),
             # base64 is 4/3; a record's own text, its sha256, sizes and the tar's header and padding
@@ -179,7 +179,7 @@ class Plan(Struct, kw_only=True):
         )
 
 
-class Estimate(Struct, kw_only=True, frozen=True):
+class ConversionEstimate(Struct, kw_only=True, frozen=True):
     """Sizes to expect, in bytes, from a sample of the images."""
 
     images: int

@@ -40,7 +40,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """Of the split; empty without one."""
+        """The name of the split; empty without one."""
         return self.rule.name if self.rule else ""
 
     def docs_per_shard(self, wanted: int) -> int:

@@ -23,7 +23,7 @@ class CountedJob(Protocol):
 
     @property
     def kind(self) -> Kind:
-        """Of the conversion."""
+        """The kind of conversion, as plan and manifest name it."""
         ...
 
     @property

@@ -158,7 +158,7 @@ class CustomConverter:
 
 
 class FarCustomConverter(CustomConverter):
-    """The same where each image is a request to a store: those of the next records go out early."""
+    """Converts records whose images are requests to a store: the next records' go out early."""
 
     def ahead(self, record: bytes | Overlong) -> None:
         """Begin to fetch a record's images; parsing it twice costs less than waiting once."""

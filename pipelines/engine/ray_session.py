@@ -48,7 +48,7 @@ class Service(Protocol):
 
     @property
     def bytes_in_flight(self) -> int:
-        """Of calls to it, in the object store."""
+        """Bytes that calls to it may take in the object store at a time."""
         ...
 
     def start(self) -> None:

@@ -62,7 +62,7 @@ class Tasks:
     units: Sequence[Any]
     stall_seconds: float
     own_workers: int = 0
-    """Of a Ray of our own; 0 for a cluster, whose cores may be somebody else's for hours."""
+    """Workers of a Ray of our own; 0 for a cluster, whose cores may be another's for hours."""
     _waiting: list[int] = field(init=False)
     _later: list[tuple[float, int]] = field(default_factory=list)
     _running: dict[Any, _Attempt] = field(default_factory=dict)

@@ -115,7 +115,7 @@ class Img2dataset(AbstractContextManager["Img2dataset"]):
 
 
 def _arguments(folder: Path, policy: FetchPolicy, urls: int) -> dict[str, Any]:
-    """Of `img2dataset.download`."""
+    """The arguments of `img2dataset.download`."""
     return {
         "url_list": str(folder / "urls.parquet"),
         "output_folder": str(folder / "out"),
@@ -200,7 +200,7 @@ def _result(row: dict[str, Any], reader: ShardReader) -> Fetched:
 
 
 def _status(message: str) -> FetchStatus:
-    """Its messages are those of urllib."""
+    """The status that a message of img2dataset's stands for; they are those of urllib."""
     text = message.lower()
     for part, status in (
         ("http error", FetchStatus.HTTP_ERROR),

@@ -79,7 +79,7 @@ class Holdings:
         return not self.by_others and all(exists(samples_path(path)) for path in self.paths)
 
     def rule(self, asked: Stream) -> RecordRule:
-        """Of the stream: as asked, by the manifests, or by the first sample.
+        """The rule by which the stream is read: as asked, by the manifests, or by the first sample.
 
         Raises:
             UserError: nothing tells.

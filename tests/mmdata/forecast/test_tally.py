@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmdata.forecast.tally import UsageTally, padding_share
-from mmdata.training_view.plans import Plan
+from mmdata.training_view.plans import RecordPlan
 from mmdata.training_view.selection import DocumentReason, ImageReason
 
 PLANS = st.builds(
-    Plan,
+    RecordPlan,
     st.lists(st.integers(0, 9), max_size=5),
     st.lists(st.integers(0, 9), min_size=1, max_size=4),
     st.dictionaries(st.integers(10, 12), st.sampled_from(ImageReason)),
@@ -20,7 +20,7 @@ PLANS = st.builds(
 )
 
 
-def tally_of(plans: list[Plan]) -> UsageTally:
+def tally_of(plans: list[RecordPlan]) -> UsageTally:
     tally = UsageTally()
     for plan in plans:
         tally.add(plan, len(plan.images) + len(plan.image_drops))
@@ -29,14 +29,14 @@ def tally_of(plans: list[Plan]) -> UsageTally:
 
 
 @given(st.lists(PLANS), st.lists(PLANS))
-def test_shards_add_up(one: list[Plan], other: list[Plan]) -> None:
+def test_shards_add_up(one: list[RecordPlan], other: list[RecordPlan]) -> None:
     merged = tally_of(one)
     merged.merge(tally_of(other))
     assert merged == tally_of(one + other)
 
 
 @given(st.lists(PLANS))
-def test_nothing_is_lost(plans: list[Plan]) -> None:
+def test_nothing_is_lost(plans: list[RecordPlan]) -> None:
     tally = tally_of(plans)
     assert tally.looked_at == tally.used + tally.dropped.total() == len(plans)
     lost = tally.images_dropped.total() + tally.images_of_dropped
