@@ -169,7 +169,12 @@ def describe_clip(options: ClipOptions, address: str | None) -> ClipSpec:
 
 
 def images_per_second(clip: ClipSpec | None, without: float) -> float:
-    """A rough rate of one core, to decide whether a Ray is worth starting."""
+    """A rough rate of one core, to decide whether a Ray is worth starting.
+
+    Args:
+        clip: that scores; None where nothing does.
+        without: images a second of the same work without a CLIP.
+    """
     if clip is None:
         return without
     return min(without, _GPU_IMAGES_PER_SECOND if clip.device == "cuda" else _IMAGES_PER_SECOND)
@@ -229,7 +234,12 @@ def open_backend(spec: ClipSpec, pool: Sequence[str], turn: int) -> LocalBackend
 
 
 def total_scored(parts: Sequence[Scored], pool: ActorPool | None) -> Scored | None:
-    """What a run has scored; how busy the scorers were is the pool's to say, where there is one."""
+    """What a run has scored; None where nothing was.
+
+    Args:
+        parts: what its tasks told.
+        pool: whose actors know how busy they were; None where the tasks scored themselves.
+    """
     if not parts:
         return None
     busy: list[tuple[float, float]] = [(part.busy_seconds, part.seconds) for part in parts]

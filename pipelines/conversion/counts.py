@@ -13,7 +13,13 @@ from schemas.reasons import DocumentDrop
 
 
 def span_of(unit: Unit, begin: int, count: int) -> SourceSpan:
-    """Records of a unit, counted from its first, as a span of their file."""
+    """Records of a unit as a span of their file.
+
+    Args:
+        unit: that they are in.
+        begin: place of the first in the unit.
+        count: how many.
+    """
     return SourceSpan(
         file=unit.file,
         member=unit.segment.member if unit.member is None else unit.member,

@@ -125,7 +125,13 @@ def _copy(writer: ShardWriter, tar: str, rows: list[dict[str, Any]]) -> Iterator
 
 
 def copy_sample(writer: ShardWriter, reader: ShardReader, row: dict[str, Any]) -> None:
-    """Copy a sample, its members as they are, and its row of the samples table."""
+    """Copy a sample, its members as they are, and its row of the samples table.
+
+    Args:
+        writer: of the shard that it goes to.
+        reader: of the shard that it is in.
+        row: of the samples table there.
+    """
     members = [(kind, [bytes(data)]) for kind, data in reader.read(row["key"]).members.items()]
     rest = {name: value for name, value in row.items() if name not in _PLACE}
     writer.add_members(int(row["key"][-KEY_DIGITS:]), _span(row), members, rest)

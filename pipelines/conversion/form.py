@@ -55,7 +55,13 @@ class Probed(Protocol):
 def json_forms(
     segment: Segment, max_record_bytes: int, parse: Callable[[bytes], object]
 ) -> Iterator[FormFault | None]:
-    """The records of a segment of JSON, each as `parse` takes it."""
+    """What is wrong with each record of a segment of JSON, in order; None where nothing is.
+
+    Args:
+        segment: of an input.
+        max_record_bytes: longer records are faults.
+        parse: reads a record; raises RecordDropped or RecordError.
+    """
     for record in read_records(segment, max_record_bytes):
         if isinstance(record, Overlong):
             yield overlong_fault(record, max_record_bytes)

@@ -85,7 +85,12 @@ def _all_of(problems: dict[str, str], images: str, flag: str) -> str:
 
 
 def reader(store: NamedImages, document: SourceDocument) -> Callable[[str], StoredImage]:
-    """Reads a document's images by name, and by URL where the store knows URLs."""
+    """What reads a document's images by name, and by URL where the store knows URLs.
+
+    Args:
+        store: where the images lie.
+        document: whose images have URLs in their fields.
+    """
     if not store.by_url:
         return store.read
     urls = image_urls(document)

@@ -112,8 +112,12 @@ def sweep(output: str) -> int:
 def check_is_ours(output: str, before: Plan | None) -> None:
     """Refuse a folder with shards that no conversion of ours planned.
 
+    Args:
+        output: the folder.
+        before: the plan that it holds; None for none.
+
     Raises:
-        UserError: with what to do.
+        UserError: it has such shards; says what to do.
     """
     if before is not None or not is_folder(output):
         return

@@ -267,7 +267,14 @@ def _docs_per_shard(counts: Sequence[int], num_shards: int) -> int:
 def fingerprint_of(
     kind: Kind, inputs: list[PlanInput], options: dict[str, Any], versions: dict[str, str]
 ) -> str:
-    """A hash of all that decides the shards' bytes; no mount paths, no number of workers."""
+    """A hash of all that decides the shards' bytes; no mount paths, no number of workers.
+
+    Args:
+        kind: of the conversion.
+        inputs: in their order; name, size, records and CRC-32 of each are hashed.
+        options: those that the bytes depend on.
+        versions: of the libraries that they depend on.
+    """
     facts = [(entry.name, entry.bytes, entry.records, entry.crc32) for entry in inputs]
     return manifest_fingerprint(kind, facts, options, versions)
 

@@ -76,7 +76,13 @@ class ShardHead:
 
 
 def head_of(task: UnitTask[Any], shard: int, layout: Layout = "interleaved") -> ShardHead:
-    """What is known of a shard that a part of a unit becomes."""
+    """What is known of a shard that a part of a unit becomes.
+
+    Args:
+        task: of the unit.
+        shard: its number.
+        layout: of its samples.
+    """
     unit, job = task.unit, task.job
     begin, end = unit.places(shard)
     return ShardHead(
@@ -137,7 +143,12 @@ def write_shard(
 
 
 def pass_over(records: Iterator[Any], number: int) -> Iterator[Alive]:
-    """Read on to where a missing shard begins."""
+    """Read on to where a missing shard begins, with signs of life on the way.
+
+    Args:
+        records: of the unit.
+        number: how many are read and thrown away.
+    """
     limit = RateLimit()
     for _ in islice(records, number):
         if limit.due():

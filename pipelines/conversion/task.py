@@ -105,7 +105,15 @@ def conversion_versions(clip: ClipSpec | None) -> dict[str, str]:
 
 
 def check_versions(task: UnitTask[Any], versions: dict[str, str]) -> None:
-    """Refuse to work with other libraries than the plan was made with."""
+    """Refuse to work with other libraries than the plan was made with.
+
+    Args:
+        task: which has the plan's versions.
+        versions: of this process.
+
+    Raises:
+        UnitError: they differ.
+    """
     if versions != task.versions:
         changed = sorted(k for k in task.versions if versions.get(k) != task.versions[k])
         raise UnitError(
