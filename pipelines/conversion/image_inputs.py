@@ -22,7 +22,7 @@ from mmdata.wording import plural
 from schemas.manifest import ExcludedInput
 
 
-class ImageOptions(Protocol):
+class ImageRules(Protocol):
     """What decides which images are used."""
 
     @property
@@ -35,7 +35,7 @@ class ImageOptions(Protocol):
 
 
 def usable_images(
-    options: ImageOptions, images: str, flag: str
+    options: ImageRules, images: str, flag: str
 ) -> tuple[ImageSource, list[ExcludedInput]]:
     """What the images are in, and which of its files are left out as damaged.
 
