@@ -99,23 +99,28 @@ def run_options(world: World, tmp_path: Path) -> Callable[..., Train]:
     """A run of four steps on the interleaved shards; anything can be changed."""
 
     def make(name: str = "run", **changes: Any) -> Train:
-        given: dict[str, Any] = {
-            "mmc4_shards": str(world.shards),
-            "lm_path": str(world.lm),
-            "vision_encoder_path": str(world.clip),
-            "run_name": str(tmp_path / name),
-            "mmc4_min_image_bytes": 0,
-            "mmc4_max_tokens": 64,
-            "batch_size_mmc4": 4,
-            "batch_size_laion": 4,
-            "learning_rate": 1e-3,
-            "max_steps": 4,
-            "offline": True,
-            "device": "cpu",
-        }
-        return Train(**(given | changes))
+        return options_of_a_run(world, tmp_path / name, **changes)
 
     return make
+
+
+def options_of_a_run(world: World, folder: Path, **changes: Any) -> Train:
+    """Four steps on the interleaved shards, but for what is changed."""
+    given: dict[str, Any] = {
+        "mmc4_shards": str(world.shards),
+        "lm_path": str(world.lm),
+        "vision_encoder_path": str(world.clip),
+        "run_name": str(folder),
+        "mmc4_min_image_bytes": 0,
+        "mmc4_max_tokens": 64,
+        "batch_size_mmc4": 4,
+        "batch_size_laion": 4,
+        "learning_rate": 1e-3,
+        "max_steps": 4,
+        "offline": True,
+        "device": "cpu",
+    }
+    return Train(**(given | changes))
 
 
 @pytest.fixture(scope="session", params=FIXTURES)

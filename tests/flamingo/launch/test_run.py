@@ -23,7 +23,7 @@ from flamingo.train.checkpoint.checkpoint import find_checkpoint, read_state
 from flamingo.train.loop import NotFiniteError
 from flamingo.train.options.train import Train
 from mmdata.errors import EXIT_REQUEUE, UserError
-from tests.flamingo.conftest import World
+from tests.flamingo.conftest import World, options_of_a_run
 
 Options = Callable[..., Train]
 pytestmark = pytest.mark.slow
@@ -39,19 +39,40 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_one_seed_gives_one_set_of_weights(run_options: Options) -> None:
-    first, second = run_options("first"), run_options("second")
-    train(first)
-    train(second)
-    other = run_options("other", seed=7)
+@pytest.fixture(scope="module")
+def whole(world: World, tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """A run of six steps, saved after every second, that tests compare theirs with."""
+    folder = tmp_path_factory.mktemp("shared") / "whole"
+    options = options_of_a_run(world, folder, max_steps=6, save_steps=2)
+    train(options)
+    return options
+
+
+@pytest.fixture(scope="module")
+def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> Train:
+    folder = tmp_path_factory.mktemp("shared") / "run"
+    options = options_of_a_run(world, folder, max_steps=2, save_steps=1)
+    train(options)
+    return options
+
+
+@pytest.fixture
+def ended(made: Train, run_options: Options) -> Train:
+    """A copy of a run that has ended after two steps, as `run_options("run")` names it."""
+    options = run_options("run", max_steps=2)
+    shutil.copytree(made.run_name, options.run_name)
+    return options
+
+
+def test_one_seed_gives_one_set_of_weights(run_options: Options, whole: Train) -> None:
+    again, other = run_options("again"), run_options("other", seed=7)
+    train(again)
     train(other)
-    assert equal(weights(first, 4), weights(second, 4))
-    assert not equal(weights(first, 4), weights(other, 4))
+    assert equal(weights(whole, 4), weights(again, 4))
+    assert not equal(weights(whole, 4), weights(other, 4))
 
 
-def test_n_steps_and_n_more_equal_2n(run_options: Options) -> None:
-    whole = run_options("whole", max_steps=6)
-    train(whole)
+def test_n_steps_and_n_more_equal_2n(run_options: Options, whole: Train) -> None:
     halves = run_options("halves", max_steps=3)
     train(halves)
     resumed = train(run_options("halves", max_steps=6))
@@ -63,11 +84,9 @@ def test_n_steps_and_n_more_equal_2n(run_options: Options) -> None:
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
-    run_options: Options, world: World
+    run_options: Options, whole: Train
 ) -> None:
-    whole = run_options("whole", max_steps=8)
-    train(whole)
-    killed = run_options("killed", max_steps=8, save_steps=2)
+    killed = run_options("killed", max_steps=6, save_steps=2)
     command = [sys.executable, "-m", "mmdata.cli", "train"]
     for name in ("mmc4_shards", "lm_path", "vision_encoder_path", "run_name", "max_steps"):
         command += [f"--{name}", str(getattr(killed, name))]
@@ -84,17 +103,17 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     process.wait()
     assert latest.exists()
     train(killed)
-    assert equal(weights(whole, 8), weights(killed, 8))
+    assert equal(weights(whole, 6), weights(killed, 6))
 
 
 def test_how_a_global_batch_is_cut_into_micro_batches_changes_nothing(
-    run_options: Options,
+    run_options: Options, whole: Train
 ) -> None:
-    one = train(run_options("one", batch_size_mmc4=4))
+    first = read_log(os.path.join(whole.run_name, "metrics.jsonl"))[:4]
     two = train(run_options("two", batch_size_mmc4=2, gradient_accumulation_steps=2))
     four = train(run_options("four", batch_size_mmc4=1, gradient_accumulation_steps=4))
     for other in (two, four):
-        first, second = (read_log(os.path.join(r.folder, "metrics.jsonl")) for r in (one, other))
+        second = read_log(os.path.join(other.folder, "metrics.jsonl"))
         for left, right in zip(first, second, strict=True):
             assert right["losses"]["mmc4"] == pytest.approx(left["losses"]["mmc4"], abs=1e-5)
             assert right["gradient_norm"] == pytest.approx(left["gradient_norm"], rel=1e-3)
@@ -130,11 +149,10 @@ def test_frozen_rows_are_in_the_checkpoint_all_the_same(run_options: Options) ->
 
 
 def test_a_stream_that_yields_nothing_stops_at_once_with_the_counts(run_options: Options) -> None:
-    start = time.monotonic()
+    """A look at every document once, with its count of them, and not at the data for ever."""
     expected = r"every document is below --mmc4-textsim-threshold 0\.99: all 47 dropped"
     with pytest.raises(UserError, match=expected):
         train(run_options("nothing", mmc4_textsim_threshold=0.99))
-    assert time.monotonic() - start < 20
 
 
 def test_steps_that_are_not_finite_are_skipped_counted_and_end_the_run(
@@ -147,27 +165,25 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_end_the_run(
     assert [line["skipped"] for line in log] == [True, True]
 
 
+@pytest.mark.usefixtures("ended")
 def test_a_resume_with_another_sequence_of_samples_is_refused(run_options: Options) -> None:
-    train(run_options("run", max_steps=2))
     with pytest.raises(UserError, match=r"mmc4: samples of a step: was 4, is 8"):
         train(run_options("run", batch_size_mmc4=8))
     with pytest.raises(UserError, match=r"mmc4: min_similarity: was 0.24, is 0.2"):
         train(run_options("run", mmc4_textsim_threshold=0.2))
 
 
-def test_a_complete_run_says_so_and_does_nothing(run_options: Options) -> None:
-    options = run_options("run", max_steps=2)
-    train(options)
-    again = train(options)
+def test_a_complete_run_says_so_and_does_nothing(ended: Train) -> None:
+    again = train(ended)
     assert "complete (2 steps)" in summary(again)
     assert again.checkpoint is None
 
 
-def test_shards_and_models_may_move_between_resumes(run_options: Options, tmp_path: Path) -> None:
-    first = run_options("run", max_steps=2)
-    train(first)
+def test_shards_and_models_may_move_between_resumes(
+    run_options: Options, ended: Train, tmp_path: Path
+) -> None:
     moved = tmp_path / "elsewhere"
-    shutil.copytree(str(first.mmc4_shards), moved)
+    shutil.copytree(str(ended.mmc4_shards), moved)
     assert train(run_options("run", max_steps=3, mmc4_shards=str(moved))).steps == 3
 
 
@@ -259,18 +275,16 @@ def test_bf16_mixed_trains_fp32_weights(run_options: Options) -> None:
     assert {value.dtype for value in weights(options, 2).values()} == {torch.float32}
 
 
-def test_weights_of_another_run_start_a_new_one(run_options: Options) -> None:
-    first = run_options("first", max_steps=2)
-    train(first)
-    second = run_options("second", max_steps=1, learning_rate=0.0, init_from=first.run_name)
+def test_weights_of_another_run_start_a_new_one(run_options: Options, ended: Train) -> None:
+    second = run_options("second", max_steps=1, learning_rate=0.0, init_from=ended.run_name)
     train(second)
-    assert equal(weights(first, 2), weights(second, 1))
+    assert equal(weights(ended, 2), weights(second, 1))
 
 
+@pytest.mark.usefixtures("ended")
 def test_a_checkpoint_of_another_language_model_is_refused_before_anything_loads(
     run_options: Options, world: World, tmp_path: Path
 ) -> None:
-    train(run_options("run", max_steps=2))
     other = tmp_path / "lm"
     shutil.copytree(world.lm, other)
     weights_file = other / "model.safetensors"
@@ -281,8 +295,8 @@ def test_a_checkpoint_of_another_language_model_is_refused_before_anything_loads
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.usefixtures("ended")
 def test_another_batch_size_is_a_new_sequence_only_when_asked_for(run_options: Options) -> None:
-    train(run_options("run", max_steps=2, save_steps=1))
     with pytest.raises(UserError, match=r"samples of a step: was 4, is 8.*--allow-new-batch-size"):
         train(run_options("run", max_steps=4, batch_size_mmc4=8))
     allowed = run_options("run", max_steps=4, batch_size_mmc4=8, allow_new_batch_size=True)
@@ -317,16 +331,14 @@ def test_one_batch_is_shared_by_streams(run_options: Options, world: World) -> N
     assert {name: len(lanes) for name, lanes in state.positions.items()} == {"web": 10, "pairs": 6}
 
 
-def test_drawn_with_replacement_and_resumed(run_options: Options) -> None:
-    whole = run_options("whole", max_steps=6, dataset_resampled=True)
-    train(whole)
+def test_drawn_with_replacement_and_resumed(run_options: Options, whole: Train) -> None:
+    drawn = run_options("drawn", max_steps=6, dataset_resampled=True)
+    train(drawn)
     halves = run_options("halves", max_steps=3, dataset_resampled=True)
     train(halves)
     train(run_options("halves", max_steps=6, dataset_resampled=True))
-    assert equal(weights(whole, 6), weights(halves, 6))
-    plain = run_options("plain", max_steps=6)
-    train(plain)
-    assert not equal(weights(whole, 6), weights(plain, 6))
+    assert equal(weights(drawn, 6), weights(halves, 6))
+    assert not equal(weights(drawn, 6), weights(whole, 6))
 
 
 def test_the_end_of_a_run_says_what_its_numbers_are_of() -> None:
