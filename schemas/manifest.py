@@ -7,7 +7,7 @@ input and options give the same bytes.
 
 import hashlib
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -16,6 +16,26 @@ from schemas.document import FORMAT_VERSION, Count, Sha256
 
 Kind = Literal["mmc4", "laion", "custom"]
 Layout = Literal["interleaved", "pairs"]
+
+
+class KindFacts(NamedTuple):
+    """What is the same in all shards of a kind of conversion.
+
+    Attributes:
+        rule: by which training reads a sample: a document, or one image and its text.
+        one_alignment: all documents of a shard agree in `alignment`.
+    """
+
+    rule: Literal["interleaved", "caption"]
+    one_alignment: bool
+
+
+KINDS: dict[str, KindFacts] = {
+    "mmc4": KindFacts("interleaved", one_alignment=True),
+    "laion": KindFacts("caption", one_alignment=True),
+    "custom": KindFacts("interleaved", one_alignment=False),
+}
+
 RejectAction = Literal["dropped-document", "dropped-image", "kept"]
 
 

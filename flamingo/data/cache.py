@@ -26,7 +26,8 @@ from contextlib import AbstractContextManager
 from typing import IO
 
 from flamingo.data.remote import Source, pipe_source, store_source
-from mmdata.catalogue.shards import PIPE, Shard
+from mmdata.catalogue.find import PIPE
+from mmdata.catalogue.shards import Shard
 from mmdata.errors import BadInputError, StorageError, UserError
 from mmdata.shards.index import ShardIndex
 from mmdata.storage.atomic import TEMPORARY_SUFFIX, temporary_path, write_atomically

@@ -29,7 +29,7 @@ from flamingo.data.order import LanePosition, Lanes, Position
 from flamingo.data.prepare import Preparer
 from flamingo.data.rows import LaneRun, Row
 from flamingo.data.shard_pool import ShardPool
-from mmdata.catalogue.shards import find_shards, resolve_rule
+from mmdata.catalogue.shards import catalogue_stream
 from mmdata.errors import UserError
 from mmdata.training_view.records import RecordRule
 from mmdata.training_view.sequence import MediaTokenizer
@@ -90,7 +90,7 @@ class Stream:
             self.share = share or whole_share(
                 batch_size, num_lanes=config.lanes, rank=rank, world=world
             )
-        self._catalogue = find_shards(
+        self._catalogue = catalogue_stream(
             config.name,
             config.shards,
             count_remote=cache.count if cache else None,
@@ -300,9 +300,14 @@ class Stream:
 
     def _resolve_rule(self) -> RecordRule:
         with self._shards() as shards:
-            return resolve_rule(
-                self.config.name, self._catalogue, lambda shard: shards.read(shard, 0).members
+            found = self._catalogue.rule(lambda shard: shards.read(shard, 0).members)
+        if found is None:
+            first = self._catalogue.first
+            raise UserError(
+                f"stream {self.config.name}: {first.path if first else ''}: its first sample does "
+                "not tell whether the stream is interleaved or of captions; set its rule"
             )
+        return found
 
     def _check_cache(self) -> None:
         """Whether what is remote can be read, and whether the cache holds what is at hand."""

@@ -20,9 +20,11 @@ from flamingo.models.flamingo.model import Flamingo
 from flamingo.modules.loss import IGNORED
 from flamingo.parallel.world import World
 from flamingo.train.loaders import micro_batches
-from flamingo.train.options.streams import training_streams
+from flamingo.train.options.streams import TrainStream, training_streams
 from flamingo.train.options.train import Train
+from mmdata.catalogue.shards import rule_by_manifests
 from mmdata.training_view.plans import MAX_TOKENS
+from mmdata.training_view.records import RecordRule
 
 _CAPTIONS_IN_ONE = 4
 
@@ -63,16 +65,16 @@ def shapes_of(
     Args:
         options: of the run; shards need not be there.
         layout: of the ranks.
-        rules: of the streams, as they were found out; else laion is captions, where not said.
+        rules: of the streams, as they were found out; else as the manifests of their shards say,
+            where these are there.
     """
     streams = training_streams(options)
     world = World(size=layout.ranks)
     counts = micro_batches(options, streams, world)
     shapes = []
     for one in streams:
-        config, guess = one.config, "caption" if one.name == "laion" else "interleaved"
-        rule: Any = guess if config.rule == "auto" else config.rule
-        rule = (rules or {}).get(one.name, rule)
+        config = one.config
+        rule: Any = (rules or {}).get(one.name) or _rule_of(one)
         tokens = config.max_tokens or MAX_TOKENS[rule]
         images = 1 if rule == "caption" else config.max_images
         documents = None
@@ -92,6 +94,14 @@ def shapes_of(
             )
         )
     return shapes
+
+
+def _rule_of(stream: TrainStream) -> RecordRule:
+    """By which rule a stream will be read, whose shards may still be to come."""
+    config = stream.config
+    if config.rule != "auto":
+        return config.rule
+    return rule_by_manifests(config.shards) or stream.likely_rule
 
 
 def worst_batch(shape: Shape, model: Flamingo) -> Batch:

@@ -16,6 +16,7 @@ import pybase64
 
 from mmdata.shards.pictures_in_json import cut_pictures
 from mmdata.training_view.selection import Candidates, DocumentReason
+from schemas.manifest import KINDS
 
 RecordRule = Literal["interleaved", "caption"]
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
@@ -112,7 +113,18 @@ def likely_rule(members: Mapping[str, memoryview]) -> RecordRule | None:
         record = _document(members["json"])
     except (KeyError, UnusableError):
         return None
-    return "caption" if record.candidates.similarity_source == "laion" else "interleaved"
+    return rule_of_kind(record.candidates.similarity_source)
+
+
+def rule_of_kind(kind: str) -> RecordRule:
+    """By which rule the samples of a kind of conversion are read.
+
+    Args:
+        kind: as a manifest has it, or a similarity source, which is called after it; of what is
+            neither, documents are interleaved.
+    """
+    facts = KINDS.get(kind)
+    return facts.rule if facts else "interleaved"
 
 
 def image_bytes(image: Base64 | memoryview) -> bytes:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from mmdata.catalogue.beside import rule_of_conversion
 from mmdata.catalogue.find import find_shards
 from mmdata.errors import BadInputError, MMDataError, UserError
 from mmdata.report.contents import (
@@ -30,6 +31,7 @@ from mmdata.report.training import MEANINGS, Alignment, is_held_out
 from mmdata.shards.reader import samples_path
 from mmdata.storage.atomic import write_atomically
 from mmdata.storage.files import exists
+from mmdata.training_view.records import rule_of_kind
 from mmdata.training_view.selection import SelectionPolicy
 from mmdata.validation.documents import Unreadable
 from pipelines.engine.run_units import (
@@ -163,8 +165,8 @@ def _folders(paths: Sequence[str]) -> list[tuple[Folder, list[str]]]:
     found = []
     for parent, group in groups.items():
         manifest = read_manifest(parent)
-        captions = manifest is not None and (manifest.kind == "laion" or manifest.layout == "pairs")
-        alignment = _alignment(group, captions=captions)
+        rule = rule_of_conversion(manifest.kind, manifest.layout) if manifest else None
+        alignment = _alignment(group, captions=rule == "caption")
         if manifest is not None and is_held_out(manifest.options.get("split")):
             alignment = replace(alignment, held_out=True)
         folder = Folder(path=parent, shards=len(group), alignment=alignment, manifest=manifest)
@@ -187,7 +189,7 @@ def _alignment(paths: Sequence[str], *, captions: bool) -> Alignment:
         return Alignment(
             kind=kind,
             similarity_source=source if isinstance(source, str) else "",
-            captions=captions or source == "laion",
+            captions=captions or (isinstance(source, str) and rule_of_kind(source) == "caption"),
         )
     return Alignment(captions=captions)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Never
 
 from mmdata.catalogue.find import find_shards
+from mmdata.catalogue.shards import catalogue_shards
 from mmdata.errors import UserError
 from mmdata.shards.naming import MANIFEST_NAME
 from mmdata.storage.atomic import write_atomically
@@ -30,7 +31,7 @@ from pipelines.engine.run_units import (
     one_step,
     run_units,
 )
-from pipelines.validate.forecast import find_holdings, forecast, judge_peer
+from pipelines.validate.forecast import forecast, judge_peer
 from pipelines.validate.options import Validate
 from schemas.validation import AcrossReport, Level, ValidationReport
 
@@ -87,7 +88,7 @@ def validate(options: Validate) -> ValidationReport:
         builder.add(place, findings.counts, findings.kept, findings.shards)
     report = _build(builder, options.depth, results, across)
     if options.looks_ahead:
-        holdings = find_holdings(paths)
+        holdings = catalogue_shards(paths)
         report = with_outlook(
             report,
             forecast(options, holdings) if options.forecast else None,

@@ -15,6 +15,9 @@ from flamingo.data.config import StreamConfig
 from flamingo.train.options.sections import TrainSections
 from mmdata.errors import UserError
 
+_Rule = Literal["interleaved", "caption"]
+#: Streams with flags of their own, by name, and what stands there where no shard says otherwise.
+_FLAGGED: dict[str, _Rule] = {"mmc4": "interleaved", "laion": "caption"}
 #: Of a stream in the trainer, beside what the data side takes.
 _OWN = {"loss_multiplier": float, "train_num_samples": int}
 #: Set by the run and not by a stream's options.
@@ -34,11 +37,13 @@ class TrainStream:
         config: what is read and how.
         loss_multiplier: weight of its loss.
         train_num_samples: of what counts as an epoch; None: not said.
+        likely_rule: by which it is read where neither its options nor shards say it.
     """
 
     config: StreamConfig
     loss_multiplier: float = 1.0
     train_num_samples: int | None = None
+    likely_rule: _Rule = "interleaved"
 
     @property
     def name(self) -> str:
@@ -52,17 +57,17 @@ def training_streams(options: TrainSections, *, image_size: int = 224) -> list[T
         UserError: a name is given twice over, or an option is unknown or of another type.
     """
     specs = _named("--stream", options.stream)
-    for name in ("mmc4", "laion"):
+    for name in _FLAGGED:
         shards = getattr(options, f"{name}_shards")
         if shards is not None and name in specs:
             raise UserError(f"--stream {name}=…: --{name}-shards names the same stream; give one")
     flagged: dict[str, tuple[str, ...]] = {
         name: (getattr(options, f"{name}_shards"),)
-        for name in ("mmc4", "laion")
+        for name in _FLAGGED
         if getattr(options, f"{name}_shards") is not None
     }
     if options.estimate and not flagged and not specs:  # shards may be still to come
-        flagged = {"mmc4": ("",), "laion": ("",)}
+        flagged = dict.fromkeys(_FLAGGED, ("",))
     return _streams(options, flagged | specs, image_size)
 
 
@@ -172,7 +177,8 @@ def _streams(
             decode_threads=options.workers,
             **given,
         )
-        streams.append(TrainStream(config=config, **own))
+        likely = _FLAGGED.get(name, "interleaved")
+        streams.append(TrainStream(config=config, likely_rule=likely, **own))
     return streams
 
 
@@ -193,7 +199,7 @@ def _defaults(options: TrainSections, name: str) -> dict[str, Any]:
         "random_flip": options.random_flip,
         "exact_preprocess": options.exact_preprocess,
     }
-    if name in ("mmc4", "laion"):
+    if name in _FLAGGED:
         given |= {
             "rule": getattr(options, f"{name}_rule"),
             "batch_size": getattr(options, f"batch_size_{name}"),

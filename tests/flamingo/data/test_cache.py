@@ -12,7 +12,7 @@ import pytest
 
 from flamingo.data.cache import ShardCache
 from flamingo.data.stream import Stream
-from mmdata.catalogue.shards import Shard, find_shards
+from mmdata.catalogue.shards import Shard, catalogue_stream
 from mmdata.errors import BadInputError, StorageError, UserError
 from mmdata.storage import urls
 from mmdata.training_view.sequence import MediaTokenizer
@@ -65,15 +65,15 @@ class TestStreams:
     def test_ranges_manifests_and_lists_of_urls(
         self, remote: str, pages: Dataset, tmp_path: Path
     ) -> None:
-        whole = find_shards("s", [remote])
-        assert find_shards("s", [f"{remote}/{{000000000..000000005}}.tar"]) == whole
-        assert find_shards("s", [f"{remote}/manifest.json"]) == whole
+        whole = catalogue_stream("s", [remote])
+        assert catalogue_stream("s", [f"{remote}/{{000000000..000000005}}.tar"]) == whole
+        assert catalogue_stream("s", [f"{remote}/manifest.json"]) == whole
         listed = tmp_path / "shards.txt"
         names = [f"{remote}/00000000{n}.tar" for n in range(6)]
         listed.write_text("# all\n" + "\n".join(names) + "\n\n")
-        assert find_shards("s", [str(listed)]) == whole
+        assert catalogue_stream("s", [str(listed)]) == whole
         with pytest.raises(UserError, match=r"000000006.tar: no such file; .*; and 1 more"):
-            find_shards("s", [f"{remote}/{{000000000..000000009}}.tar"])
+            catalogue_stream("s", [f"{remote}/{{000000000..000000009}}.tar"])
 
     def test_without_a_cache_they_are_refused(self, remote: str, tokenizer: MediaTokenizer) -> None:
         with pytest.raises(UserError, match=r"s3://bucket/.*: give --cache-dir"):
@@ -106,7 +106,7 @@ class TestFailures:
     def test_a_store_that_comes_back_is_waited_for(
         self, remote: str, object_store: ObjectStore, cache: ShardCache
     ) -> None:
-        shard = find_shards("s", [remote]).shards[0]
+        shard = catalogue_stream("s", [remote]).shards[0]
         object_store.door.shut()
         opener = threading.Timer(0.4, object_store.door.open)
         opener.start()
@@ -118,7 +118,7 @@ class TestFailures:
     def test_a_store_that_does_not_is_a_clear_error(
         self, remote: str, object_store: ObjectStore, tmp_path: Path
     ) -> None:
-        shard = find_shards("s", [remote]).shards[0]
+        shard = catalogue_stream("s", [remote]).shards[0]
         object_store.door.shut()
         try:
             with (
@@ -137,7 +137,7 @@ class TestFailures:
         self, remote: str, object_store: ObjectStore, tmp_path: Path
     ) -> None:
         """It takes the connection and says nothing; on its own the client would wait for ever."""
-        shard = find_shards("s", [remote]).shards[0]
+        shard = catalogue_stream("s", [remote]).shards[0]
         with ShardCache(
             str(tmp_path / "c"), 10**8, attempts=30, first_wait_seconds=1e-9, stall_seconds=0.2
         ) as cache:
@@ -152,7 +152,7 @@ class TestFailures:
     def test_a_store_that_goes_on_stalling_is_a_clear_error_in_the_stated_time(
         self, remote: str, object_store: ObjectStore, tmp_path: Path
     ) -> None:
-        shard = find_shards("s", [remote]).shards[0]
+        shard = catalogue_stream("s", [remote]).shards[0]
         object_store.door.stall()
         start = time.monotonic()
         try:
@@ -177,7 +177,7 @@ class TestFailures:
     def test_a_run_that_ends_does_not_wait_for_a_stalled_store(
         self, remote: str, object_store: ObjectStore, tmp_path: Path
     ) -> None:
-        shards = find_shards("s", [remote]).shards
+        shards = catalogue_stream("s", [remote]).shards
         object_store.door.stall()
         try:
             with ShardCache(str(tmp_path / "c"), 10**8) as cache:

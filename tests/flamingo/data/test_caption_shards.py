@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flamingo.data.stream import Stream
-from mmdata.catalogue.shards import find_shards
+from mmdata.catalogue.shards import catalogue_stream
 from mmdata.training_view.sequence import MediaTokenizer
 from pipelines.laion.options import ConvertLaion
 from pipelines.laion.run import convert_laion
@@ -39,7 +39,7 @@ def test_a_laion_conversion_is_read_as_captions(
         docs_per_shard=2,
     )
     assert convert_laion(options, quiet=True).tally.images == PAIRS
-    catalogue = find_shards("laion", [str(tmp_path / "out")])
+    catalogue = catalogue_stream("laion", [str(tmp_path / "out")])
     assert (catalogue.num_samples, catalogue.kinds) == (PAIRS, {"laion"})
     stream = Stream(config_of(tmp_path / "out"), tokenizer, validation=True)
     assert stream.rule == "caption"

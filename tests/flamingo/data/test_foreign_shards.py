@@ -22,7 +22,7 @@ import torch
 from flamingo.data.decode import decode_image
 from flamingo.data.shard_pool import ShardPool
 from flamingo.data.stream import Stream
-from mmdata.catalogue.shards import find_shards
+from mmdata.catalogue.shards import catalogue_stream
 from mmdata.training_view.records import UnusableError
 from mmdata.training_view.sequence import MediaTokenizer
 from pipelines.align.options import Align
@@ -298,7 +298,7 @@ class TestWhatIsNotTheSample:
     def pool(self, tmp_path: Path) -> Iterator[ShardPool]:
         folder = put(tmp_path, write_tar(documents("a", "b"), tarfile.PAX_FORMAT, **WITH_FRACTIONS))
         indexed(folder)
-        with ShardPool(find_shards("s", [str(folder)]).shards, most_indexes=1) as pool:
+        with ShardPool(catalogue_stream("s", [str(folder)]).shards, most_indexes=1) as pool:
             yield pool
 
     def change(self, tmp_path: Path, row: int, distance: int) -> None:

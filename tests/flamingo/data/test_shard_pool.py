@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from flamingo.data.shard_pool import ShardPool
-from mmdata.catalogue.shards import find_shards
+from mmdata.catalogue.shards import catalogue_stream
 from mmdata.errors import BadInputError
 from mmdata.training_view.records import UnusableError
 from tests.shard_factory import Dataset, make_tar
 
 
 def pool_of(*specs: object, **changes: int) -> ShardPool:
-    catalogue = find_shards("s", [str(spec) for spec in specs])
+    catalogue = catalogue_stream("s", [str(spec) for spec in specs])
     return ShardPool(catalogue.shards, **({"most_indexes": 64} | changes))  # type: ignore[arg-type]
 
 

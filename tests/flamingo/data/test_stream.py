@@ -387,6 +387,12 @@ def test_openflamingos_own_shards(tmp_path: Path, tokenizer: MediaTokenizer) -> 
     assert colours(batch) == [colour_of(0, 1), colour_of(0, 0)]
 
 
+def test_shards_that_do_not_tell_their_rule(tmp_path: Path, tokenizer: MediaTokenizer) -> None:
+    (tmp_path / "a.tar").write_bytes(make_tar([("a.json", b'{"some": "thing"}')]))
+    with pytest.raises(UserError, match=r"stream \w+: .*a\.tar: its first .*; set its rule"):
+        Stream(config_of(tmp_path), tokenizer)
+
+
 def test_mirrored_images_are_the_same_ones_every_time(
     tmp_path: Path, tokenizer: MediaTokenizer
 ) -> None:

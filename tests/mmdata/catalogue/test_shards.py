@@ -5,17 +5,22 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from mmdata.catalogue.shards import find_shards, resolve_rule
+from mmdata.catalogue.find import find_shards
+from mmdata.catalogue.shards import Shard, catalogue_shards, catalogue_stream, rule_by_manifests
 from mmdata.errors import BadInputError, UserError
+from schemas.manifest import KINDS, Kind
 from tests.flamingo.data.conftest import make_page, write_pages
 from tests.shard_factory import Dataset, make_pairs, make_tar
 
 
 def counts(*specs: object) -> list[int]:
-    return [shard.num_samples for shard in find_shards("s", [str(one) for one in specs]).shards]
+    return [
+        shard.num_samples for shard in catalogue_stream("s", [str(one) for one in specs]).shards
+    ]
 
 
 def test_folder_glob_range_and_list(pages: Dataset) -> None:
@@ -33,9 +38,9 @@ def test_manifest_and_list(pages: Dataset, tmp_path: Path) -> None:
     assert counts(listed) == [7, 0]
     listed.write_text("pages/none.tar\n")
     with pytest.raises(UserError, match=r"none\.tar: no such file"):
-        find_shards("s", [str(listed)])
+        catalogue_stream("s", [str(listed)])
     with pytest.raises(UserError, match="No such file"):
-        find_shards("s", [str(tmp_path / "other.txt")])
+        catalogue_stream("s", [str(tmp_path / "other.txt")])
 
 
 def test_thousands_of_shards_with_a_manifest_start_at_once(tmp_path: Path) -> None:
@@ -80,12 +85,12 @@ def test_a_manifest_of_another_tool_says_nothing(tmp_path: Path) -> None:
 def test_a_damaged_manifest_is_refused(pages: Dataset) -> None:
     (pages.folder / "manifest.json").write_text('{"format_version": "1"}')
     with pytest.raises(BadInputError, match=r"manifest\.json"):
-        find_shards("s", [str(pages.folder)])
+        catalogue_stream("s", [str(pages.folder)])
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        find_shards("mmc4", [str(tmp_path / "{0..4}.tar"), str(tmp_path)])
+        catalogue_stream("mmc4", [str(tmp_path / "{0..4}.tar"), str(tmp_path)])
     text = str(error.value)
     assert text.startswith("stream mmc4: ")
     assert "0.tar: no such file" in text
@@ -94,22 +99,39 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_no_shards_and_no_samples(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no samples"):
-        find_shards("s", [])
+        catalogue_stream("s", [])
     (tmp_path / "a.tar").write_bytes(bytes(1024))
     with pytest.raises(UserError, match="holds no samples"):
-        find_shards("s", [str(tmp_path)])
+        catalogue_stream("s", [str(tmp_path)])
 
 
 def test_a_shard_of_another_size_than_its_sidecar_says(pages: Dataset) -> None:
     with pages.path(4).open("ab") as file:
         file.write(b"\0")
     with pytest.raises(BadInputError, match=r"000000004\.tar: expected \d+ bytes"):
-        find_shards("s", [str(pages.folder)])
+        catalogue_stream("s", [str(pages.folder)])
+
+
+def test_a_command_and_a_stream_are_told_the_same(pages: Dataset) -> None:
+    """Shards of the manifest, of a sidecar alone, of nothing but themselves, and left over."""
+    names = sorted(path.name for path in pages.folder.glob("*.tar"))
+    manifest = json.loads((pages.folder / "manifest.json").read_text())
+    manifest["shards"] = manifest["shards"][:2]
+    (pages.folder / "manifest.json").write_text(json.dumps(manifest))
+    pages.path(3, ".json").unlink()
+    (pages.folder / "plan.json").write_text("{}")
+    (pages.folder / "other.tar").write_bytes(pages.path(4).read_bytes())
+    of_stream = catalogue_stream("s", [str(pages.folder)])
+    of_command = catalogue_shards(find_shards([str(pages.folder)]))
+    assert of_command == of_stream
+    assert of_stream.left_out == (str(pages.path(3)),)
+    assert len(of_stream.shards) == len(names)
+    assert Shard(str(pages.folder / "other.tar"), 7) in of_stream.shards
 
 
 class TestRule:
-    def rule(self, *specs: object) -> str:
-        return resolve_rule("s", find_shards("s", [str(one) for one in specs]))
+    def rule(self, *specs: object) -> str | None:
+        return catalogue_stream("s", [str(one) for one in specs]).rule()
 
     @pytest.mark.parametrize(
         ("kind", "rule"), [("mmc4", "interleaved"), ("custom", "interleaved"), ("laion", "caption")]
@@ -117,6 +139,18 @@ class TestRule:
     def test_by_the_manifest(self, kind: str, rule: str, tmp_path: Path) -> None:
         pages = write_pages(tmp_path, [[make_page(0, [0])]], kind=kind)
         assert self.rule(pages.folder) == rule
+
+    def test_every_kind_of_conversion_has_one(self) -> None:
+        assert set(KINDS) == set(get_args(Kind))
+
+    def test_of_shards_that_may_be_to_come(self, tmp_path: Path) -> None:
+        assert rule_by_manifests((str(tmp_path / "none"), "")) is None
+        for kind, rule in (("mmc4", "interleaved"), ("laion", "caption")):
+            pages = write_pages(tmp_path / kind, [[make_page(0, [0])]], kind=kind)
+            assert rule_by_manifests((str(pages.folder),)) == rule
+        assert rule_by_manifests((str(tmp_path / "mmc4"), str(tmp_path / "laion"))) is None
+        (tmp_path / "mmc4" / "manifest.json").write_text('{"format_version": "1"}')
+        assert rule_by_manifests((str(tmp_path / "mmc4" / "*.tar"),)) is None
 
     def test_by_the_first_sample(self, tmp_path: Path) -> None:
         assert self.rule(make_pairs(tmp_path / "pairs")) == "caption"
@@ -128,9 +162,7 @@ class TestRule:
 
     def test_neither_tells(self, tmp_path: Path) -> None:
         (tmp_path / "a.tar").write_bytes(make_tar([("a.json", b'{"some": "thing"}')]))
-        with pytest.raises(UserError, match="set its rule"):
-            self.rule(tmp_path)
+        assert self.rule(tmp_path) is None
         for kind in ("mmc4", "laion"):
             write_pages(tmp_path / kind, [[make_page(0, [0])]], kind=kind)
-        with pytest.raises(UserError, match="set its rule"):
-            self.rule(tmp_path / "mmc4", tmp_path / "laion")
+        assert self.rule(tmp_path / "mmc4", tmp_path / "laion") is None

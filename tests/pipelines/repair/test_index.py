@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from mmdata.catalogue.shards import find_shards, resolve_rule
+from mmdata.catalogue.shards import catalogue_stream
 from mmdata.errors import BadInputError, UserError
 from mmdata.shards.reader import ShardReader
 from pipelines.align.run import _read_inputs, _read_manifest
@@ -92,9 +92,9 @@ class TestOpenFlamingos:
         with ShardReader(folder / "000000001.tar") as reader:
             assert reader.keys == ["1x0", "1x1", "1x2"]
             assert json.loads(bytes(reader.read("1x1").members["json"]))["text_list"]
-        catalogue = find_shards("a", [str(folder)])
+        catalogue = catalogue_stream("a", [str(folder)])
         assert catalogue.num_samples == 6
-        assert resolve_rule("a", catalogue) == "interleaved"
+        assert catalogue.rule() == "interleaved"
 
     def test_a_change_of_the_tar_shows_from_then_on(self, tmp_path: Path) -> None:
         folder = openflamingos(tmp_path / "in")
@@ -146,8 +146,8 @@ class TestPairs:
         rows = pq.read_table(tmp_path / "00000.samples.parquet").to_pylist()
         assert [row["sha256"] for row in rows] == [sha256(make_image(n)) for n in range(3)]
         assert rows[0]["text_sha256"] == sha256(b"caption 0\n")
-        catalogue = find_shards("a", [str(tmp_path)])
-        assert resolve_rule("a", catalogue) == "caption"
+        catalogue = catalogue_stream("a", [str(tmp_path)])
+        assert catalogue.rule() == "caption"
 
     def test_a_report_shows_them(self, tmp_path: Path) -> None:
         """Their similarity is not recorded, and their text may stand before the picture."""
