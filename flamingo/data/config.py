@@ -4,13 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mmdata.errors import UserError
-from mmdata.training_view.defaults import (
-    KEEP_SINGLE_IMAGE,
-    MAX_IMAGES,
-    MIN_IMAGE_BYTES,
-    MIN_IMAGES,
-    MIN_SIMILARITY,
-)
+from mmdata.training_view import defaults
 
 Rule = Literal["auto", "interleaved", "caption"]
 Surplus = Literal["drop", "argmax"]
@@ -46,15 +40,15 @@ class StreamConfig:
     """Pixels of the square that the model sees."""
     shuffle_shards: int = 8
     """Shards of a lane whose samples are shuffled together."""
-    min_similarity: float = MIN_SIMILARITY
+    min_similarity: float = defaults.MIN_SIMILARITY
     """Interleaved: drop images whose similarity to their sentence is below this (0 to 1)."""
-    min_image_bytes: int = MIN_IMAGE_BYTES
+    min_image_bytes: int = defaults.MIN_IMAGE_BYTES
     """Interleaved: drop images whose file is smaller, in bytes."""
-    max_images: int = MAX_IMAGES
+    max_images: int = defaults.MAX_IMAGES
     """Interleaved: images of a document at most."""
-    min_images: int = MIN_IMAGES
+    min_images: int = defaults.MIN_IMAGES
     """Interleaved: drop documents with fewer images."""
-    keep_single_image: float = KEEP_SINGLE_IMAGE
+    keep_single_image: float = defaults.KEEP_SINGLE_IMAGE
     """Interleaved: share of the documents with one image that is kept (0 to 1)."""
     surplus: Surplus = "drop"
     """Interleaved: what becomes of images that outnumber the sentences."""

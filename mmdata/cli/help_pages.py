@@ -16,6 +16,7 @@ from textwrap import wrap
 from typing import Any, Literal, get_args, get_origin
 
 from mmdata.cli.arguments import Option, options_of
+from mmdata.option_checks import Options
 
 _DESCRIPTION = (
     "Vision-language raw material to validated shards, and training from them. "
@@ -48,19 +49,16 @@ def options_page(command: str, kind: type, given: Mapping[str, Any]) -> str:
         kind: the dataclass of its options.
         given: values of a file, which are shown as the defaults.
     """
-    plain = {
-        column.name: column.default for column in fields(kind) if column.default is not MISSING
-    }
+    values = {column.name: column.default for column in fields(kind)} | dict(given)
     options = {one.field: one for one in options_of(kind)}
     texts = texts_of(kind)
     boxes = []
     for title, names in sections_of(kind).items():
         rows = []
         for name in names:
-            value = given.get(name, plain.get(name, MISSING))
-            told = name in given or "Default:" not in texts[name]
-            note = _note(options[name], value) if told else ""
-            rows.append((_form(options[name], value), f"{texts[name]} {note}"))
+            told = "Default:" in texts[name] and name not in given
+            note = "" if told else _note(options[name], values[name])
+            rows.append((_form(options[name], values[name]), f"{texts[name]} {note}"))
         boxes.append((title, rows))
     inputs = "".join(f" {_form(one, MISSING)}" for one in options.values() if one.positional)
     return _page(f"mmdata {command}{inputs} [OPTIONS]", _words(kind), boxes, _FOOTER)
@@ -71,17 +69,15 @@ def sections_of(kind: type) -> dict[str, list[str]]:
 
     A field belongs to the first class that has it, even where a command changes its default.
     """
-    known = {column.name for column in fields(kind)}
-    homes: dict[str, Any] = {}
-    for part in reversed(kind.__mro__):
-        for name in vars(part).get("__annotations__", ()):
-            if name in known:
-                homes.setdefault(name, part)
+    parts = [part for part in kind.__mro__ if issubclass(part, Options)]
+    homes: dict[str, type[Options]] = {}
+    for part in reversed(parts):
+        for column in fields(part):
+            homes.setdefault(column.name, part)
     sections: dict[str, list[str]] = {}
-    for part in kind.__mro__:
-        for name, home in homes.items():
-            if home is part:
-                sections.setdefault(home.section, []).append(name)
+    for part in parts:
+        for name in (name for name, home in homes.items() if home is part):
+            sections.setdefault(part.section, []).append(name)
     needed = {column.name for column in fields(kind) if column.default is MISSING}
     return dict(sorted(sections.items(), key=lambda section: needed.isdisjoint(section[1])))
 

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from mmdata.training_view import defaults
 from mmdata.training_view.chunks import Chunk, cut_document
-from mmdata.training_view.defaults import MAX_CAPTION_TOKENS, MAX_DOCUMENT_TOKENS
 from mmdata.training_view.records import Record, RecordRule
 from mmdata.training_view.selection import (
     DocumentReason,
@@ -24,8 +24,8 @@ from mmdata.training_view.sequence import MediaTokenizer, caption_tokens, interl
 
 #: Tokens of a sample at most, as OpenFlamingo has them.
 MAX_TOKENS: dict[RecordRule, int] = {
-    "interleaved": MAX_DOCUMENT_TOKENS,
-    "caption": MAX_CAPTION_TOKENS,
+    "interleaved": defaults.MAX_DOCUMENT_TOKENS,
+    "caption": defaults.MAX_CAPTION_TOKENS,
 }
 
 

@@ -27,13 +27,7 @@ from scipy.optimize import linear_sum_assignment
 
 from mmdata.alignment import Similarity, assign
 from mmdata.errors import UserError
-from mmdata.training_view.defaults import (
-    KEEP_SINGLE_IMAGE,
-    MAX_IMAGES,
-    MIN_IMAGE_BYTES,
-    MIN_IMAGES,
-    MIN_SIMILARITY,
-)
+from mmdata.training_view import defaults
 
 Surplus = Literal["drop", "argmax"]
 
@@ -87,13 +81,13 @@ class DocumentReason(StrEnum):
 class SelectionPolicy:
     """What a training run asks of documents."""
 
-    min_similarity: float = MIN_SIMILARITY
+    min_similarity: float = defaults.MIN_SIMILARITY
     """Cosine, 0 to 1."""
-    min_image_bytes: int = MIN_IMAGE_BYTES
+    min_image_bytes: int = defaults.MIN_IMAGE_BYTES
     """Bytes of the encoded file. OpenFlamingo's `len // 1000 <= 10` drops up to 10,999."""
-    max_images: int = MAX_IMAGES
-    min_images: int = MIN_IMAGES
-    keep_single_image: float = KEEP_SINGLE_IMAGE
+    max_images: int = defaults.MAX_IMAGES
+    min_images: int = defaults.MIN_IMAGES
+    keep_single_image: float = defaults.KEEP_SINGLE_IMAGE
     """Share of the documents with one image that is kept."""
     surplus: Surplus = "drop"
     """Images that outnumber the sentences: dropped, or put at their best sentence."""

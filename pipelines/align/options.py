@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mmdata.errors import UserError
-from mmdata.option_checks import check_paths
 from pipelines.clip.options import ClipOptions
 from pipelines.conversion.options import RunOptions
 
@@ -21,6 +20,5 @@ class Align(ClipOptions, RunOptions):
     """Keep documents that lose all their images to --min-similarity."""
 
     def _check(self) -> None:
-        check_paths(self.shards, "shards")
         if self.clip_model is None:
             raise UserError("--clip-model: expected a CLIP, for example ViT-L-14 (and its weights)")

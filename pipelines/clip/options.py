@@ -30,20 +30,15 @@ class ClipOptions(WorkerOptions):
     """Ray actors that hold the CLIP. Default: one a GPU; on a CPU none, every worker holds it."""
 
     def _check(self) -> None:
-        check_min_similarity(self.min_similarity)
+        if self.min_similarity is not None and not -1.0 <= self.min_similarity <= 1.0:
+            guess = f": did you mean {self.min_similarity / 100:g}?"
+            raise UserError(
+                f"--min-similarity {self.min_similarity:g}: similarities are cosines, -1 to 1"
+                + (guess if 1 < self.min_similarity <= 100 else "")
+            )
         check_least(self, 1, "clip_batch_size")
         if self.clip_model is None and self.clip_pretrained is not None:
             raise UserError(f"--clip-pretrained {self.clip_pretrained}: expected --clip-model too")
         check_least(self, 0, "clip_actors")
         if self.clip_actors and self.workers == 0:
             raise UserError("--clip-actors: actors are Ray's: leave it out with --workers 0")
-
-
-def check_min_similarity(value: float | None) -> None:
-    """Refuse a threshold that is no cosine."""
-    if value is not None and not -1.0 <= value <= 1.0:
-        meant = f": did you mean {value / 100:g}?"
-        raise UserError(
-            f"--min-similarity {value:g}: similarities are cosines, -1 to 1"
-            + (meant if 1 < value <= 100 else "")
-        )

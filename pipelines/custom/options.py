@@ -5,7 +5,6 @@ from typing import ClassVar, Literal
 
 from mmdata.errors import UserError
 from mmdata.images.policy import ImagePolicy
-from mmdata.option_checks import check_paths
 from mmdata.sources.conversations.roles import parse_template
 from pipelines.conversion.options import Conversion, check_field
 
@@ -46,8 +45,6 @@ class ConvertCustom(Conversion):
     """Fields that tell whose a record is: --pseudonymise hashes them, in the text too."""
 
     def _check(self) -> None:
-        check_paths(self.inputs, "inputs")
-        check_paths(self.allow_symlinks_to, "--allow-symlinks-to")
         check_roles(self.roles)
         check_window(self.window)
         if "" in self.placeholder:
@@ -56,7 +53,6 @@ class ConvertCustom(Conversion):
             ("--keep-field", self.keep_field),
             ("--pseudonym-field", self.pseudonym_field),
         ):
-            check_paths(fields, flag)
             for name in fields:
                 check_field(name, flag)
             if fields and not self.pseudonymise:

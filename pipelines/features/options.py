@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from mmdata.errors import UserError
-from mmdata.option_checks import check_least, check_paths
+from mmdata.option_checks import check_least
 from pipelines.engine.options import RayOptions, check_stall_timeout
 
 
@@ -53,5 +53,4 @@ class Features(ActorOptions):
     """Use no network at all."""
 
     def _check(self) -> None:
-        check_paths(self.shards, "shards")
         check_least(self, 1, "vision_chunk")

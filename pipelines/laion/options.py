@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from mmdata.errors import UserError
 from mmdata.fetch.policy import MIB, USER_AGENT, FetchPolicy
-from mmdata.option_checks import Options, check_least, check_paths
+from mmdata.option_checks import Options, check_least
 from pipelines.conversion.options import Conversion
 from pipelines.engine.options import WorkerOptions
 
@@ -80,7 +80,6 @@ class RowOptions(Options):
     """Pass only rows whose listed shorter side has so many px, then images likewise."""
 
     def _check(self) -> None:
-        check_paths(self.nsfw, "--nsfw")
         check_least(self, 0, "min_size")
 
 
@@ -107,7 +106,6 @@ class ConvertLaion(RowOptions, DownloadOptions, Conversion):
         super().__post_init__()
 
     def _check(self) -> None:
-        check_paths(self.inputs, "inputs")
         if self.refresh_missing:
             raise UserError("--refresh-missing: is of image folders; use --retry-failed")
         if self.layout == "pairs" and self.keep_text_only:
@@ -139,5 +137,4 @@ class FetchImages(DownloadOptions, WorkerOptions):
     """Pass over records of more bytes."""
 
     def _check(self) -> None:
-        check_paths(self.docs, "docs")
         check_least(self, 1, "max_record_bytes")

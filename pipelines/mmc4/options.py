@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from mmdata.option_checks import check_paths
 from pipelines.conversion.options import Conversion, check_image_path
 
 
@@ -23,7 +22,5 @@ class ConvertMmc4(Conversion):
     """Folders outside the image folder that links in it may lead to (hub caches)."""
 
     def _check(self) -> None:
-        check_paths(self.docs, "docs")
-        check_paths(self.allow_symlinks_to, "--allow-symlinks-to")
         if self.image_path is not None:
             check_image_path(self.image_path)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from mmdata.option_checks import check_least, check_paths
+from mmdata.option_checks import check_least
 from pipelines.conversion.options import RunOptions
 from pipelines.engine.options import EngineOptions
 
@@ -24,7 +24,6 @@ class Repair(RunOptions):
     """Refuse images of more pixels, by their header."""
 
     def _check(self) -> None:
-        check_paths(self.shards, "shards")
         check_least(self, 1, "max_pixels")
 
 
@@ -40,6 +39,3 @@ class Index(EngineOptions):
     """Also write what Megatron-Energon reads by; beside shards of ours, only this is written."""
     overwrite: bool = False
     """Index shards again whose index is there and fits."""
-
-    def _check(self) -> None:
-        check_paths(self.shards, "shards")

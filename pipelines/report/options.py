@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from mmdata.errors import UserError
-from mmdata.option_checks import check_least, check_paths
+from mmdata.option_checks import check_least
 from pipelines.engine.options import EngineOptions
 from pipelines.validate.forecast_options import UseOptions
 
@@ -37,7 +37,6 @@ class Report(UseOptions, EngineOptions):
     """structure: validate at this level for the findings; none: show no findings."""
 
     def _check(self) -> None:
-        check_paths(self.shards, "shards")
         if not self.output:
             raise UserError("--output: expected a file, for example report.html")
         check_least(self, 0, "documents", "extremes", "seed")

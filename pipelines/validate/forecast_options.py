@@ -5,13 +5,7 @@ from typing import ClassVar, Literal
 
 from mmdata.errors import UserError
 from mmdata.option_checks import Options, check_least
-from mmdata.training_view.defaults import (
-    KEEP_SINGLE_IMAGE,
-    MAX_IMAGES,
-    MIN_IMAGE_BYTES,
-    MIN_IMAGES,
-    MIN_SIMILARITY,
-)
+from mmdata.training_view import defaults
 
 Peer = Literal["openflamingo"]
 Surplus = Literal["drop", "argmax"]
@@ -24,11 +18,11 @@ class UseOptions(Options):
 
     section: ClassVar[str] = "Forecast of training"
 
-    min_similarity: float = MIN_SIMILARITY
+    min_similarity: float = defaults.MIN_SIMILARITY
     """Training leaves out images whose similarity to their sentence is below this (0 to 1)."""
-    min_image_bytes: int = MIN_IMAGE_BYTES
+    min_image_bytes: int = defaults.MIN_IMAGE_BYTES
     """Training leaves out images whose file is smaller, in bytes."""
-    max_images: int = MAX_IMAGES
+    max_images: int = defaults.MAX_IMAGES
     """Training uses so many images of a document at most."""
 
     def _check(self) -> None:
@@ -46,9 +40,9 @@ class ForecastOptions(UseOptions):
     """Also tell what another project's loader would do with the same shards."""
     stream: Stream = "auto"
     """interleaved: documents; caption: one image and its text. auto: as the manifest says."""
-    min_images: int = MIN_IMAGES
+    min_images: int = defaults.MIN_IMAGES
     """Training leaves out documents with fewer images."""
-    keep_single_image: float = KEEP_SINGLE_IMAGE
+    keep_single_image: float = defaults.KEEP_SINGLE_IMAGE
     """Training keeps this share of the documents with one image (0 to 1)."""
     surplus: Surplus = "drop"
     """What becomes of images that outnumber the sentences in training."""

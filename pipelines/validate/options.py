@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from mmdata.errors import UserError
-from mmdata.option_checks import check_least, check_paths
+from mmdata.option_checks import check_least
 from pipelines.engine.options import EngineOptions
 from pipelines.validate.forecast_options import ForecastOptions
 
@@ -52,8 +52,6 @@ class Validate(ForecastOptions, EngineOptions):
     """List the rules, and stop."""
 
     def _check(self) -> None:
-        for name in ("shards", "select", "ignore", "against"):
-            check_paths(getattr(self, name), name)
         if not self.shards and not self.rules:
             raise UserError("no shards given: name .tar files, folders, globs or {000..041} ranges")
         check_least(self, 1, "max_findings")

@@ -6,15 +6,7 @@ from typing import ClassVar
 from flamingo.data.config import LongDocuments, Rule, Surplus
 from mmdata.errors import UserError
 from mmdata.option_checks import Options, check_least
-from mmdata.training_view.defaults import (
-    KEEP_SINGLE_IMAGE,
-    MAX_CAPTION_TOKENS,
-    MAX_DOCUMENT_TOKENS,
-    MAX_IMAGES,
-    MIN_IMAGE_BYTES,
-    MIN_IMAGES,
-    MIN_SIMILARITY,
-)
+from mmdata.training_view import defaults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +55,19 @@ class SelectionOptions(Options):
 
     section: ClassVar[str] = "What is used of a document"
 
-    mmc4_textsim_threshold: float = MIN_SIMILARITY
+    mmc4_textsim_threshold: float = defaults.MIN_SIMILARITY
     """Images whose similarity to their sentence is below this are left out (0 to 1)."""
-    mmc4_max_num_images: int = MAX_IMAGES
+    mmc4_max_num_images: int = defaults.MAX_IMAGES
     """Images of a document that are used, at most."""
-    mmc4_min_num_images: int = MIN_IMAGES
+    mmc4_min_num_images: int = defaults.MIN_IMAGES
     """Documents with fewer images are left out."""
-    mmc4_min_image_bytes: int = MIN_IMAGE_BYTES
+    mmc4_min_image_bytes: int = defaults.MIN_IMAGE_BYTES
     """Images whose file is smaller are left out, in bytes."""
-    mmc4_max_tokens: int = MAX_DOCUMENT_TOKENS
+    mmc4_max_tokens: int = defaults.MAX_DOCUMENT_TOKENS
     """Tokens of a document, at most."""
-    laion_max_tokens: int = MAX_CAPTION_TOKENS
+    laion_max_tokens: int = defaults.MAX_CAPTION_TOKENS
     """Tokens of a caption, at most."""
-    keep_single_image: float = KEEP_SINGLE_IMAGE
+    keep_single_image: float = defaults.KEEP_SINGLE_IMAGE
     """Share of documents with a single image that is used, drawn from (seed, epoch, key)."""
     surplus: Surplus = "drop"
     """Images that outnumber the sentences: left out, or at their best sentence."""
