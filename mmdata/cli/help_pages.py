@@ -60,8 +60,11 @@ def options_page(command: str, kind: type, given: Mapping[str, Any]) -> str:
             note = "" if told else _note(options[name], values[name])
             rows.append((_form(options[name], values[name]), f"{texts[name]} {note}"))
         boxes.append((title, rows))
-    inputs = "".join(f" {_form(one, MISSING)}" for one in options.values() if one.positional)
-    return _page(f"mmdata {command}{inputs} [OPTIONS]", _words(kind), boxes, _FOOTER)
+    usage = ["mmdata", command]
+    for one in (one for one in options.values() if one.positional):
+        form = _form(one, MISSING)
+        usage.append(form if values[one.field] is MISSING else f"[{form}]")
+    return _page(" ".join((*usage, "[OPTIONS]")), _words(kind), boxes, _FOOTER)
 
 
 def sections_of(kind: type) -> dict[str, list[str]]:

@@ -33,7 +33,8 @@ class Validate(ForecastOptions, EngineOptions):
     select: tuple[str, ...] = field(default=(), metadata={"repeat": True})
     """Only these rules count: codes or their beginnings (TAR,IMG002). Several times for more."""
     ignore: tuple[str, ...] = field(default=(), metadata={"repeat": True})
-    """These rules do not count; of --select and --ignore the longer beginning decides."""
+    """These rules do not count; of --select and --ignore the longer beginning decides.
+    Several times for more."""
     fail_on: Severity = "error"
     """The least severity that makes the exit code 1."""
     across: bool = False
