@@ -47,7 +47,7 @@ class NextFit(Generic[Item]):
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class PackedLayout:
     """Where the tokens of padded samples go.
 
     Attributes:
@@ -67,7 +67,7 @@ class Layout:
         return packed
 
 
-def pack_layout(lengths: Tensor, per_sequence: Sequence[int]) -> Layout:
+def pack_layout(lengths: Tensor, per_sequence: Sequence[int]) -> PackedLayout:
     """The layout of samples one behind the other.
 
     Args:
@@ -87,4 +87,4 @@ def pack_layout(lengths: Tensor, per_sequence: Sequence[int]) -> Layout:
     first_of_sequence = counts.cumsum(0) - counts
     document_index = torch.full((len(counts), width), -1)
     document_index.view(-1)[target] = sample - first_of_sequence[sequence[sample]]
-    return Layout(sample * int(lengths.max()) + offset, target, document_index)
+    return PackedLayout(sample * int(lengths.max()) + offset, target, document_index)

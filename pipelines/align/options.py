@@ -5,11 +5,11 @@ from typing import ClassVar
 
 from mmdata.errors import UserError
 from pipelines.clip.options import ClipOptions
-from pipelines.conversion.options import RunOptions
+from pipelines.conversion.options import ShardRunOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Align(ClipOptions, RunOptions):
+class Align(ClipOptions, ShardRunOptions):
     """Compute the similarities of shards anew with CLIP, and align them by these."""
 
     section: ClassVar[str] = "Input"

@@ -21,7 +21,7 @@ _SPLIT_NAME = re.compile(r"[0-9a-z_-]{1,64}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(EngineOptions):
+class ShardRunOptions(EngineOptions):
     """What a run that writes shards is told, whatever it works on."""
 
     section: ClassVar[str] = "Output"
@@ -171,7 +171,7 @@ class SplitOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversion(DocumentOptions, ImageOptions, ClipOptions, SplitOptions, RunOptions):
+class Conversion(DocumentOptions, ImageOptions, ClipOptions, SplitOptions, ShardRunOptions):
     """What every converter can be told."""
 
     section: ClassVar[str] = "Shards"

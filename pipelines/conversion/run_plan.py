@@ -10,7 +10,7 @@ from mmdata.storage.files import make_folder
 from mmdata.storage.lease import Lease, holds
 from pipelines.clip.backend import Scored, make_pool, total_scored
 from pipelines.conversion.dedupe import draft_fingerprint, finish_drafts, must_refresh, standing
-from pipelines.conversion.options import RunOptions
+from pipelines.conversion.options import ShardRunOptions
 from pipelines.conversion.output import (
     check_unchanged,
     clear,
@@ -33,7 +33,7 @@ from pipelines.engine.run_units import UnitAgain, UnitFailure, choose_workers, r
 
 
 def run_plan(
-    options: RunOptions,
+    options: ShardRunOptions,
     job_run: JobRun[AnyJob],
     plan: Plan,
     before: Plan | None,
@@ -68,7 +68,7 @@ def run_plan(
 
 
 def _estimated(
-    options: RunOptions, job_run: JobRun[AnyJob], plan: Plan, output: str
+    options: ShardRunOptions, job_run: JobRun[AnyJob], plan: Plan, output: str
 ) -> ConversionResult:
     """A dry run: what there is to do, and roughly how long it would take."""
     seconds = _work_seconds(plan, plan.num_shards, job_run.images_per_second)
@@ -79,7 +79,7 @@ def _estimated(
 
 
 def _run(
-    options: RunOptions,
+    options: ShardRunOptions,
     job_run: JobRun[AnyJob],
     plan: Plan,
     output: str,
@@ -121,7 +121,9 @@ def _run(
     return result
 
 
-def _finish(options: RunOptions, key_prefix: str, lease: Lease, result: ConversionResult) -> bool:
+def _finish(
+    options: ShardRunOptions, key_prefix: str, lease: Lease, result: ConversionResult
+) -> bool:
     """Drop duplicates, where that was asked for; whether shards are left that lack it."""
     start = time.monotonic()
     try:
@@ -144,7 +146,7 @@ def _finish(options: RunOptions, key_prefix: str, lease: Lease, result: Conversi
 
 
 def _do(
-    options: RunOptions,
+    options: ShardRunOptions,
     job_run: JobRun[AnyJob],
     tasks: list[UnitTask[AnyJob]],
     result: ConversionResult,
@@ -194,7 +196,7 @@ def _do(
 
 
 def _tasks(
-    options: RunOptions,
+    options: ShardRunOptions,
     job_run: JobRun[AnyJob],
     lease: Lease,
     result: ConversionResult,

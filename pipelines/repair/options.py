@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mmdata.option_checks import check_least
-from pipelines.conversion.options import RunOptions
+from pipelines.conversion.options import ShardRunOptions
 from pipelines.engine.options import EngineOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Repair(RunOptions):
+class Repair(ShardRunOptions):
     """Save what can be saved of damaged shards, into another folder, with a line for each loss."""
 
     section: ClassVar[str] = "Input"
