@@ -15,7 +15,7 @@ from schemas.manifest import Manifest, Sidecar
 _Record = TypeVar("_Record", Manifest, Sidecar)
 
 
-class Told(NamedTuple):
+class ShardFacts(NamedTuple):
     """What is said of a shard; `is_indexed`: others made it, and only what is beside it is ours."""
 
     num_samples: int
@@ -24,7 +24,7 @@ class Told(NamedTuple):
     is_indexed: bool
 
 
-class Folder:
+class ShardFolder:
     """A folder of shards, looked at once.
 
     Attributes:
@@ -44,7 +44,7 @@ class Folder:
         self.has_plan = PLAN_NAME in self.files
         self._rows = {row.shard: row for row in self.manifest.shards} if self.manifest else {}
 
-    def tell(self, shard: str, *, is_checked: bool) -> Told | None:
+    def tell(self, shard: str, *, is_checked: bool) -> ShardFacts | None:
         """What the manifest, or else a sidecar, says of a shard; None where nothing does.
 
         Args:
@@ -58,7 +58,7 @@ class Folder:
         row = self._rows.get(shard)
         if row is not None and self.manifest is not None:
             is_indexed = bool(self.manifest.options.get("indexed"))
-            return Told(row.samples, row.bytes, row.sha256, is_indexed)
+            return ShardFacts(row.samples, row.bytes, row.sha256, is_indexed)
         name = shard.removesuffix(TAR) + SIDECAR
         if name not in self.files:
             return None
@@ -68,7 +68,7 @@ class Folder:
         if not is_owed and not (b'"fingerprint"' in data and b'"samples_sha256"' in data):
             return None
         sidecar = decode(path, data, Sidecar)
-        return Told(sidecar.tally.documents, sidecar.bytes, sidecar.sha256, sidecar.indexed)
+        return ShardFacts(sidecar.tally.documents, sidecar.bytes, sidecar.sha256, sidecar.indexed)
 
     def _read_manifest(self) -> Manifest | None:
         path = os.path.join(self.path, MANIFEST_NAME)
@@ -85,7 +85,12 @@ class Folder:
 
 
 def rule_of_conversion(kind: str, layout: str) -> RecordRule:
-    """By which rule training reads the samples of a conversion, as its manifest describes it."""
+    """By which rule training reads the samples of a conversion, as its manifest describes it.
+
+    Args:
+        kind: of the conversion.
+        layout: of its samples, which tells more than the kind.
+    """
     return "caption" if layout == "pairs" else rule_of_kind(kind)
 
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mmdata.catalogue.beside import Folder, rule_of_conversion
+from mmdata.catalogue.beside import ShardFolder, rule_of_conversion
 from mmdata.catalogue.counting import count_samples
 from mmdata.catalogue.find import PIPE, expand_stream, is_remote
 from mmdata.errors import BadInputError, UserError
@@ -169,7 +169,7 @@ def catalogue_shards(
         BadInputError: a manifest, a sidecar or a shard that nothing tells of cannot be read.
     """
     parents = dict.fromkeys(os.path.dirname(path) for path in paths if not path.startswith(PIPE))
-    folders = {parent: Folder(parent) for parent in parents}
+    folders = {parent: ShardFolder(parent) for parent in parents}
     shards: list[Shard] = []
     left_out: list[str] = []
     is_indexed = False
@@ -216,7 +216,7 @@ def rule_by_manifests(specs: Sequence[str]) -> RecordRule | None:
         return None
     try:
         parents = dict.fromkeys(os.path.dirname(path) for path in expand_stream(specs).files)
-        manifests = [Folder(parent).manifest for parent in parents if not is_remote(parent)]
+        manifests = [ShardFolder(parent).manifest for parent in parents if not is_remote(parent)]
     except BadInputError:
         return None  # the run that reads it says what is wrong
     rules = {rule_of_conversion(one.kind, one.layout) for one in manifests if one is not None}
