@@ -92,6 +92,7 @@ def _make(folder: Path) -> None:
 def _rank(rank: int, folder: Path) -> None:
     from flamingo.models.flamingo.parallelize import create_sharded_model
     from flamingo.parallel.world import World
+    from flamingo.parallel.wrap import rows_of
 
     torch.set_num_threads(1)
     arguments = _arguments(folder)
@@ -99,7 +100,9 @@ def _rank(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=NUM_RANKS)
     mesh = init_device_mesh("cpu", (NUM_RANKS,))
     world = World(rank=rank, size=NUM_RANKS, parallel="fsdp", mesh=mesh)
-    peak, (model, _, _) = _peak_bytes(lambda: create_sharded_model(**arguments, world=world))
+    peak, (model, _, _) = _peak_bytes(
+        lambda: create_sharded_model(**arguments, rows=rows_of(world))
+    )
     whole = sum(one.numel() * one.element_size() for one in model.parameters())
     (folder / f"peak.{rank}").write_text(f"{peak} {whole}")
     dist.barrier()

@@ -40,14 +40,15 @@ from benchmarks.train_gpu_batches import NUM_STEPS, Size, feeds, make_steps
 from benchmarks.train_gpu_peer import PlainLoop
 from benchmarks.train_gpu_shapes import SHAPES, Shape, build
 from flamingo.data.batch import Batch
-from flamingo.data.decode import Pixels
+from flamingo.data.counts import StreamCounts
+from flamingo.data.decode import Normalization
 from flamingo.data.order import Position
-from flamingo.models.flamingo.flops import StepFlops, count_flops
+from flamingo.models.family import StepFlops
+from flamingo.models.flamingo.flops import count_flops
 from flamingo.models.flamingo.model import Flamingo
 from flamingo.parallel.world import World
-from flamingo.parallel.wrap import spread_model
+from flamingo.parallel.wrap import wrap_model
 from flamingo.telemetry.peak import peak_flops
-from flamingo.telemetry.steps import StreamCounts
 from flamingo.train import compile as compile_module
 from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.optim import make_optimizer
@@ -55,7 +56,9 @@ from flamingo.train.options.train import Train
 from mmdata.training_view.sequence import MediaTokenizer
 
 AIM_FACTOR, AIM_READS, AIM_WAIT_PERCENT = 2.5, 1, 2.0
-PIXELS = Pixels((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+NORMALIZATION = Normalization(
+    (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+)
 PADDED, RAGGED = "plain loop, padded", "plain loop, ragged"
 #: What is measured -> levers; `features` is no option of the model but of its samples.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -134,13 +137,13 @@ class Bench:
         with_tower = not levers.pop("features", False)
         options = self.options(**levers)
         model = build(self.shape, self.tokenizer, options, self.device, with_tower=with_tower)
+        model.normalization = NORMALIZATION
         world = World(device=self.device)
         return Trainer(
-            spread=spread_model(model, world),
+            wrapped=wrap_model(model, world),
             optimizer=make_optimizer(model, options),
             feeds=sources,
             options=options,
-            pixels=PIXELS,
             total_steps=1000,
             world=world,
         )
@@ -156,7 +159,7 @@ class Bench:
         samples = self.samples()
         options = self.options(precision="fp32")
         model = build(self.shape, self.tokenizer, options, self.device, attention="eager")
-        loop = PlainLoop(model, samples, PIXELS, self.device, padded=padded)
+        loop = PlainLoop(model, samples, NORMALIZATION, self.device, padded=padded)
         return self._timed(name, samples, model, loop.step)
 
     def _timed(

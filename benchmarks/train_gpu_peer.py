@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks.train_gpu_batches import MAX_IMAGES, MULTIPLIERS
 from flamingo.data.batch import Batch
-from flamingo.data.decode import Pixels, to_input
+from flamingo.data.decode import Normalization
 from flamingo.models.flamingo.cross_attention import MaskedCrossAttention, MediaPass
 from flamingo.models.flamingo.model import Flamingo
 from flamingo.models.flamingo.resampler import ResamplerAttention, merge_heads, split_heads
@@ -45,10 +45,10 @@ class PlainBatch:
     labels: Tensor
 
 
-def plain_batch(batch: Batch, pixels: Pixels, num_slots: int | None) -> PlainBatch:
+def plain_batch(batch: Batch, normalization: Normalization, num_slots: int | None) -> PlainBatch:
     """`num_slots`: images that each document is padded to; None: ragged."""
     assert batch.pixels is not None  # noqa: S101 - it is made of pictures
-    images = to_input(batch.pixels, pixels.mean, pixels.std)
+    images = normalization.applied(batch.pixels)
     counts = batch.images_per_sample.tolist()
     if num_slots is not None:
         padded = images.new_zeros(len(counts), num_slots, *images.shape[1:])
@@ -65,7 +65,7 @@ class PlainLoop:
         self,
         model: Flamingo,
         steps: dict[str, list[Batch]],
-        pixels: Pixels,
+        normalization: Normalization,
         device: torch.device,
         *,
         padded: bool,
@@ -77,7 +77,7 @@ class PlainLoop:
         write_out_attention(model)
         slots = {"laion": 1, "mmc4": MAX_IMAGES} if padded else {}
         self._streams: dict[str, Iterator[PlainBatch]] = {
-            name: cycle([plain_batch(one, pixels, slots.get(name)) for one in batches])
+            name: cycle([plain_batch(one, normalization, slots.get(name)) for one in batches])
             for name, batches in steps.items()
         }
         self._trained = [one for one in model.parameters() if one.requires_grad]

@@ -15,12 +15,13 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from flamingo.models.flamingo.build import initialise_new_parts
+from flamingo.models.flamingo.family import part_types
 from flamingo.models.flamingo.model import Flamingo
 from flamingo.modules.absent_tower import AbsentTower
 from flamingo.modules.recompute import Recompute
 from flamingo.train.compile import compile_blocks
 from flamingo.train.options.train import Train
-from flamingo.train.precision import part_types
+from flamingo.train.precision import TYPES
 from mmdata.training_view.sequence import MediaTokenizer
 
 SEED = 0
@@ -119,7 +120,7 @@ def build(
         attention: of the LM, where it has that kind; else eager.
         with_tower: False: features stand for pictures.
     """
-    types = part_types(options)
+    types = part_types(options.freeze, TYPES[options.precision])
     torch.manual_seed(SEED)
     with torch.device(device):
         tower = _tower(shape, with_tower=with_tower).to(types["tower_dtype"])

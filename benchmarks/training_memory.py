@@ -22,21 +22,22 @@ import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
 from benchmarks.gates import Gate, print_gates
-from flamingo.data.decode import Pixels, pixels_of
+from flamingo.data.decode import normalization_of
 from flamingo.memory.estimate import GB, Estimator
-from flamingo.memory.largest_batch import shapes_of, worst_batch
+from flamingo.memory.largest_batch import shapes_of
 from flamingo.memory.live import LiveMemory
 from flamingo.memory.plan import Layout
+from flamingo.models.flamingo.family import part_types
 from flamingo.models.flamingo.model import Flamingo
 from flamingo.modules.language_model import resize_vocabulary
 from flamingo.modules.meta import materialise, parameters_on_meta
 from flamingo.modules.vision import empty_tower
 from flamingo.parallel.world import World
-from flamingo.parallel.wrap import Spread
+from flamingo.parallel.wrap import Wrapped
 from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.optim import clip_gradients, make_optimizer
 from flamingo.train.options.train import Train
-from flamingo.train.precision import part_types
+from flamingo.train.precision import TYPES
 from flamingo.train.step_counts import Tally
 
 MAX_ERROR = 0.1
@@ -93,9 +94,9 @@ def tiny_kind() -> Kind:
     return Kind("tiny_vit", lm, 2, torch.device("cpu"))
 
 
-def make_model(kind: Kind, options: Train) -> tuple[Flamingo, Pixels]:
+def make_model(kind: Kind, options: Train) -> Flamingo:
     """On the meta device."""
-    rows, types = kind.lm.vocab_size, part_types(options)
+    rows, types = kind.lm.vocab_size, part_types(options.freeze, TYPES[options.precision])
     with parameters_on_meta():
         lm = AutoModelForCausalLM.from_config(kind.lm, dtype=types["lm_dtype"])
         resize_vocabulary(lm, rows)
@@ -109,12 +110,13 @@ def make_model(kind: Kind, options: Train) -> tuple[Flamingo, Pixels]:
             cross_attn_every_n_layers=kind.every_n,
         )
     model.set_activation_checkpointing("full" if options.gradient_checkpointing else None)
-    return model.train(), pixels_of(image_processor)
+    model.normalization = normalization_of(image_processor)
+    return model.train()
 
 
 def make_trainer(kind: Kind, options: Train) -> Trainer:
     """With random weights, on the device."""
-    model, pixels = make_model(kind, options)
+    model = make_model(kind, options)
     materialise(model, kind.device)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -122,11 +124,10 @@ def make_trainer(kind: Kind, options: Train) -> Trainer:
     names = ("mmc4", "laion")
     feeds: list[Any] = [StreamFeed(name, iter(()), 1.0, None, lambda: None) for name in names]  # type: ignore[arg-type]
     return Trainer(
-        spread=Spread(model, model),
+        wrapped=Wrapped(model, model),
         optimizer=make_optimizer(model, options),
         feeds=feeds,
         options=options,
-        pixels=pixels,
         total_steps=NUM_STEPS,
         world=World(device=kind.device),
     )
@@ -135,7 +136,7 @@ def make_trainer(kind: Kind, options: Train) -> Trainer:
 def take_steps(trainer: Trainer, options: Train) -> None:
     """Steps of the largest batch, the optimizer's step included."""
     shapes = shapes_of(options, Layout())
-    batches = {one.name: [worst_batch(one, trainer.model)] * one.passes for one in shapes}
+    batches = {one.name: [trainer.model.largest_batch(one)] * one.passes for one in shapes}
     tally = Tally.of(batches, 0.0)
     for _ in range(NUM_STEPS):
         for feed in trainer.feeds:

@@ -4,8 +4,8 @@ Images are one ragged stack of the real ones, in the order of their tags; nothin
 text. A row of tokens, a sequence, holds one sample or, packed, several: then `document_index` says
 which position is whose, and attention, positions and images stay inside each.
 
-Dimensions: B sequences, L positions, N images, S pixels, V patch tokens of an image, D their width,
-M `<image>` tags.
+Dimensions: B sequences, L positions, T of what is to be written, N images, S pixels, V patch tokens
+of an image, D their width, M `<image>` tags.
 """
 
 from collections import Counter
@@ -15,13 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flamingo.data.labels import caption_labels, interleaved_labels, num_targets, pad
 from flamingo.data.order import Position
-from flamingo.data.packing import pack_layout
 from flamingo.data.prepare import Example
+from flamingo.data.text_layout import TextLayout
 from flamingo.modules.loss import IGNORED
 from mmdata.training_view.records import RecordRule
-from mmdata.training_view.sequence import MediaTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,8 @@ class Batch:
         images_per_sample: (B,) int64: images of each sequence; they add up to N.
         input_ids: (B, L) int64, padded on the right to the longest.
         attention_mask: (B, L) int64, 0 where padded.
-        labels: (B, L) int64, -100 where nothing is to be learned; the model shifts them.
+        labels: (B, T) int64, -100 where nothing is to be learned. Of a decoder, which reads and
+            writes one row, T is L and the model shifts them; an encoder-decoder writes another.
         document_index: (B, L) int64: the sample of each position, from 0 in each sequence, -1
             where padded; None where a sequence is one sample.
         keys: of the samples.
@@ -46,7 +45,7 @@ class Batch:
         position: of the stream after this batch.
         drops: what was dropped since the batch before, by `document:<reason>` and
             `image:<reason>`.
-        num_targets: labels other than -100 after the shift, that is without position 0.
+        num_targets: tokens of the loss.
     """
 
     pixels: Tensor | None
@@ -85,7 +84,7 @@ class SourcedExample:
 
 def collate(
     samples: Sequence[SourcedExample],
-    tokenizer: MediaTokenizer,
+    layout: TextLayout,
     rule: RecordRule,
     *,
     position: Position,
@@ -96,31 +95,15 @@ def collate(
 
     Args:
         samples: in order.
-        tokenizer: that their ids were made with.
+        layout: of their text.
         rule: of the stream; labels depend on it.
         position: of the stream after them.
         drops: since the batch before.
         per_sequence: how many samples are packed into each sequence; None: no packing.
     """
-    input_ids, mask = pad([one.example.plan.input_ids for one in samples], tokenizer.pad_id)
-    if rule == "caption":
-        labels = caption_labels(input_ids, mask, image_id=tokenizer.image_id)
-    else:
-        labels = interleaved_labels(
-            input_ids,
-            mask,
-            image_id=tokenizer.image_id,
-            endofchunk_id=tokenizer.endofchunk_id,
-        )
+    text = layout.rows([one.example.plan.input_ids for one in samples], rule, per_sequence)
     counts = torch.tensor([len(one.example.media) for one in samples])
-    document_index = None
     if per_sequence is not None:
-        labels[:, 0] = IGNORED  # in a sequence it would be the target of the sample before
-        layout = pack_layout(mask.sum(dim=1), per_sequence)
-        input_ids = layout.put(input_ids, tokenizer.pad_id)
-        labels = layout.put(labels, IGNORED)
-        document_index = layout.document_index
-        mask = (document_index >= 0).long()
         counts = torch.stack([part.sum() for part in counts.split(list(per_sequence))])
     media = torch.stack([one for sample in samples for one in sample.example.media])
     mirrored = torch.tensor([one for sample in samples for one in sample.example.mirrored])
@@ -131,15 +114,15 @@ def collate(
         mirrored=mirrored if mirrored.any() else None,
         image_index=torch.arange(len(media)),
         images_per_sample=counts,
-        input_ids=input_ids,
-        attention_mask=mask,
-        labels=labels,
-        document_index=document_index,
+        input_ids=text.input_ids,
+        attention_mask=text.attention_mask,
+        labels=text.labels,
+        document_index=text.document_index,
         keys=tuple(one.key for one in samples),
         sources=tuple(one.source for one in samples),
         position=position,
         drops=drops,
-        num_targets=num_targets(labels),
+        num_targets=layout.num_targets(text.labels),
     )
 
 

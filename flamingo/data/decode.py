@@ -226,25 +226,36 @@ def _as_image(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
 
 
 @dataclass(frozen=True, slots=True)
-class Pixels:
-    """How uint8 pixels become the vision tower's input.
+class Normalization:
+    """How uint8 pixels become a vision tower's input.
 
     Attributes:
-        mean: per channel, of pixels scaled to 0-1.
-        std: per channel, likewise.
+        mean: of each channel, of pixels scaled to 0-1.
+        std: of each channel, likewise.
+        exact: by torchvision's operations, to the last bit; see `to_input`.
     """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    exact: bool = False
+
+    def applied(self, images: Tensor, *, mirrored: Tensor | None = None) -> Tensor:
+        """uint8 (N, 3, S, S) -> float32 (N, 3, S, S); arguments as `to_input`."""
+        return to_input(images, self.mean, self.std, mirrored=mirrored, exact=self.exact)
 
 
-def pixels_of(image_processor: Any) -> Pixels:
-    """Mean and deviation of the encoder's own preprocessing.
+#: Pixels scaled to 0-1 and no more.
+UNCHANGED = Normalization(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
-    Without one (no tower is loaded) no pixels will come, and what they are scaled by is not asked.
+
+def normalization_of(image_processor: Any) -> Normalization:
+    """Mean and deviation of an encoder's own preprocessing.
+
+    Args:
+        image_processor: open_clip's. None where no tower is loaded: then no pixels will come, and
+            what they are scaled by is not asked.
     """
     if image_processor is None:
-        return Pixels(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    normalisation = image_processor.transforms[-1]
-    mean, std = tuple(normalisation.mean), tuple(normalisation.std)
-    return Pixels(mean=mean, std=std)
+        return UNCHANGED
+    last = image_processor.transforms[-1]
+    return Normalization(mean=tuple(last.mean), std=tuple(last.std))

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from flamingo.data.batch import Batch
-from flamingo.modules.loss import IGNORED
+from flamingo.data.text_layout import DecoderText, TextLayout
 from mmdata.training_view.sequence import MediaTokenizer
 from mmdata.wording import plural
 
@@ -38,7 +38,10 @@ img { display: block; height: 168px; margin: .4em 0 }
 
 
 def write_preview(
-    batches: Iterable[Batch], tokenizer: MediaTokenizer, path: str | PathLike[str]
+    batches: Iterable[Batch],
+    tokenizer: MediaTokenizer,
+    path: str | PathLike[str],
+    layout: TextLayout | None = None,
 ) -> None:
     """Write the page.
 
@@ -46,7 +49,9 @@ def write_preview(
         batches: to show, all of them.
         tokenizer: that the batches were made with.
         path: of the HTML file; replaced if it is there.
+        layout: of the batches' text; a decoder's where none is given.
     """
+    layout = layout or DecoderText(tokenizer)
     parts = [_HEAD]
     for batch in batches:
         first = first_key = 0
@@ -56,18 +61,23 @@ def write_preview(
             images = [] if batch.pixels is None else [*batch.pixels[index]]
             packed = 1 if batch.document_index is None else int(batch.document_index[row].max()) + 1
             samples = slice(first_key, first_key + packed)
-            parts.append(_sequence(batch, row, samples, images, tokenizer))
+            parts.append(_sequence(batch, row, samples, images, tokenizer, layout))
             first, first_key = first + number, samples.stop
     Path(path).write_text("".join([*parts, "</html>\n"]), encoding="utf-8")
 
 
 def _sequence(
-    batch: Batch, row: int, samples: slice, images: list[Tensor], tokenizer: MediaTokenizer
+    batch: Batch,
+    row: int,
+    samples: slice,
+    images: list[Tensor],
+    tokenizer: MediaTokenizer,
+    layout: TextLayout,
 ) -> str:
     """One row of a batch: its samples' place in `batch.keys`, and its images, (3, S, S) each."""
     length = int(batch.attention_mask[row].sum())
-    ids = batch.input_ids[row, :length].tolist()
-    learned = (batch.labels[row, :length] != IGNORED).tolist()
+    labels = batch.labels[row : row + 1]
+    ids, learned = layout.shown(batch.input_ids[row, :length], labels[0])
     body = []
     num_tags = 0
     for is_learned, run in _runs(ids, learned, tokenizer.image_id):
@@ -78,7 +88,8 @@ def _sequence(
             style = "learned" if is_learned else "masked"
             body.append(f'<span class="{style}">{escape(tokenizer.decode(run))}</span>')
     caption = (
-        f"{plural(len(images), 'image')}, {plural(length, 'token')}, {sum(learned[1:])} learned"
+        f"{plural(len(images), 'image')}, {plural(length, 'token')}, "
+        f"{layout.num_targets(labels)} learned"
     )
     return (
         f"<section><h2>{escape(', '.join(batch.keys[samples]))}</h2>"

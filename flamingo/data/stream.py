@@ -29,6 +29,7 @@ from flamingo.data.order import LanePosition, Lanes, Position
 from flamingo.data.prepare import Preparer
 from flamingo.data.rows import LaneRun, Row
 from flamingo.data.shard_pool import ShardPool
+from flamingo.data.text_layout import DecoderText, TextLayout
 from mmdata.catalogue.shards import catalogue_stream
 from mmdata.errors import UserError
 from mmdata.training_view.records import RecordRule
@@ -63,6 +64,7 @@ class Stream:
         world: ranks.
         share: the lanes to read, where they are not an equal part.
         cache: of shards that are not on this machine.
+        layout: of the batches' text; a decoder's where none is given.
 
     Raises:
         UserError: no shards, or what is asked for cannot be.
@@ -80,9 +82,11 @@ class Stream:
         world: int = 1,
         share: Share | None = None,
         cache: ShardCache | None = None,
+        layout: TextLayout | None = None,
     ) -> None:
         self.config = config
-        self._tokenizer, self._validation, self._cache = tokenizer, validation, cache
+        self._layout = layout or DecoderText(tokenizer)
+        self._validation, self._cache = validation, cache
         batch_size = config.global_batch_size or config.batch_size * world
         if validation:
             self.share = Share(world, config.batch_size, range(rank, rank + 1))
@@ -231,7 +235,7 @@ class Stream:
         return [
             collate(
                 [sample for row in part for sample in row.samples],
-                self._tokenizer,
+                self._layout,
                 self.rule,
                 position=after if number + 1 == len(parts) else before,
                 drops=Counter() if number else drops,

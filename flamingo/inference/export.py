@@ -6,11 +6,11 @@ FOLDER/
   model.safetensors   --format safetensors: ours; what it belongs to is in its header
   lm/                 --merge-lora: the whole LM with the adapters in it, as transformers writes it
   tokenizer/          its files, with the media tokens
-  export.json         what it is: step, parts, fit, hashes; written last
+  export.json         what it is: form, version, hashes; written last
 ```
 
-`safetensors` is what training changed, copied: seconds, no LM is loaded. `openflamingo` needs the
-LM, since the media-token rows lie inside its matrices there, and writes as many bytes more.
+`safetensors` is what training changed, copied: seconds, no model is loaded. Other forms are the
+model family's, and load it.
 """
 
 import json
@@ -20,17 +20,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
-
-import torch
-from transformers import PretrainedConfig
+from typing import Any
 
 from flamingo.inference.export_options import Export, Format
-from flamingo.models.flamingo.checkpoint import export_openflamingo, is_ours, trainable_state_dict
-from flamingo.models.flamingo.compat import describe
-from flamingo.models.flamingo.merge import merge_adapters, save_language_model
-from flamingo.models.flamingo.model import Flamingo
-from flamingo.modules.adapters import has_adapters
+from flamingo.models.family import ExportFormat, Family
+from flamingo.models.registry import find_family
+from flamingo.modules.adapter_settings import check_merge
 from flamingo.modules.checkpoint_files import (
     TOKENIZER_FOLDER,
     WEIGHTS_FILE,
@@ -54,9 +49,12 @@ from mmdata.storage.atomic import (
 from mmdata.training_view.tokenizer import load_tokenizer
 
 EXPORTS = "exports"
-OPENFLAMINGO_FILE = "checkpoint.pt"
-LM_FOLDER = "lm"
 MANIFEST = "export.json"
+OWN_FORMAT = ExportFormat(
+    WEIGHTS_FILE,
+    "mmdata generate --checkpoint and mmdata train --init-from take it",
+    holds_adapters=True,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,18 +62,18 @@ class ExportResult:
     """What was written.
 
     Attributes:
+        file: of the weights.
         folder: of the export.
-        format: of the weights.
+        use: who takes the weights, for a person.
         num_tensors: in the file of weights.
         bytes: of all files.
-        merged: adapters that are in the LM now.
     """
 
+    file: str
     folder: str
-    format: Format
+    use: str
     num_tensors: int
     bytes: int
-    merged: int = 0
 
 
 def export(options: Export) -> ExportResult:
@@ -90,9 +88,16 @@ def export(options: Export) -> ExportResult:
         raise UserError(f"{options.run}: holds no checkpoint of ours")
     output = options.output or _default_output(trained, options.format)
     _check_free(output, overwrite=options.overwrite)
+    family = find_family(trained.family)
+    form = _form(options.format, family)
     header = read_header(trained.weights)
-    adapters = any(is_adapter(name) for name in header.shapes)
-    _check_adapters(options, adapters=adapters)
+    check_merge(  # before anything large is read
+        options.run,
+        has_adapters=any(is_adapter(name) for name in header.shapes),
+        merge=options.merge_lora,
+        format=options.format,
+        holds_adapters=form.holds_adapters,
+    )
     trained = trained.moved(
         lm_path=options.lm_path,
         vision_encoder_path=options.vision_encoder_path,
@@ -102,15 +107,22 @@ def export(options: Export) -> ExportResult:
         if options.format == "safetensors" and not options.merge_lora:
             copy_weights(trained, header, draft, offline=options.offline)
         else:
-            model, _, tokenizer = build(trained, offline=options.offline)
-            write_model(
-                model, tokenizer, trained, draft, format=options.format, merge=options.merge_lora
+            model, tokenizer = build(trained, offline=options.offline)
+            family.export(
+                model,
+                tokenizer,
+                draft,
+                format=options.format,
+                merge=options.merge_lora,
+                parts=trained.described(),
             )
         manifest = _write_manifest(draft, options.format)
+    file = os.path.join(output, form.file)
     return ExportResult(
+        file=file,
         folder=output,
-        format=options.format,
-        num_tensors=len(read_header(_weights_file(output, options.format)).shapes),
+        use=form.use,
+        num_tensors=len(read_header(file).shapes),
         bytes=sum(entry["bytes"] for entry in manifest["files"].values()),
     )
 
@@ -121,7 +133,7 @@ def copy_weights(
     """Our own form, as the checkpoint has it."""
     weights = read_weights(trained.weights)
     path = os.path.join(folder, WEIGHTS_FILE)
-    write_weights(path, weights, header.record, trained.parts())
+    write_weights(path, weights, header.record, trained.described())
     target = os.path.join(folder, TOKENIZER_FOLDER)
     if os.path.isdir(trained.tokenizer):
         shutil.copytree(trained.tokenizer, target)
@@ -129,80 +141,28 @@ def copy_weights(
         load_tokenizer(trained.tokenizer, local_files_only=offline).save_pretrained(target)
 
 
-def write_model(
-    model: Flamingo,
-    tokenizer: Any,
-    trained: Trained,
-    folder: str,
-    *,
-    format: Format,
-    merge: bool = False,
-) -> int:
-    """Write a model in either form; returns the number of adapters merged.
-
-    With `merge` the LM is written too; the model is taken apart for it and of no use afterwards.
-
-    Raises:
-        UserError: `merge` without adapters, or adapters where the form has no place for them.
-    """
-    adapters = has_adapters(model.lang_encoder)
-    if merge and not adapters:
-        raise UserError("--merge-lora: this run has no LoRA adapters; leave it out")
-    if adapters and not merge and format == "openflamingo":
-        raise UserError(_NEEDS_MERGE)
-    merged = merge_adapters(model.lang_encoder) if merge else 0
-    tokenizer.save_pretrained(os.path.join(folder, TOKENIZER_FOLDER))
-    if format == "openflamingo":
-        torch.save(export_openflamingo(model), os.path.join(folder, OPENFLAMINGO_FILE))
-    weights = {name: value.clone() for name, value in trainable_state_dict(model).items()}
-    record = model.fit.record() if model.fit else None
-    if merge:
-        lm_folder = os.path.join(folder, LM_FOLDER)
-        save_language_model(model, lm_folder)
-        tokenizer.save_pretrained(lm_folder)
-        trained = trained.moved(lm_path=f"./{LM_FOLDER}")
-        record = describe(
-            cast(PretrainedConfig, model.lang_encoder.config),
-            tokenizer,
-            vision_width=model.vis_dim,
-            cross_attn_every_n_layers=model.cross_attn_every_n_layers,
-            lm_path=lm_folder,
-        ).record()
-        weights = {name: value for name, value in weights.items() if is_ours(name)}
-    if format == "safetensors":
-        write_weights(os.path.join(folder, WEIGHTS_FILE), weights, record, trained.parts())
-    return merged
-
-
 def summary(result: ExportResult) -> str:
     """What a person reads at the end."""
-    file = _weights_file(result.folder, result.format)
-    use = {
-        "openflamingo": "OpenFlamingo's evaluation loads it; so does --init-from",
-        "safetensors": "mmdata generate --checkpoint and mmdata train --init-from take it",
-    }[result.format]
     return (
-        f"{file}: {result.num_tensors:,} tensors, {result.bytes / 1e6:,.1f} MB with its folder\n"
-        f"{use}\n"
+        f"{result.file}: {result.num_tensors:,} tensors, {result.bytes / 1e6:,.1f} MB with its "
+        f"folder\n"
+        f"{result.use}\n"
     )
 
 
-_NEEDS_MERGE = (
-    "--format openflamingo: has no place for LoRA adapters; --merge-lora puts them into the "
-    "language model, and --format safetensors keeps them"
-)
+def _form(format: Format, family: Family[Any]) -> ExportFormat:
+    """Our own form, or one of the family's.
 
-
-def _check_adapters(options: Export, *, adapters: bool) -> None:
-    """Refuse adapters that the format cannot hold, before anything large is read."""
-    if options.merge_lora and not adapters:
-        raise UserError(f"--merge-lora: {options.run} has no LoRA adapters; leave it out")
-    if adapters and not options.merge_lora and options.format == "openflamingo":
-        raise UserError(_NEEDS_MERGE)
-
-
-def _weights_file(folder: str, format: Format) -> str:
-    return os.path.join(folder, OPENFLAMINGO_FILE if format == "openflamingo" else WEIGHTS_FILE)
+    Raises:
+        UserError: it is neither.
+    """
+    forms = {"safetensors": OWN_FORMAT, **family.exports}
+    if format not in forms:
+        raise UserError(
+            f"--format {format}: a model of the family {family.name} has none such; "
+            f"expected {' or '.join(forms)}"
+        )
+    return forms[format]
 
 
 def _default_output(trained: Trained, format: Format) -> str:

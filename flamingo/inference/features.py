@@ -6,6 +6,7 @@ tower. The tower computes in float32 on a CPU and under bfloat16 autocast on a G
 what is kept.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -14,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from flamingo.data.decode import UndecodableError, decode_image, pixels_of, to_input
+from flamingo.data.decode import UndecodableError, decode_image, normalization_of
 from flamingo.modules.absent_tower import tower_identity
 from flamingo.modules.vision import encode_images, hub_offline, load_tower, tower_name
 from flamingo.parallel.world import choose_device
@@ -62,7 +63,8 @@ class ShardEncoder:
             vision_tokens=cast(Any, options.vision_tokens),
             offline=options.offline,
         )
-        self._pixels = pixels_of(image_processor)
+        normalization = normalization_of(image_processor)
+        self._normalization = dataclasses.replace(normalization, exact=options.exact)
         self._device = choose_device(options.device)
         self._tower: nn.Module = tower.to(self._device)
         self._size_px = int(cast(Any, tower).image_size[0])
@@ -143,12 +145,7 @@ class ShardEncoder:
     def _encode(self, pixels: Tensor) -> Tensor:
         """(n, 3, S, S) uint8 -> (n, V, D) bf16 on the CPU."""
         on_gpu = self._device.type == "cuda"
-        images = to_input(
-            pixels.to(self._device),
-            self._pixels.mean,
-            self._pixels.std,
-            exact=self._options.exact,
-        )
+        images = self._normalization.applied(pixels.to(self._device))
         with torch.autocast(self._device.type, torch.bfloat16, enabled=on_gpu):
             tokens = encode_images(self._tower, images, self._options.batch_size)
         return tokens.to(torch.bfloat16).cpu()

@@ -2,10 +2,10 @@
 
 import torch
 
-from flamingo.data.decode import decode_image, pixels_of, to_input
+from flamingo.data.decode import decode_image
 from flamingo.inference.options import Generate
+from flamingo.models.family import Prompt
 from flamingo.modules.hub import quiet_loading
-from flamingo.modules.vision import configured_image_size
 from flamingo.parallel.world import choose_device
 from flamingo.train.checkpoint.trained import build, find_trained
 from mmdata.errors import UserError
@@ -27,21 +27,14 @@ def generate(options: Generate) -> str:
         vision_encoder_path=options.vision_encoder_path,
         vision_encoder_pretrained=options.vision_encoder_pretrained,
     )
-    model, image_processor, tokenizer = build(trained, offline=options.offline)
-    device = choose_device(options.device)
-    model.to(device).eval()
-    images = _images(options.image, configured_image_size(trained.tower))
-    pixels = pixels_of(image_processor)
+    model, tokenizer = build(trained, offline=options.offline)
+    model.to(choose_device(options.device)).eval()
     ids = prompt_ids(options.prompt, MediaTokenizer(tokenizer))
-    output = model.generate(
-        input_ids=torch.tensor([ids], device=device),
-        attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=device),
-        images=to_input(images.to(device), pixels.mean, pixels.std) if len(images) else None,
-        images_per_sample=[len(images)],
-        max_new_tokens=options.max_new_tokens,
-        num_beams=options.num_beams,
+    prompt = Prompt(ids, _images(options.image, model.image_size))
+    (written,) = model.continue_prompts(
+        [prompt], max_new_tokens=options.max_new_tokens, num_beams=options.num_beams
     )
-    return str(tokenizer.decode(output[0][len(ids) :], skip_special_tokens=True)).strip()
+    return str(tokenizer.decode(written, skip_special_tokens=True)).strip()
 
 
 def prompt_ids(prompt: str, tokenizer: MediaTokenizer) -> list[int]:

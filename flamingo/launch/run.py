@@ -16,19 +16,21 @@ from typing import Any
 from flamingo.data.order import Position
 from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
+from flamingo.data.text_layout import TextLayout
 from flamingo.memory.batch_size import with_largest_batch
 from flamingo.memory.out_of_memory import watched_preflight, watched_step
 from flamingo.memory.phases import MemoryLog
+from flamingo.models.registry import find_family
 from flamingo.modules.hub import quiet_loading
-from flamingo.modules.vision import configured_image_size, tower_name
 from flamingo.parallel.world import Mark, World, choose_device, join, unmarked
+from flamingo.parallel.wrap import Wrapped
 from flamingo.telemetry.jsonl import read_log
 from flamingo.telemetry.losses import MeanLoss, end_losses_of
 from flamingo.telemetry.names import METRICS_NAME, OPTIONS_NAME
 from flamingo.telemetry.plot import plot_losses
 from flamingo.telemetry.steps import StepReport
 from flamingo.telemetry.writers import check_services
-from flamingo.train.build import Built, build_model
+from flamingo.train.build import build_model
 from flamingo.train.checkpoint.checkpoint import Checkpointer, RunState, restore
 from flamingo.train.checkpoint.initial import first_weights
 from flamingo.train.checkpoint.resume import (
@@ -43,7 +45,6 @@ from flamingo.train.checkpoint.resume import (
 from flamingo.train.checkpoint.retention import SaveRule
 from flamingo.train.loaders import make_streams, make_validation, open_cache
 from flamingo.train.loop import StreamFeed, Trainer
-from flamingo.train.media_rows import with_kept_rows
 from flamingo.train.optim import expect_optimizer, make_optimizer
 from flamingo.train.options.streams import training_streams
 from flamingo.train.options.train import Train
@@ -53,9 +54,7 @@ from flamingo.train.signals import StopRequest
 from flamingo.train.telemetry import Telemetry
 from flamingo.train.validation_loss import Validation
 from mmdata.storage.atomic import write_atomically
-from mmdata.training_view.model_names import refuse_missing_folder
 from mmdata.training_view.sequence import MediaTokenizer
-from mmdata.training_view.tokenizer import load_tokenizer
 from mmdata.wording import plural
 
 PREVIEW_NAME = "preview.html"
@@ -112,8 +111,9 @@ class _Setup:
     """What is known before the model loads.
 
     Attributes:
-        tower: open_clip's name of the vision encoder.
+        options: of the run, as it goes on.
         tokenizer: with the media tokens.
+        layout: of the batches' text.
         resume: where the run goes on.
         streams: to train on, this rank's part.
         validation: to measure on, likewise.
@@ -123,8 +123,9 @@ class _Setup:
         save_rule: when to save, and what to keep.
     """
 
-    tower: str
+    options: Train
     tokenizer: MediaTokenizer
+    layout: TextLayout
     resume: Resume
     streams: list[Stream]
     validation: list[Stream]
@@ -159,7 +160,7 @@ def train(options: Train, *, mark: Mark = unmarked) -> TrainResult:
             options = with_largest_batch(options, world)
         with world.together():
             setup = _set_up(options, world, stack)
-            options = with_kept_rows(options, setup.resume, is_told=world.is_first)
+            options = setup.options
             os.makedirs(options.run_name, exist_ok=True)
             if options.dry_run:
                 return _dry_run(options, setup, world)
@@ -170,34 +171,30 @@ def train(options: Train, *, mark: Mark = unmarked) -> TrainResult:
 def _set_up(options: Train, world: World, stack: ExitStack) -> _Setup:
     """All that can be found wrong in seconds."""
     expect_optimizer(options)
-    refuse_missing_folder(f"--lm-path {options.lm_path}", options.lm_path)
-    if options.tokenizer_path is not None:
-        refuse_missing_folder(f"--tokenizer-path {options.tokenizer_path}", options.tokenizer_path)
-    tokenizer = load_tokenizer(
-        options.tokenizer_path or options.lm_path,
-        local_files_only=options.offline,
-        trust_remote_code=options.trust_remote_code,
-    )
-    media_tokenizer = MediaTokenizer(tokenizer)
-    tower = tower_name(options.vision_encoder_path)
+    family = find_family(options.family)
+    tokenizer = MediaTokenizer(family.tokenizer(options))
+    size, layout = family.image_size(options), family.text_layout(tokenizer, options)
     cache = open_cache(options)
     if cache is not None:
         stack.enter_context(cache)
-    size = configured_image_size(tower)
     resume = Resume() if options.dry_run else find_resume(options)
+    if resume.before is not None:
+        options = family.resumed(options, resume.before, is_told=world.is_first)
+    reads: dict[str, Any] = {"cache": cache, "world": world, "layout": layout}
     kept = resume.kept(options)
-    streams = make_streams(options, media_tokenizer, size, cache, world=world, kept=kept)
+    streams = make_streams(options, tokenizer, size, kept=kept, **reads)
     batch = {stream.config.name: stream.share.batch_size for stream in streams}
     sequence = describe_sequence(options, streams)
     starts = starts_of(options, resume, streams, sequence)
     if kept:
         tell_kept_batch(options, streams, world)
     return _Setup(
-        tower=tower,
-        tokenizer=media_tokenizer,
+        options=options,
+        tokenizer=tokenizer,
+        layout=layout,
         resume=resume,
         streams=streams,
-        validation=make_validation(options, media_tokenizer, size, cache, world=world),
+        validation=make_validation(options, tokenizer, size, **reads),
         sequence=sequence,
         starts=starts,
         total_steps=0 if options.dry_run else run_steps(options, batch),
@@ -226,8 +223,8 @@ def _train(options: Train, setup: _Setup, world: World) -> TrainResult:
     resumed = setup.resume.weights
     # A checkpoint to go on from is also what the parts are checked against before they load.
     weights = resumed or first_weights(options.init_from)
-    built = build_model(options, setup.tower, weights, [*setup.streams, *setup.validation], world)
-    trainer = _trainer(options, built, setup, world)
+    wrapped = build_model(options, weights, [*setup.streams, *setup.validation], world)
+    trainer = _trainer(options, wrapped, setup, world)
     memory = MemoryLog(
         options.run_name if world.is_first else None, trainer, every=options.memory_every
     )
@@ -241,7 +238,7 @@ def _train(options: Train, setup: _Setup, world: World) -> TrainResult:
     )
     saver = Checkpointer(
         options.run_name,
-        built.tokenizer,
+        setup.tokenizer.tokenizer,
         setup.save_rule,
         world=world,
         asynchronous=options.async_checkpoint,
@@ -257,11 +254,11 @@ def _dry_run(options: Train, setup: _Setup, world: World) -> TrainResult:
         for stream in setup.streams:
             source = stream.batches()
             batches += [next(source) for _ in range(_PREVIEW_BATCHES)]
-        write_preview(batches, setup.tokenizer, path)
+        write_preview(batches, setup.tokenizer, path, setup.layout)
     return TrainResult(options.run_name, preview=path, is_told=world.is_first)
 
 
-def _trainer(options: Train, built: Built, setup: _Setup, world: World) -> Trainer:
+def _trainer(options: Train, wrapped: Wrapped, setup: _Setup, world: World) -> Trainer:
     multipliers = {one.name: one.loss_multiplier for one in training_streams(options)}
     feeds = []
     for stream in setup.streams:
@@ -274,11 +271,10 @@ def _trainer(options: Train, built: Built, setup: _Setup, world: World) -> Train
             StreamFeed(name, steps, multipliers[name], position, stream.damage, has_features)
         )
     return Trainer(
-        spread=built.spread,
-        optimizer=make_optimizer(built.spread.model, options),
+        wrapped=wrapped,
+        optimizer=make_optimizer(wrapped.model, options),
         feeds=feeds,
         options=options,
-        pixels=built.pixels,
         total_steps=setup.total_steps,
         world=world,
         done=setup.resume.state.step,

@@ -13,15 +13,13 @@ from dataclasses import dataclass
 
 import torch
 
-from flamingo.data.decode import Pixels, pixels_of
 from flamingo.memory.advice import advice
 from flamingo.memory.largest_batch import shapes_of
 from flamingo.memory.live import GRADIENTS
 from flamingo.memory.plan import Fixed, Layout, fixed_memory
 from flamingo.memory.simulate import Pass, Simulation
-from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.family import TrainableModel
 from flamingo.modules.hub import quiet_loading
-from flamingo.modules.vision import tower_name
 from flamingo.train.build import build_empty
 from flamingo.train.options.train import Train
 from mmdata.errors import UserError
@@ -111,17 +109,17 @@ class Estimate:
     def _verdict(self, options: Train, budget: float, parts: Mapping[str, int]) -> str:
         if self.total <= budget:
             return f"fits {budget / GB:g} GB"
-        told = advice(options, family_of(parts), ranks=self.layout.ranks)
+        told = advice(options, kind_of(parts), ranks=self.layout.ranks)
         return f"does not fit {budget / GB:g} GB; cheapest first: {'; '.join(told)}"
 
 
-def family_of(parts: Mapping[str, int]) -> str:
+def kind_of(parts: Mapping[str, int]) -> str:
     """The largest kind of memory: parameters, gradients, optimizer, communication, activations."""
-    families: dict[str, int] = {}
+    kinds: dict[str, int] = {}
     for name, number in parts.items():
-        family = name.partition(":")[0].removesuffix("'s working")
-        families[family] = families.get(family, 0) + number
-    return max(families, key=lambda name: families[name])
+        kind = name.partition(":")[0].removesuffix("'s working")
+        kinds[kind] = kinds.get(kind, 0) + number
+    return max(kinds, key=lambda name: kinds[name])
 
 
 def _row(name: str, num_bytes: int) -> str:
@@ -137,7 +135,7 @@ class Estimator:
         *,
         layout: Layout | None = None,
         device: torch.device | None = None,
-        model: tuple[Flamingo, Pixels] | None = None,
+        model: TrainableModel | None = None,
     ) -> None:
         """Args:
         options: of the run; micro-batches may be others later.
@@ -147,11 +145,9 @@ class Estimator:
         """
         quiet_loading()
         self.layout = layout or layout_of(options)
-        if model is None:
-            empty, image_processor = build_empty(options, tower_name(options.vision_encoder_path))
-            model = empty, pixels_of(image_processor)
-        self.fixed = fixed_memory(model[0], options, self.layout)
-        self._simulation = Simulation(*model, options, device or kernels_of(options))
+        model = model or build_empty(options)
+        self.fixed = fixed_memory(model, options, self.layout)
+        self._simulation = Simulation(model, options, device or kernels_of(options))
 
     def estimate(self, options: Train, rules: Mapping[str, str] | None = None) -> Estimate:
         """Of the options that this was made of, or the same with other batch sizes.

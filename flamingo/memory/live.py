@@ -13,12 +13,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from flamingo.models.flamingo.model import Flamingo
-from flamingo.modules.language_model import embedding_and_head
+from flamingo.models.family import TrainableModel
 
 #: Made where no part of the model runs: before the head, behind it, after the forward pass.
 ELSEWHERE = "embeddings and masks"
@@ -122,26 +121,27 @@ def local_storage(tensor: Tensor) -> Any:
 
 
 @contextmanager
-def labelled(live: LiveMemory, model: Flamingo) -> Iterator[None]:
+def labelled(live: LiveMemory, model: TrainableModel) -> Iterator[None]:
     """While this lasts, what the parts of a model make is counted under their names.
 
     Outside of them are token embeddings and masks, then the logits with the loss, then what the
     backward pass makes.
     """
     with ExitStack() as stack:
-        head = embedding_and_head(model.lang_encoder)[1]
         for handle in (
             model.register_forward_pre_hook(lambda *_: live.rest_is(ELSEWHERE)),
             # The loss is computed behind it.
-            head.register_forward_pre_hook(lambda *_: live.rest_is(HEAD)),
+            model.head().register_forward_pre_hook(lambda *_: live.rest_is(HEAD)),
             model.register_forward_hook(lambda *_: live.rest_is(BACKWARD)),
         ):
             stack.callback(handle.remove)
-        for module, label in _parts(model):
+        for part in model.parts():
             # A recomputation of a checkpointed block ends in the middle of it, by an exception.
             for handle in (
-                module.register_forward_pre_hook(lambda *_, label=label: live.enter(label)),
-                module.register_forward_hook(lambda *_: live.leave(), always_call=True),
+                part.module.register_forward_pre_hook(
+                    lambda *_, label=part.label: live.enter(label)
+                ),
+                part.module.register_forward_hook(lambda *_: live.leave(), always_call=True),
             ):
                 stack.callback(handle.remove)
 
@@ -153,12 +153,3 @@ def labelled(live: LiveMemory, model: Flamingo) -> Iterator[None]:
             if parameter.requires_grad:
                 stack.callback(parameter.register_post_accumulate_grad_hook(relabel).remove)
         yield
-
-
-def _parts(model: Flamingo) -> Iterator[tuple[nn.Module, str]]:
-    yield model.vision_encoder, "vision tower"
-    yield model.perceiver, "resampler"
-    for layer in model.decoder_blocks:
-        if layer.gated_cross_attn_layer is not None:
-            yield layer.gated_cross_attn_layer, "cross-attention"
-        yield layer.decoder_layer, "decoder blocks"

@@ -12,9 +12,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.family import TrainableModel
 from flamingo.modules.quantised import is_quantised, stored_bytes
-from flamingo.parallel.shard import shard_units
 from flamingo.parallel.world import Parallel
 from flamingo.train.options.train import Train
 
@@ -79,7 +78,7 @@ class Fixed:
         optimizer_cpu: its state in the host's memory, and its copy of what trains.
         optimizer_working: what its step makes and drops again.
         communication: whole parameters and gradients of the parts that are gathered at a time.
-        tower_communication: the same while the vision tower runs, before there are activations.
+        tower_communication: likewise while the vision tower runs, before there are activations.
     """
 
     parameters: int
@@ -92,7 +91,7 @@ class Fixed:
     tower_communication: int = 0
 
 
-def fixed_memory(model: Flamingo, options: Train, layout: Layout) -> Fixed:
+def fixed_memory(model: TrainableModel, options: Train, layout: Layout) -> Fixed:
     """Of a model on the meta device, or a real one that is not spread yet.
 
     Args:
@@ -144,7 +143,7 @@ def unique_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(found.values())
 
 
-def _gathered(model: Flamingo, layout: Layout) -> tuple[int, int]:
+def _gathered(model: TrainableModel, layout: Layout) -> tuple[int, int]:
     """(while blocks run, while the tower runs): bytes of what is whole for a time.
 
     A unit is copied out of one gathered buffer, and the next is gathered meanwhile: the largest
@@ -155,13 +154,13 @@ def _gathered(model: Flamingo, layout: Layout) -> tuple[int, int]:
         return 0, 0
     taken: set[nn.Parameter] = set()
     largest = largest_trained = tower = last = 0
-    for number, unit in enumerate(shard_units(model)):
+    for unit in model.shard_units():
         own = [one for module in unit.modules for one in module.parameters() if one not in taken]
         taken.update(own)
         last = sum(map(stored_bytes, set(own)))
         trained = (one for one in set(own) if one.requires_grad)
-        if number == 0:
-            tower = last
+        if unit.stays:  # it is gathered before there are activations
+            tower = max(tower, last)
             continue
         largest = max(largest, last)
         largest_trained = max(largest_trained, sum(x.numel() * x.element_size() for x in trained))

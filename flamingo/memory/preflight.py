@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from flamingo.memory.largest_batch import Shape, worst_batch
+from flamingo.models.family import Shape
 from flamingo.train.loop import Trainer
 from flamingo.train.optim import clip_gradients, settle
 from flamingo.train.options.train import Train
@@ -42,7 +42,7 @@ def preflight(trainer: Trainer, shapes: Sequence[Shape]) -> None:
     trainer.world.mark(trainer.done + 1, "tries its largest batch")
     trained = [one for group in trainer.optimizer.param_groups for one in group["params"]]
     batches = {
-        one.name: [worst_batch(one, trainer.model)] * min(_PASSES, one.passes) for one in shapes
+        one.name: [trainer.model.largest_batch(one)] * min(_PASSES, one.passes) for one in shapes
     }
     tally = Tally.of(batches, 0.0)
     with _nothing_stays(trainer, trained):

@@ -16,15 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from flamingo.data.decode import Pixels
-from flamingo.memory.largest_batch import Shape, worst_batch
 from flamingo.memory.live import LiveMemory, labelled
-from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.family import Shape, TrainableModel
 from flamingo.modules.meta import materialise
-from flamingo.modules.packed import Packing
 from flamingo.modules.quantised import is_quantised
 from flamingo.parallel.world import World
-from flamingo.parallel.wrap import Spread
+from flamingo.parallel.wrap import Wrapped
 from flamingo.train.loop import Trainer
 from flamingo.train.options.train import Train
 
@@ -48,14 +45,13 @@ class Pass:
     peak_without: dict[str, int]
 
 
-def _trainer(model: Flamingo, options: Train, pixels: Pixels, device: torch.device) -> Trainer:
+def _trainer(model: TrainableModel, options: Train, device: torch.device) -> Trainer:
     unused = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=1.0)
     return Trainer(
-        spread=Spread(model, model),
+        wrapped=Wrapped(model, model),
         optimizer=unused,
         feeds=[],
         options=options,
-        pixels=pixels,
         total_steps=1,
         world=World(device=device),
     )
@@ -67,12 +63,9 @@ class Simulation:
     Its parameters are on the meta device when it comes, and fake tensors of the device afterwards.
     """
 
-    def __init__(
-        self, model: Flamingo, pixels: Pixels, options: Train, device: torch.device
-    ) -> None:
+    def __init__(self, model: TrainableModel, options: Train, device: torch.device) -> None:
         """Args:
         model: to run.
-        pixels: how they become the tower's input.
         options: of the run.
         device: whose kernels are meant.
         """
@@ -80,9 +73,9 @@ class Simulation:
         with self._fake:
             materialise(model, device)
             _complete_quantised(model, device)
-        if options.pack:  # which way this LM takes is found by trying: here, the larger of the two
-            model._packing = Packing("mask", next(model.lang_encoder.parameters()).dtype)
-        self._trainer = _trainer(model, options, pixels, device)
+        if options.pack:
+            model.allow_packing(tries=False)
+        self._trainer = _trainer(model, options, device)
 
     def run(self, shape: Shape) -> Pass:
         """A pass that begins without gradients."""
@@ -91,7 +84,7 @@ class Simulation:
         with labelled(live, model):
             live.ignore([*model.parameters(), *model.buffers()])
             runner = _FakeRunner(model, self._fake, live)
-            loss = self._trainer.pass_loss(runner, worst_batch(shape, model))
+            loss = self._trainer.pass_loss(runner, model.largest_batch(shape))
             kept = _shown(live.now)
             with self._fake, live:
                 loss.backward()
@@ -123,16 +116,14 @@ def _shown(counts: Counter[str]) -> dict[str, int]:
 class _FakeRunner(nn.Module):
     """A model that is called with real arguments and runs without values."""
 
-    def __init__(self, model: Flamingo, fake: FakeTensorMode, live: LiveMemory) -> None:
+    def __init__(self, model: TrainableModel, fake: FakeTensorMode, live: LiveMemory) -> None:
         super().__init__()
         self._inside = (model, fake, live)  # a tuple, so as not to be a part of this one
 
-    def forward(self, *, images_per_sample: Tensor, **arguments: Any) -> Any:
+    def forward(self, **arguments: Any) -> Any:
         model, fake, live = self._inside
-        counts = images_per_sample.tolist()
         with fake, live:
-            given = {name: self._fake(one) for name, one in arguments.items()}
-            return model(images_per_sample=counts, **given)
+            return model(**{name: self._fake(one) for name, one in arguments.items()})
 
     def _fake(self, argument: Any) -> Any:
         _, fake, live = self._inside

@@ -1,5 +1,6 @@
 """What `mmdata train` can be told about LoRA adapters; the standard library only."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
@@ -51,7 +52,7 @@ def settings_of(options: AdapterOptions) -> AdapterSettings | None:
     )
 
 
-def check_same_adapters(saved: dict[str, Any], options: AdapterOptions, checkpoint: str) -> None:
+def check_same_adapters(saved: Mapping[str, Any], options: AdapterOptions, checkpoint: str) -> None:
     """Whether a run can go on with these adapters.
 
     Args:

@@ -129,3 +129,27 @@ def split_targets(text: str | None) -> tuple[str, ...]:
             f"{ALL_LINEAR} alone"
         )
     return names
+
+
+def check_merge(
+    run: str, *, has_adapters: bool, merge: bool, format: str, holds_adapters: bool
+) -> None:
+    """Whether an export leaves adapters where there is a place for them.
+
+    Args:
+        run: whose adapters these are, for the message.
+        has_adapters: whether it has any.
+        merge: whether they are put into the language model.
+        format: of the weights, for the message.
+        holds_adapters: whether it has a place for them.
+
+    Raises:
+        UserError: there are none to merge, or no place for them.
+    """
+    if merge and not has_adapters:
+        raise UserError(f"--merge-lora: {run} has no LoRA adapters; leave it out")
+    if has_adapters and not merge and not holds_adapters:
+        raise UserError(
+            f"--format {format}: has no place for LoRA adapters; --merge-lora puts them into the "
+            "language model, and --format safetensors keeps them"
+        )

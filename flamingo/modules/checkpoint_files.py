@@ -1,8 +1,8 @@
 """Weight files: their names and shapes before anything is loaded, and their contents.
 
 Read are safetensors, pickles with `weights_only=True` (a pickle may run any code otherwise), and
-folders with a `fit.json`, whose tensors are sharded (`sharded_files.py`) or one safetensors file.
-A safetensors file of ours carries the same record in its header, and an exported one the parts
+folders with an `identity.json`, whose tensors are sharded (`sharded_files.py`) or one safetensors
+file. A safetensors file of ours carries the same record in its header, and an exported one the parts
 (`PARTS_KEY`) that its model was built of.
 """
 
@@ -25,10 +25,16 @@ from mmdata.errors import BadInputError
 from mmdata.storage.atomic import give_usual_modes
 
 RECORD_KEY = "mmdata.flamingo"
+#: In the record: the family of the model.
+FAMILY_KEY = "model_family"
 PARTS_KEY = "mmdata.parts"
-RECORD_FILE = "fit.json"
+RECORD_FILE = "identity.json"
+#: As earlier versions called it.
+_FORMER_RECORD_FILE = "fit.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
+#: In the folder of an export: the language model, where adapters were merged into it.
+LM_FOLDER = "lm"
 MAX_HEADER_BYTES = 100 << 20  # the limit of the safetensors library itself
 
 _FOREIGN_GLOBAL = re.compile(r"GLOBAL (\S+)")
@@ -41,7 +47,7 @@ class CheckpointHeader:
     path: Path
     shapes: dict[str, tuple[int, ...]]
     record: dict[str, Any] | None
-    """Fields of `compat.Fit`, in checkpoints of ours."""
+    """What the model told of itself (`TrainableModel.identity`), in checkpoints of ours."""
     parts: dict[str, Any] | None = None
     """LM, tokenizer and tower that an exported file was built of, by option."""
 
@@ -128,7 +134,7 @@ def write_weights(
 def write_record(
     folder: str | os.PathLike[str], record: Mapping[str, Any], tokenizer: Any = None
 ) -> None:
-    """`fit.json`, and the tokenizer's files beside it: what a resume needs to check itself."""
+    """`identity.json`, and the tokenizer's files beside it: what a resume needs to check itself."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if tokenizer is not None:
@@ -142,8 +148,9 @@ def _folder_header(folder: Path) -> CheckpointHeader:
         shapes = sharded_shapes(folder)
     elif (folder / WEIGHTS_FILE).is_file():
         shapes = read_header(folder / WEIGHTS_FILE).shapes
+    path = folder / RECORD_FILE
     try:
-        record = json.loads((folder / RECORD_FILE).read_text())
+        record = json.loads((path if path.exists() else folder / _FORMER_RECORD_FILE).read_text())
     except (OSError, ValueError) as error:
         raise BadInputError(
             f"checkpoint {folder}: expected a {RECORD_FILE} in it, got {error}"

@@ -61,3 +61,16 @@ def next_token_loss(
     if reduction == "mean":
         loss = loss / num_targets.clamp(min=1)
     return loss, num_targets
+
+
+def label_scores(logits: Tensor, labels: Tensor) -> Tensor:
+    """The logarithm of the probability of each row's targets, summed: (B,), at least fp32.
+
+    Args:
+        logits: (B, L, V).
+        labels: (B, L), not shifted; -100 is no target.
+    """
+    targets = labels[:, 1:]
+    scores = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    of_targets = scores.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return of_targets.masked_fill(targets == IGNORED, 0.0).sum(dim=1)

@@ -11,14 +11,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from typing import Any
 
+import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.nn.parallel import DistributedDataParallel
 
-from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.family import Rows, TrainableModel
 from flamingo.modules.quantised import quantised_names
 from flamingo.parallel.shard import shard_model
 from flamingo.parallel.world import World
@@ -34,7 +36,7 @@ if len(_SAME_BUFFERS) == 2:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Wrapped:
     """A model on the ranks of a run.
 
     Attributes:
@@ -42,7 +44,7 @@ class Spread:
         runner: what a training pass calls.
     """
 
-    model: Flamingo
+    model: TrainableModel
     runner: nn.Module
 
     @contextmanager
@@ -57,8 +59,8 @@ class Spread:
         yield
 
 
-def spread_model(model: Flamingo, world: World) -> Spread:
-    """Put a model on the ranks, if it is not (`create_sharded_model`); every rank has to call it.
+def wrap_model(model: TrainableModel, world: World) -> Wrapped:
+    """Put a model on the ranks, if it was not built there (`rows_of`); every rank has to call it.
 
     Its values are there already.
     """
@@ -71,4 +73,28 @@ def spread_model(model: Flamingo, world: World) -> Spread:
         runner = DistributedDataParallel(model, gradient_as_bucket_view=True, **_SAME_BUFFERS)
     elif world.mesh is not None and not isinstance(model, FSDPModule):
         shard_model(model, world.mesh)
-    return Spread(model, runner)
+    return Wrapped(model, runner)
+
+
+def rows_of(
+    world: World, *, mp_policy: MixedPrecisionPolicy | None = None, in_host_memory: bool = False
+) -> Rows:
+    """How a rank builds its rows of a model that is sharded over the mesh of a world.
+
+    Args:
+        world: with a mesh.
+        mp_policy: in which types parameters are gathered and reduced; see `shard_model`.
+        in_host_memory: whether parameters stay there.
+
+    Raises:
+        ValueError: there is no mesh.
+    """
+    mesh = world.mesh
+    if mesh is None:
+        raise ValueError(f"world: expected one with a mesh, got --parallel {world.parallel}")
+    return Rows(
+        shard=partial(shard_model, mesh=mesh, mp_policy=mp_policy, in_host_memory=in_host_memory),
+        device=world.device,
+        place=torch.device("cpu") if in_host_memory else world.device,
+        num_parts=mesh.size(mesh.ndim - 1),
+    )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from flamingo.data.cache import ShardCache
 from flamingo.data.mix import Share, accumulation, mix_shares, mix_slots, whole_share
 from flamingo.data.stream import Stream
+from flamingo.data.text_layout import TextLayout
 from flamingo.parallel.world import World
 from flamingo.train.options.streams import TrainStream, mix_of, training_streams, validation_streams
 from flamingo.train.options.train import Train
@@ -24,6 +25,7 @@ def make_streams(
     cache: ShardCache | None = None,
     *,
     world: World | None = None,
+    layout: TextLayout | None = None,
     kept: Mapping[str, int] | None = None,
 ) -> list[Stream]:
     """The streams that the options name, each with this rank's part of the global batch.
@@ -34,6 +36,7 @@ def make_streams(
         image_size: pixels of the square that the model sees.
         cache: of shards that are not on this machine.
         world: ranks of the run.
+        layout: of the batches' text; a decoder's where none is given.
         kept: B of each stream from the first launch; None: as the options say.
 
     Raises:
@@ -54,6 +57,7 @@ def make_streams(
             seed=options.seed,
             share=parts[one.name][1],
             cache=cache,
+            layout=layout,
         )
         for one in wanted
     ]
@@ -66,6 +70,7 @@ def make_validation(
     cache: ShardCache | None = None,
     *,
     world: World | None = None,
+    layout: TextLayout | None = None,
 ) -> list[Stream]:
     """The streams that the loss is measured on, each with this rank's part."""
     world = world or World()
@@ -78,6 +83,7 @@ def make_validation(
             rank=world.rank,
             world=world.size,
             cache=cache,
+            layout=layout,
         )
         for one in validation_streams(options, image_size=image_size)
     ]

@@ -21,12 +21,10 @@ from torch import Tensor, nn
 
 from flamingo.data.batch import Batch, blank_batch
 from flamingo.data.damage import DamageCount
-from flamingo.data.decode import Pixels, to_input
 from flamingo.data.order import Position
-from flamingo.models.flamingo.model import Flamingo
-from flamingo.modules.loss import find_target_positions
+from flamingo.models.family import TrainableModel
 from flamingo.parallel.world import World
-from flamingo.parallel.wrap import Spread
+from flamingo.parallel.wrap import Wrapped
 from flamingo.telemetry.steps import StepReport
 from flamingo.train.optim import clip_gradients, set_learning_rate
 from flamingo.train.options.train import Train
@@ -76,11 +74,10 @@ class StreamFeed:
 class Trainer:
     """Model, optimizer and feeds; `step` takes one optimizer step, with all ranks."""
 
-    spread: Spread
+    wrapped: Wrapped
     optimizer: torch.optim.Optimizer
     feeds: list[StreamFeed]
     options: Train
-    pixels: Pixels
     total_steps: int
     world: World = field(default_factory=World)
     done: int = 0
@@ -90,9 +87,9 @@ class Trainer:
     _skipped_in_a_row: int = field(default=0)
 
     @property
-    def model(self) -> Flamingo:
+    def model(self) -> TrainableModel:
         """The model itself."""
-        return self.spread.model
+        return self.wrapped.model
 
     def step(self) -> StepReport:
         """Draw the global batch, run it, step the optimizer.
@@ -173,12 +170,12 @@ class Trainer:
             return total
         scale = feed.multiplier * self.world.size / num_targets
         passes = tally.passes[feed.name]
-        width = self.model.vis_dim if feed.has_features else None
+        width = self.model.feature_width if feed.has_features else None
         batches = [*micro, *(blank_batch(width) for _ in range(passes - len(micro)))]
         for number, batch in enumerate(batches):
             is_last = (feed.name, number) == tally.last_pass
-            with self.spread.training_pass(is_last=is_last):
-                loss = self.pass_loss(self.spread.runner, batch)
+            with self.wrapped.training_pass(is_last=is_last):
+                loss = self.pass_loss(self.wrapped.runner, batch)
                 self.watch("after forward")
                 (loss * (scale * self.loss_scale.value)).backward()
             total += loss.detach()
@@ -188,39 +185,10 @@ class Trainer:
         """Cross-entropy summed over the micro-batch's target tokens, 0-d; to measure by."""
         return self.pass_loss(self.model, batch)
 
-    def pass_loss(self, runner: nn.Module, batch: Batch) -> Tensor:
-        """The same through what a training pass calls."""
-        documents = batch.document_index
+    def pass_loss(self, through: nn.Module, batch: Batch) -> Tensor:
+        """The same through what a training pass calls in place of the model."""
         with autocast(self.options, self.world.device):
-            output = runner(
-                input_ids=self._moved(batch.input_ids),
-                attention_mask=self._moved(batch.attention_mask),
-                labels=self._moved(batch.labels),
-                images=self._input(batch),
-                features=None if batch.features is None else self._moved(batch.features),
-                images_per_sample=batch.images_per_sample,
-                document_index=None if documents is None else self._moved(documents),
-                target_positions=self._moved(find_target_positions(batch.labels)),
-                loss_reduction="sum",
-                keep_graph=True,
-                check=False,
-            )
-        return output.loss
-
-    def _input(self, batch: Batch) -> Tensor | None:
-        """What the vision tower sees, made on the device; None where features stand for it."""
-        if batch.pixels is None:
-            return None
-        return to_input(
-            self._moved(batch.pixels),
-            self.pixels.mean,
-            self.pixels.std,
-            mirrored=None if batch.mirrored is None else self._moved(batch.mirrored),
-            exact=self.options.exact_preprocess,
-        )
-
-    def _moved(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.world.device, non_blocking=True)
+            return self.model.loss(batch, self.world.device, through=through)
 
     def _finish(self, norm: float, losses: dict[str, float]) -> bool:
         """Step the optimizer if all is finite; else leave the weights and count."""

@@ -15,16 +15,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from flamingo.models.flamingo.checkpoint import is_ours
-from flamingo.modules.freezing import is_adapter
+from flamingo.models.family import TrainableModel
 from flamingo.train.offload import OffloadedOptimizer
 from flamingo.train.options.train import Train
 from mmdata.dependencies import require
-
-#: Parameters with this in their name decay, as in OpenFlamingo; resampler and token rows do not.
-DECAYING = "gated_cross_attn"
-#: Of the LM and the tower, where they train, matrices decay, but for those that are looked up.
-_LOOKED_UP = ("embed", "wte", "wpe")
 
 
 def expect_optimizer(options: Train) -> None:
@@ -33,13 +27,13 @@ def expect_optimizer(options: Train) -> None:
         require("torchao", ("torchao",), "--optimizer adamw8bit")
 
 
-def make_optimizer(model: nn.Module, options: Train) -> torch.optim.Optimizer:
-    """Over what trains: cross-attention decays, resampler and media-token rows do not."""
+def make_optimizer(model: TrainableModel, options: Train) -> torch.optim.Optimizer:
+    """Over what trains; which of it decays, the model says."""
     decaying: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (decaying if _decays(name, parameter) else plain).append(parameter)
+            (decaying if model.decays(name, parameter) else plain).append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": decaying, "weight_decay": options.weight_decay},
         {"params": plain, "weight_decay": 0.0},
@@ -47,14 +41,6 @@ def make_optimizer(model: nn.Module, options: Train) -> torch.optim.Optimizer:
     if options.cpu_offload == "optimizer":
         return OffloadedOptimizer(groups, lambda inner: _optimizer(inner, options))
     return _optimizer(groups, options)
-
-
-def _decays(name: str, parameter: nn.Parameter) -> bool:
-    if DECAYING in name:
-        return True
-    if is_ours(name) or is_adapter(name) or parameter.dim() < 2:
-        return False
-    return not any(word in name for word in _LOOKED_UP)
 
 
 def _optimizer(groups: list[dict[str, Any]], options: Train) -> torch.optim.Optimizer:

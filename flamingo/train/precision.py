@@ -13,26 +13,12 @@ from dataclasses import dataclass
 
 import torch
 
+from flamingo.models.family import Types
 from flamingo.train.options.train import Train
 
 #: Steps without an overflow after which the scale of the loss is doubled.
 GROWTH_STEPS = 2000
 FIRST_SCALE = 2.0**16
-
-
-@dataclass(frozen=True, slots=True)
-class Types:
-    """The types of a run.
-
-    Attributes:
-        frozen: of weights that do not train.
-        trained: of those that do, of their gradients and the optimizer's state.
-        compute: of autocast; None: computed in the types of the weights.
-    """
-
-    frozen: torch.dtype
-    trained: torch.dtype
-    compute: torch.dtype | None = None
 
 
 _MIXED_BF16 = Types(torch.bfloat16, torch.float32, torch.bfloat16)
@@ -44,17 +30,6 @@ TYPES: dict[str, Types] = {
     "bf16": Types(torch.bfloat16, torch.bfloat16),
     "fp16-mixed": Types(torch.float16, torch.float32, torch.float16),
 }
-
-
-def part_types(options: Train) -> dict[str, torch.dtype]:
-    """The `lm_dtype`, `tower_dtype` and `own_dtype` of `create_model_and_transforms`."""
-    types = TYPES[options.precision]
-    frozen = options.freeze.split(",")
-    return {
-        "lm_dtype": types.frozen if "lm" in frozen else types.trained,
-        "tower_dtype": types.frozen if "vision" in frozen else types.trained,
-        "own_dtype": types.trained,
-    }
 
 
 def autocast(options: Train, device: torch.device) -> AbstractContextManager[object]:

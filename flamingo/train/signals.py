@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any
 
-from flamingo.parallel.world import World
 from mmdata.errors import EXIT_INTERRUPTED, EXIT_REQUEUE
 
 _REQUEUE = (signal.SIGTERM, signal.SIGUSR1)
@@ -45,10 +44,6 @@ class StopRequest:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-    def agreed(self, world: World) -> int:
-        """The exit code that a signal on any rank asked for; 0: none. Every rank has to ask."""
-        return self.decide(world.total(self.votes()))
 
     def votes(self) -> list[float]:
         """Two numbers for an all-reduce that is made anyway; `decide` takes their sums."""

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flamingo.data.batch import Batch
+from flamingo.data.counts import StreamCounts
 from flamingo.data.damage import DamageCount
-from flamingo.telemetry.steps import StreamCounts
 
 
 @dataclass(frozen=True, slots=True)

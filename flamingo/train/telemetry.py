@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from flamingo.models.flamingo.flops import StepFlops, count_flops
-from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.family import StepFlops, TrainableModel
 from flamingo.parallel.world import World
 from flamingo.telemetry.console import Console
 from flamingo.telemetry.host import Host
@@ -47,7 +46,7 @@ class Telemetry:
     def __init__(
         self,
         options: Train,
-        model: Flamingo,
+        model: TrainableModel,
         *,
         total_steps: int,
         done: int,
@@ -74,7 +73,7 @@ class Telemetry:
         self._flops: StepFlops | None = None
         self._peak = _peak(world.device, options)
         if self._peak is not None and self._world.is_first:
-            self._flops = count_flops(model)
+            self._flops = model.step_flops()
         if done:
             self.event(done, "resumed")
 

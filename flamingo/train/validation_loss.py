@@ -70,7 +70,7 @@ def evaluate(trainer: Trainer, stream: Stream, world: World | None = None) -> Ev
     trainer.model.eval()
     try:
         with torch.no_grad():
-            width = trainer.model.vis_dim if stream.config.features is not None else None
+            width = trainer.model.feature_width if stream.config.features is not None else None
             for batch in _in_step(stream.batches(), world, width):
                 world.mark(trainer.done, "measures the validation loss")
                 loss = loss + trainer.sum_loss(batch).double()

@@ -46,6 +46,7 @@ class MediaTokenizer:
     """A transformers tokenizer that has the media tokens and a padding token.
 
     Attributes:
+        tokenizer: transformers' own.
         image_id, endofchunk_id, pad_id, eos_id: ids of its tokens.
         prefix: what it begins its texts with: [bos] or nothing.
         usual_chars: characters of English text a token.
@@ -55,7 +56,7 @@ class MediaTokenizer:
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._plain = _plain_copy(tokenizer)
         self.image_id = self._id_of(MEDIA_TOKEN)
         self.endofchunk_id = self._id_of(EOC_TOKEN)
@@ -84,7 +85,7 @@ class MediaTokenizer:
         if self._plain is not None:
             found = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
             return [one.ids for one in found]
-        ids: list[list[int]] = self._tokenizer(
+        ids: list[list[int]] = self.tokenizer(
             list(texts),
             add_special_tokens=False,
             split_special_tokens=True,
@@ -100,18 +101,18 @@ class MediaTokenizer:
             text: with `<image>` and `<|endofchunk|>` in it.
             max_tokens: where the ids are cut.
         """
-        ids: list[int] = self._tokenizer(
+        ids: list[int] = self.tokenizer(
             text, max_length=max_tokens, truncation=True, return_attention_mask=False
         )["input_ids"]
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, tags included."""
-        text: str = self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+        text: str = self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
         return text
 
     def _id_of(self, token: str) -> int:
-        found = self._tokenizer.get_vocab().get(token)
+        found = self.tokenizer.get_vocab().get(token)
         if found is None:
             raise UserError(
                 f"tokenizer: expected the token {token} in it; add the media tokens first "
@@ -122,7 +123,7 @@ class MediaTokenizer:
     def _find_prefix(self) -> list[int]:
         """What comes before a text's own ids when the tokenizer is called as it is."""
         plain = self.encode_text("a")
-        whole: list[int] = self._tokenizer("a")["input_ids"]
+        whole: list[int] = self.tokenizer("a")["input_ids"]
         for start in range(len(whole) - len(plain) + 1):
             if whole[start : start + len(plain)] == plain:
                 return whole[:start]

@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from flamingo.data.decode import normalization_of
 from flamingo.models.flamingo.checkpoint import load_openflamingo, load_trainable
 from flamingo.models.flamingo.compat import check_fit
 from flamingo.models.flamingo.model import Flamingo
@@ -174,7 +175,8 @@ def create_model_and_transforms(
             weights.quantise(lm, decoder_layers_attr_name)
     own = every_n | {"freeze_lm_embeddings": freeze_lm_embeddings, "adapters": adapters}
     model = weights.assemble(tower, lm, tokenizer, seed, new_token_init, **own, **flamingo_options)
-    model.fit = check(vision_width=model.vis_dim)  # again, with all files at hand
+    model.facts = check(vision_width=model.vis_dim)  # again, with all files at hand
+    model.normalization = normalization_of(image_processor)
     if init_from is not None:
         load_weights(model, init_from, on_load)
     model.set_activation_checkpointing(checkpoint_policy if gradient_checkpointing else None)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.flamingo.network import FlamingoNetwork
 from flamingo.modules.freezing import FROZEN, is_adapter
 from flamingo.modules.language_model import embedding_and_head, text_config
 from flamingo.modules.load_report import (
@@ -89,7 +89,7 @@ def module_name(parent: nn.Module, wanted: nn.Module) -> str:
 
 
 def load_openflamingo(
-    model: Flamingo, checkpoint: Mapping[str, Any], *, may_lack: Iterable[str] = ()
+    model: FlamingoNetwork, checkpoint: Mapping[str, Any], *, may_lack: Iterable[str] = ()
 ) -> LoadReport:
     """Fills the model from a checkpoint with OpenFlamingo's names.
 
@@ -235,7 +235,7 @@ def is_ours(name: str) -> bool:
     return name.startswith(("perceiver.", "media_tokens.")) or ".gated_cross_attn_layer." in name
 
 
-def export_openflamingo(model: Flamingo) -> dict[str, Tensor]:
+def export_openflamingo(model: FlamingoNetwork) -> dict[str, Tensor]:
     """The weights under OpenFlamingo's names, media-token rows back in their matrices.
 
     As in its own checkpoints a tied head is there under both of its names, as one tensor.
@@ -263,7 +263,7 @@ def export_openflamingo(model: Flamingo) -> dict[str, Tensor]:
     return exported
 
 
-def export_matrices(model: Flamingo) -> list[tuple[Tensor, Tensor]]:
+def export_matrices(model: FlamingoNetwork) -> list[tuple[Tensor, Tensor]]:
     """The LM's input matrix, and with an untied LM its output matrix: as they are in the LM, and
     with the media-token rows in them."""
     embedding, head = embedding_and_head(model.lang_encoder)
@@ -282,13 +282,6 @@ def _with_rows(matrix: Tensor, rows: Tensor, token_ids: tuple[int, int]) -> Tens
     return whole
 
 
-def kept_state_dict(model: Flamingo) -> dict[str, Tensor]:
-    """What a checkpoint holds, as it lies on this rank: what Flamingo adds (frozen rows included)
-    and adapters, and of LM and tower what trains. The tensors share memory with the model's."""
-    values = model.state_dict()
-    return {name: values[name] for name in trainable_names(model)}
-
-
 def frozen_parts(names: Iterable[str]) -> tuple[str, ...]:
     """The `freeze` of the model that a checkpoint of our own form is of, by its names."""
     own = [name for name in names if not is_ours(name) and not is_adapter(name)]
@@ -296,18 +289,19 @@ def frozen_parts(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(part for part in FROZEN if not any(name.startswith(trained[part]) for name in own))
 
 
-def trainable_names(model: Flamingo) -> list[str]:
+def trainable_names(model: FlamingoNetwork) -> list[str]:
     """Names of our own form, in the model's order."""
     trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return [name for name in model.state_dict() if is_ours(name) or name in trains]
 
 
-def trainable_state_dict(model: Flamingo) -> dict[str, Tensor]:
-    """Our own form: `kept_state_dict`, each tensor whole."""
-    return {name: full_tensor(value) for name, value in kept_state_dict(model).items()}
+def trainable_state_dict(model: FlamingoNetwork) -> dict[str, Tensor]:
+    """Our own form: what a checkpoint holds, each tensor whole."""
+    values = model.state_dict()
+    return {name: full_tensor(values[name]) for name in trainable_names(model)}
 
 
-def load_trainable(model: Flamingo, weights: Mapping[str, Tensor]) -> LoadReport:
+def load_trainable(model: FlamingoNetwork, weights: Mapping[str, Tensor]) -> LoadReport:
     """Fills a model from `trainable_state_dict`.
 
     Whether the LM and the tower train may differ between the two: weights that trained are taken

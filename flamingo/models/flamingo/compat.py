@@ -13,9 +13,9 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from flamingo.models.flamingo.checkpoint import INPUT_NAMES, OUTPUT_NAMES, plain_name
-from flamingo.models.flamingo.identity import Fit
+from flamingo.models.flamingo.identity import NAME, Identity
 from flamingo.modules.adapter_settings import AdapterSettings, tell
-from flamingo.modules.checkpoint_files import CheckpointHeader, read_header
+from flamingo.modules.checkpoint_files import FAMILY_KEY, CheckpointHeader, read_header
 from flamingo.modules.fingerprint import lm_fingerprint, tokenizer_fingerprint
 from flamingo.modules.language_model import find_decoder_layers
 from mmdata.errors import UserError
@@ -43,11 +43,11 @@ def describe(
     lm_path: str | None = None,
     cache_dir: str | None = None,
     adapters: AdapterSettings | None = None,
-) -> Fit:
+) -> Identity:
     """The facts of a model that is about to be built; the tokenizer has the media tokens."""
     text: Any = lm_config.get_text_config(decoder=True)
     ids = token_ids(tokenizer)
-    return Fit(
+    return Identity(
         family=lm_config.model_type,
         hidden_size=text.hidden_size,
         num_layers=text.num_hidden_layers,
@@ -72,7 +72,7 @@ def check_fit(
     decoder_layers_attr_name: str | None = None,
     cache_dir: str | None = None,
     adapters: AdapterSettings | None = None,
-) -> Fit:
+) -> Identity:
     """Raises UserError with one line on what does not fit; returns what to record."""
     check_tokenizer(lm_config, tokenizer)
     fit = describe(
@@ -140,6 +140,7 @@ def _layers_name(lm_config: PretrainedConfig) -> str:
 
 def _differences_of_records(expected: dict[str, Any], got: dict[str, Any]) -> list[str]:
     found = []
+    got = {FAMILY_KEY: NAME} | got  # others came later, and say so
     for name, value in expected.items():
         other = got.get(name)
         unknown = name == "lm_sha256" and (value is None or other is None)
@@ -156,7 +157,7 @@ def _short(value: Any) -> str:
     return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else str(value)
 
 
-def _differences_of_shapes(fit: Fit, layers: str, header: CheckpointHeader) -> list[str]:
+def _differences_of_shapes(fit: Identity, layers: str, header: CheckpointHeader) -> list[str]:
     """For checkpoints without a record: OpenFlamingo's, released or trained."""
     indices: set[int] = set()
     found: dict[str, tuple[object, object]] = {}

@@ -24,52 +24,21 @@ samples of a step are taken as equally long, which is a little less than the tru
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import nn
 
+from flamingo.models.family import StepFlops
 from flamingo.models.flamingo.cross_attention import GatedCrossAttentionBlock
-from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.flamingo.network import FlamingoNetwork
 from flamingo.models.flamingo.resampler import PerceiverResampler, ResamplerAttention
 from flamingo.modules.absent_tower import AbsentTower
 from flamingo.modules.language_model import text_config
-from flamingo.telemetry.steps import StreamCounts
 
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
-@dataclass(frozen=True, slots=True)
-class StepFlops:
-    """Floating-point operations, forward and backward.
-
-    Attributes:
-        tower: of an image, in the vision tower.
-        image: of an image, in the resampler and the keys and values of cross-attention.
-        token: of a text position, without attention among positions and without the head.
-        pair: of a pair of positions of a sample, in the attention of the LM.
-        target: of a target token, in the LM's head.
-    """
-
-    tower: float
-    image: float
-    token: float
-    pair: float
-    target: float
-
-    def of(self, counts: StreamCounts) -> float:
-        """Of what a stream gave."""
-        pairs = counts.tokens**2 / max(1, counts.samples)
-        return (
-            self.tower * counts.encoded
-            + self.image * counts.images
-            + self.token * counts.tokens
-            + self.pair * pairs
-            + self.target * counts.targets
-        )
-
-
-def count_flops(model: Flamingo) -> StepFlops | None:
+def count_flops(model: FlamingoNetwork) -> StepFlops | None:
     """Count a model's operations; None for an LM with experts, of which a token sees a few only."""
     config = text_config(model.lang_encoder)
     if any((getattr(config, name, None) or 1) > 1 for name in _EXPERTS):
@@ -161,7 +130,7 @@ def _cross_attention(block: GatedCrossAttentionBlock, num_latents: int) -> tuple
     return per_image, attention + sum(_products(part, flows=True) for part in matrices)
 
 
-def _outside_blocks(model: Flamingo) -> float:
+def _outside_blocks(model: FlamingoNetwork) -> float:
     """Of one position in the LM's matrices that stand neither in a block nor in the head."""
     inside = {id(weight) for layer in model.decoder_blocks for weight in _weights(layer)}
     inside |= {id(weight) for weight in _weights(_head(model))}
@@ -169,7 +138,7 @@ def _outside_blocks(model: Flamingo) -> float:
     return sum(2.0 * math.prod(w.shape) * (2 + w.requires_grad) for w in outside)
 
 
-def _head(model: Flamingo) -> nn.Module:
+def _head(model: FlamingoNetwork) -> nn.Module:
     return cast(Any, model.lang_encoder).get_output_embeddings()
 
 

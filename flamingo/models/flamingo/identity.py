@@ -4,13 +4,18 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from flamingo.modules.checkpoint_files import FAMILY_KEY
+
+#: Of this family.
+NAME = "flamingo"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fit:
-    """What has to agree between a model and its checkpoint; recorded in the checkpoint."""
+class Identity:
+    """The facts of a model; a checkpoint records them."""
 
     family: str
-    """`model_type` of the LM's config."""
+    """Of language models: `model_type` of the LM's config."""
     hidden_size: int
     num_layers: int
     vision_width: int
@@ -25,4 +30,5 @@ class Fit:
     """`AdapterSettings.record` of the LoRA adapters in the LM; None without."""
 
     def record(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """The facts as JSON, with the family of models that they are of."""
+        return {FAMILY_KEY: NAME} | dataclasses.asdict(self)

@@ -1,404 +1,157 @@
-"""Flamingo: a frozen vision tower, a resampler, and a frozen LM with gated cross-attention.
+"""Flamingo as it is trained: the network, and what it answers to the trainer."""
 
-The images of a batch are one ragged stack, encoded once and in chunks; OpenFlamingo's padded
-(B, T, F=1, C, H, W) is taken too and loses its padding first. What trains are the resampler, the
-cross-attention blocks and the two media-token rows; all else stays frozen, unless `freeze` says
-otherwise.
-
-Attribute names are OpenFlamingo's (`vision_encoder`, `perceiver`, `lang_encoder`), so that
-parameter names are too.
-
-Dimensions: B samples, L positions, N images, T media slots, K latents, D latent width.
-"""
-
-from collections.abc import Collection, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from flamingo.models.flamingo import generation
-from flamingo.models.flamingo.context import MediaContext, count_tags
-from flamingo.models.flamingo.decoder import condition_layers
-from flamingo.models.flamingo.identity import Fit
-from flamingo.models.flamingo.initialise import initialise, initialise_adapters
-from flamingo.models.flamingo.media import (
-    EncodedMedia,
-    check_forms,
-    check_tags,
-    counts_of,
-    pad_latents,
-    unpad_openflamingo,
-)
-from flamingo.models.flamingo.media_tokens import MediaTokenRows, initialise_rows
-from flamingo.models.flamingo.resampler import PerceiverResampler
-from flamingo.modules.freezing import FROZEN, free_parts, keep_in_eval
-from flamingo.modules.language_model import find_decoder_layers, text_config
-from flamingo.modules.lm_cache import cache_argument, cache_in, one_cache, positions_held
-from flamingo.modules.loss import FlamingoOutput, LossReduction, next_token_loss
-from flamingo.modules.packed import Packing, find_packing, own_tags
-from flamingo.modules.recompute import Recompute
-from flamingo.modules.vision import (
-    VisionTokens,
-    blank_tokens,
-    encode_images,
-    prepare_tower,
-    tower_width,
-)
-from mmdata.errors import UserError
+from flamingo.data.batch import Batch
+from flamingo.data.labels import pad
+from flamingo.models.family import Part, Prompt, Shape, StepFlops, Unit
+from flamingo.models.flamingo.checkpoint import is_ours, trainable_names
+from flamingo.models.flamingo.flops import count_flops
+from flamingo.models.flamingo.media import EncodedMedia
+from flamingo.models.flamingo.network import FlamingoNetwork
+from flamingo.models.flamingo.units import model_parts, shard_units
+from flamingo.models.flamingo.worst_batch import worst_batch
+from flamingo.modules.freezing import is_adapter
+from flamingo.modules.language_model import embedding_and_head
+from flamingo.modules.loss import IGNORED, find_target_positions, label_scores
 
-Counts = Tensor | Sequence[int]
+#: Parameters with this in their name decay, as in OpenFlamingo; resampler and token rows do not.
+DECAYING = "gated_cross_attn"
+#: Of the LM and the tower, where they train, matrices decay, but for those that are looked up.
+_LOOKED_UP = ("embed", "wte", "wpe")
 
 
-class Flamingo(nn.Module):
-    """See `create_model_and_transforms` for the usual way to make one.
+class Flamingo(FlamingoNetwork):
+    """Construction and forward pass are those of `FlamingoNetwork`.
 
-    Construction
-    ------------
-    vision_tokens
-        'pre_norm', as the released models were trained, or 'post_norm'; see `vision`.
-    vision_chunk
-        Images that go through the tower at once.
-    freeze
-        The parts of `FROZEN` that do not train; without one of them that part is fine-tuned whole.
-    freeze_lm_embeddings, train_output_rows
-        Whether the media-token rows stay as they are: the input's; and whether those of an untied
-        output train, which stay otherwise, as in OpenFlamingo (tied, they are the input's). Where
-        all of the LM trains, they do.
-
-    Forward
-    -------
-    input_ids, attention_mask, labels
-        (B, L); labels are not shifted, -100 is no target. `lang_x` is another name for ids.
-    images, images_per_sample
-        The ragged form: (N, 3, H, W) and B numbers, best kept on the CPU.
-    vision_x
-        OpenFlamingo's form (B, T, 1, 3, H, W); slots that no tag uses are dropped.
-    features
-        In place of images: the tower's patch tokens of them, (N, V, D), as `encode_images` gives.
-    document_index
-        (B, L) which document of a packed sequence each position belongs to, -1 for padding; after
-        `allow_packing`. It stands in for the attention mask.
-    media
-        What `encode` returned, in place of images.
-    cache
-        The LM's key-value cache, filled on the way; `past_key_values` is another name for it.
-    preceding_tags
-        (B,) how many tags stood before these ids, in text that a cache holds.
-    loss_reduction
-        'sum' for a trainer that divides by the targets of its global batch.
-    target_positions
-        From `find_target_positions`: logits are computed there only, as (n, V).
-    keep_graph
-        See `encode`.
-    check
-        Compares tags and images, which reads from the device; a loader may do it beforehand.
+    See `create_model_and_transforms` for the usual way to make one.
     """
 
-    def __init__(
-        self,
-        vision_encoder: nn.Module,
-        lang_encoder: nn.Module,
-        *,
-        eoc_token_id: int,
-        media_token_id: int,
-        pad_token_id: int,
-        cross_attn_every_n_layers: int = 1,
-        decoder_layers_attr_name: str | None = None,
-        vision_tokens: VisionTokens = "pre_norm",
-        vision_chunk: int = 64,
-        freeze_lm_embeddings: bool = False,
-        train_output_rows: bool = False,
-        freeze: Collection[str] = FROZEN,
-    ) -> None:
-        super().__init__()
-        self.freeze = frozenset(freeze)
-        self.eoc_token_id, self.media_token_id = eoc_token_id, media_token_id
-        self.pad_token_id = pad_token_id
-        self.cross_attn_every_n_layers = cross_attn_every_n_layers
-        self.vision_tokens, self.vision_chunk = vision_tokens, vision_chunk
-        self.fit: Fit | None = None
-        """What a checkpoint records of this model; set by `create_model_and_transforms`."""
-        self._packing: Packing | None = None
-        self._context = MediaContext()
-        self.vision_encoder = prepare_tower(vision_encoder, vision_tokens)
-        self.vis_dim = tower_width(vision_encoder)
-        self.perceiver = PerceiverResampler(self.vis_dim)
-        self.lang_encoder = lang_encoder
-        free_parts(vision_encoder, lang_encoder, self.freeze)
-        self.media_tokens = MediaTokenRows(
-            lang_encoder,
-            eoc_token_id=eoc_token_id,
-            media_token_id=media_token_id,
-            context=self._context,
-        )
-        self.lang_dim = cast(int, text_config(lang_encoder).hidden_size)
-        self.decoder_layers_name, layers = find_decoder_layers(
-            lang_encoder, decoder_layers_attr_name
-        )
-        self.decoder_blocks = condition_layers(
-            layers,
-            every_n=cross_attn_every_n_layers,
-            text_width=self.lang_dim,
-            latent_width=self.vis_dim,
-            context=self._context,
-        )
-        lang_encoder.register_forward_pre_hook(self._before_lm, with_kwargs=True)
-        self._freeze(rows=freeze_lm_embeddings, train_output_rows=train_output_rows)
-        self.eval()
-
-    # ---- construction
-
-    def _freeze(self, *, rows: bool, train_output_rows: bool) -> None:
-        media_tokens = self.media_tokens
-        media_tokens.input_rows.requires_grad_(not rows)
-        if media_tokens.output_rows is not None:
-            with_lm = "lm" not in self.freeze and not rows
-            media_tokens.output_rows.requires_grad_(train_output_rows or with_lm)
-        elif rows and train_output_rows:
-            raise UserError(
-                "--train-output-rows: the output rows of this language model are its input rows "
-                "(tied), which --freeze-lm-embeddings keeps as they are: leave one of them out"
-            )
-
-    def initialise(
-        self, seed: int, *, new_token_init: str = "normal", num_known_rows: int | None = None
-    ) -> None:
-        """Fills everything that is ours from the seed alone; also after `to_empty`."""
-        generator = torch.Generator().manual_seed(seed)
-        initialise(self.perceiver, generator)
-        for block in self.cross_attention_blocks:
-            initialise(block, generator)
-        initialise_adapters(self.lang_encoder, seed)
-        known = min(self.media_tokens.token_ids) if num_known_rows is None else num_known_rows
-        initialise_rows(
-            self.media_tokens,
-            self.lang_encoder,
-            mode=new_token_init,
-            seed=seed,
-            num_known_rows=known,
-        )
+    # `generate` and `allow_packing` run the LM alone.
+    outside_forward = ("generate", "allow_packing")
 
     @property
-    def cross_attention_blocks(self) -> list[nn.Module]:
-        """The gated cross-attention blocks, first to last."""
-        blocks = (layer.gated_cross_attn_layer for layer in self.decoder_blocks)
-        return [block for block in blocks if block is not None]
+    def image_size(self) -> int:
+        """S."""
+        tower: Any = self.vision_encoder
+        return int(tower.image_size[0])
 
-    def set_activation_checkpointing(self, policy: Recompute | None) -> None:
-        """Recomputes our blocks and the decoder layers in the backward pass; None: keeps them.
+    @property
+    def feature_width(self) -> int:
+        """D."""
+        return self.vis_dim
 
-        Of a tower that trains whole blocks are recomputed under either policy, by open_clip.
-        """
-        self.perceiver.recompute = policy
-        for layer in self.decoder_blocks:
-            layer.recompute = policy
-        if "vision" not in self.freeze:
-            cast(Any, self.vision_encoder).set_grad_checkpointing(policy is not None)
-
-    def allow_packing(self) -> None:
-        """Finds out how this LM keeps packed documents apart, by trying.
-
-        Raises:
-            UserError: it cannot.
-        """
-        self._packing = find_packing(self.lang_encoder)
-
-    def train(self, mode: bool = True) -> "Flamingo":  # noqa: FBT001, FBT002 (torch's own)
-        """Frozen parts stay in eval mode; cross-attention and LoRA adapters follow `mode`."""
-        super().train(mode)
-        blocks = self.cross_attention_blocks
-        keep_in_eval(self.vision_encoder, self.lang_encoder, blocks, self.freeze, mode=mode)
-        return self
-
-    # ---- images
-
-    def encode(
+    def loss(
         self,
-        images: Tensor | None,
-        images_per_sample: Counts,
+        batch: Batch,
+        device: torch.device,
         *,
-        features: Tensor | None = None,
-        keep_graph: bool = False,
-        device: torch.device | None = None,
-    ) -> EncodedMedia:
-        """Ragged images (N, 3, H, W), or their patch tokens (N, V, D), to latents.
+        through: nn.Module | None = None,
+        keep_graph: bool = True,
+    ) -> Tensor:
+        """The cross-entropy summed over a batch's targets; see `TrainableModel`."""
 
-        With `keep_graph` a batch without any image runs a blank one times 0, so that every rank
-        of a distributed run goes through the same modules and parameters; where other ranks have
-        features, it is given (0, V, D) of them. `device` is where it is computed: parameters may
-        lie elsewhere.
-        """
-        given = images if features is None else features
-        num_images = 0 if given is None else given.shape[0]
-        batch = len(images_per_sample)
-        counts = counts_of(images_per_sample, batch, num_images)
-        if num_images:
-            if features is None:
-                assert images is not None
-                features = encode_images(self.vision_encoder, images, self.vision_chunk)
-            latents = pad_latents(self._resample(features), counts)
-        elif keep_graph:
-            device = device or self.perceiver.latents.device
-            tokens = blank_tokens(self.vision_encoder, features, device)
-            blank = self._resample(tokens) * 0.0
-            latents = blank.unsqueeze(0).expand(batch, -1, -1, -1)
-        else:
-            latents = None
-        return EncodedMedia(latents=latents, images_per_sample=tuple(counts))
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
 
-    def _resample(self, tokens: Tensor) -> Tensor:
-        """(N, V, D) -> (N, K, D)."""
-        if not torch.is_autocast_enabled(tokens.device.type):
-            tokens = tokens.to(self.perceiver.latents.dtype)
-        return self.perceiver(tokens)
-
-    def _media_of_call(
-        self,
-        input_ids: Tensor,
-        images: Tensor | None,
-        images_per_sample: Counts | None,
-        vision_x: Tensor | None,
-        media: EncodedMedia | None,
-        preceding_tags: Tensor | None = None,
-        *,
-        features: Tensor | None = None,
-        keep_graph: bool = False,
-        check: bool = True,
-    ) -> EncodedMedia:
-        """The media of a call, from whichever form they were given in, checked against the tags."""
-        check_forms(images, vision_x, media, features, images_per_sample)
-        tags = None
-        if check or vision_x is not None:
-            tags = count_tags(input_ids, self.media_token_id, preceding_tags)[:, -1].tolist()
-        if vision_x is not None:
-            images, images_per_sample = unpad_openflamingo(vision_x, cast(list[int], tags))
-        if media is None:
-            counts = [0] * input_ids.shape[0] if images_per_sample is None else images_per_sample
-            media = self.encode(
-                images, counts, features=features, keep_graph=keep_graph, device=input_ids.device
-            )
-        if len(media.images_per_sample) != input_ids.shape[0]:
-            raise UserError(
-                f"media: expected {input_ids.shape[0]} samples, as in input_ids, "
-                f"got {len(media.images_per_sample)}"
-            )
-        if tags is not None:
-            check_tags(tags, media.images_per_sample)
-        return media
-
-    # ---- text
-
-    def _before_lm(self, _lm: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Tells the context which positions the LM is about to see."""
-        if not self._context.is_open:
-            return
-        ids = kwargs.get("input_ids", args[0] if args else None)
-        if ids is None:
-            raise UserError("inputs_embeds: expected input_ids, the tags are counted in them")
-        held = positions_held(cache_in(kwargs))
-        self._context.begin_pass(ids.shape[0], ids.shape[1], held)
-
-    def _keep_apart(self, document_index: Tensor) -> tuple[Tensor | None, Tensor]:
-        """(attention mask, position ids) of packed documents."""
-        if self._packing is None:
-            raise UserError("document_index: expected a call of allow_packing first")
-        return self._packing.text_arguments(document_index)
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        images: Tensor | None = None,
-        images_per_sample: Counts | None = None,
-        vision_x: Tensor | None = None,
-        *,
-        media: EncodedMedia | None = None,
-        features: Tensor | None = None,
-        document_index: Tensor | None = None,
-        preceding_tags: Tensor | None = None,
-        loss_reduction: LossReduction = "mean",
-        target_positions: Tensor | None = None,
-        keep_graph: bool = False,
-        check: bool = True,
-        past_key_values: Any = None,
-        cache: Any = None,
-        use_cache: bool = False,
-        lang_x: Tensor | None = None,
-        **lm_arguments: Any,
-    ) -> FlamingoOutput:
-        """Logits, and the loss where there are labels; arguments: see the class."""
-        ids = _one_of(input_ids, lang_x)
-        cache = one_cache(cache, past_key_values)
-        media = self._media_of_call(
-            ids,
-            images,
-            images_per_sample,
-            vision_x,
-            media,
-            preceding_tags,
-            features=features,
+        output = (self if through is None else through)(
+            input_ids=moved(batch.input_ids),
+            attention_mask=moved(batch.attention_mask),
+            labels=moved(batch.labels),
+            images=self.pictures(batch, device),
+            features=moved(batch.features),
+            # Numbers, not a tensor: what wraps a model would bring that to the device.
+            images_per_sample=batch.images_per_sample.tolist(),
+            document_index=moved(batch.document_index),
+            target_positions=moved(find_target_positions(batch.labels)),
+            loss_reduction="sum",
             keep_graph=keep_graph,
-            check=check,
+            check=False,
         )
-        text_time = count_tags(ids, self.media_token_id, preceding_tags)
-        if document_index is not None:
-            text_time = own_tags(text_time, document_index)
-            attention_mask, lm_arguments["position_ids"] = self._keep_apart(document_index)
-        with self._context.open(media.latents, text_time, target_positions=target_positions):
-            out = self.lang_encoder(
-                input_ids=ids,
-                attention_mask=attention_mask,
-                use_cache=use_cache,
-                **cache_argument(self.lang_encoder, cache),
-                **lm_arguments,
-            )
-        loss = num_targets = None
-        if labels is not None:
-            loss, num_targets = next_token_loss(
-                out.logits, labels, reduction=loss_reduction, target_positions=target_positions
-            )
-        return FlamingoOutput(
-            loss=loss,
-            num_targets=num_targets,
-            logits=out.logits,
-            cache=cache_in(out) if use_cache else None,
+        found: Tensor = output.loss
+        return found
+
+    def shard_units(self) -> Iterator[Unit]:
+        """What is gathered together."""
+        return shard_units(self)
+
+    def parts(self) -> Iterator[Part]:
+        """Tower, resampler, cross-attention and decoder blocks."""
+        return model_parts(self)
+
+    def head(self) -> nn.Module:
+        """The LM's."""
+        return embedding_and_head(self.lang_encoder)[1]
+
+    def kept_names(self) -> list[str]:
+        """What Flamingo adds (frozen rows too), adapters, and of LM and tower what trains."""
+        return trainable_names(self)
+
+    def decays(self, name: str, parameter: nn.Parameter) -> bool:
+        """Cross-attention does, and matrices of an LM and a tower that train."""
+        if DECAYING in name:
+            return True
+        if is_ours(name) or is_adapter(name) or parameter.dim() < 2:
+            return False
+        return not any(word in name for word in _LOOKED_UP)
+
+    def step_flops(self) -> StepFlops | None:
+        """Counted from the modules."""
+        return count_flops(self)
+
+    def largest_batch(self, limits: Shape) -> Batch:
+        """Most pictures, most tokens, all of them targets."""
+        return worst_batch(limits, self)
+
+    def identity(self) -> dict[str, Any]:
+        """What `create_model_and_transforms` found out of the parts; empty without it."""
+        return self.facts.record() if self.facts else {}
+
+    def continue_prompts(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int, num_beams: int = 1
+    ) -> list[list[int]]:
+        """The ids behind each prompt, as `generate` writes them."""
+        device = self.perceiver.latents.device
+        longest = max(len(one.input_ids) for one in prompts)
+        ids = torch.full((len(prompts), longest), self.pad_token_id)
+        for row, prompt in zip(ids, prompts, strict=True):
+            row[longest - len(prompt.input_ids) :] = torch.tensor(prompt.input_ids)
+        lengths = torch.tensor([len(one.input_ids) for one in prompts])
+        mask = (torch.arange(longest) >= longest - lengths.unsqueeze(1)).long()
+        images = torch.cat([one.images for one in prompts]).to(device)
+        output = self.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            images=self.normalization.applied(images) if len(images) else None,
+            images_per_sample=[len(one.images) for one in prompts],
+            max_new_tokens=max_new_tokens,
+            num_beams=num_beams,
         )
+        written: list[list[int]] = output[:, longest:].tolist()
+        return written
 
     @torch.no_grad()
-    def generate(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        images: Tensor | None = None,
-        images_per_sample: Counts | None = None,
-        vision_x: Tensor | None = None,
-        *,
-        media: EncodedMedia | None = None,
-        lang_x: Tensor | None = None,
-        **options: Any,
-    ) -> Any:
-        """Continues left-padded prompts; `options` are those of transformers' `generate`.
-
-        Greedy with a key-value cache unless asked otherwise; ends at `<|endofchunk|>`. Beams,
-        sampling and several returned sequences take the media of their prompt along.
-        """
-        ids = _one_of(input_ids, lang_x)
-        options = generation.complete_options(
-            options, eoc_token_id=self.eoc_token_id, pad_token_id=self.pad_token_id
-        )
-        if attention_mask is None:
-            attention_mask = (ids != self.pad_token_id).long()
-        media = self._media_of_call(ids, images, images_per_sample, vision_x, media)
-        text_time = count_tags(ids, self.media_token_id)
-        with self._context.open(media.latents, text_time, generating=True):
-            return cast(Any, self.lang_encoder).generate(
-                input_ids=ids, attention_mask=attention_mask, **options
+    def score(
+        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[float]]:
+        """The logarithm of each candidate's probability; a prompt's pictures are encoded once."""
+        device = self.perceiver.latents.device
+        found = []
+        for prompt, texts in zip(prompts, candidates, strict=True):
+            ids, mask = pad([[*prompt.input_ids, *text] for text in texts], self.pad_token_id)
+            labels = ids.masked_fill(mask == 0, IGNORED)
+            labels[:, : len(prompt.input_ids)] = IGNORED
+            number = len(prompt.images)
+            images = self.normalization.applied(prompt.images.to(device)) if number else None
+            latents = self.encode(images, [number], device=device).latents
+            media = EncodedMedia(
+                latents=None if latents is None else latents.expand(len(texts), -1, -1, -1),
+                images_per_sample=(number,) * len(texts),
             )
-
-
-def _one_of(input_ids: Tensor | None, lang_x: Tensor | None) -> Tensor:
-    if (input_ids is None) == (lang_x is None):
-        raise UserError("input_ids: expected it, or its other name lang_x, got none or both")
-    return cast(Tensor, lang_x if input_ids is None else input_ids)
+            logits = self(ids.to(device), mask.to(device), media=media).logits
+            found.append(label_scores(logits, labels.to(device)).tolist())
+        return found

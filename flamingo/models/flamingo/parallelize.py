@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy
 
+from flamingo.models.family import Rows
 from flamingo.models.flamingo.build import (
     WholeWeights,
     assemble,
@@ -32,38 +32,26 @@ from flamingo.modules.meta import materialise, parameters_on_meta
 from flamingo.modules.placement import _fill
 from flamingo.modules.quantised import is_quantised, quantise_linears
 from flamingo.modules.vision import map_tower
-from flamingo.parallel.shard import shard_model
-from flamingo.parallel.world import World
 from mmdata.errors import UserError
 
 
 def create_sharded_model(
-    *arguments: Any,
-    world: World,
-    mp_policy: MixedPrecisionPolicy | None = None,
-    in_host_memory: bool = False,
-    **options: Any,
+    *arguments: Any, rows: Rows, **options: Any
 ) -> tuple[Flamingo, Callable[..., Tensor], Any]:
-    """`create_model_and_transforms` over the mesh of a world; every rank has to call it.
+    """`create_model_and_transforms` of a model that is spread; every rank has to call it.
 
     Returns:
-        (model, image_processor, tokenizer). The model is on the world's device, its parameters are
-        DTensors, and `shard_model` has been called.
+        (model, image_processor, tokenizer). The model lies where the rows say, and its parameters
+        are DTensors.
     """
-    weights = _OwnRows(world, mp_policy, in_host_memory=in_host_memory)
-    return create_model_and_transforms(*arguments, weights=weights, **options)
+    return create_model_and_transforms(*arguments, weights=OwnRows(rows), **options)
 
 
-class _OwnRows(WholeWeights):
+class OwnRows(WholeWeights):
     """Parts are built empty; once they are spread, a rank fills its rows."""
 
-    def __init__(
-        self, world: World, mp_policy: MixedPrecisionPolicy | None, *, in_host_memory: bool
-    ) -> None:
-        if world.mesh is None:
-            raise ValueError(f"world: expected one with a mesh, got --parallel {world.parallel}")
-        self._mesh, self._device, self._mp_policy = world.mesh, world.device, mp_policy
-        self._in_host_memory = in_host_memory
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
         self._tower: Mapping[str, Tensor] = {}
         self._lm: Mapping[str, Tensor] = {}
 
@@ -94,8 +82,8 @@ class _OwnRows(WholeWeights):
         quantise_linears(
             lang_encoder,
             stored=self._lm,
-            device=self._device,
-            num_parts=self._mesh.size(self._mesh.ndim - 1),
+            device=self._rows.device,
+            num_parts=self._rows.num_parts,
             attr_name=attr_name,
         )
 
@@ -111,11 +99,8 @@ class _OwnRows(WholeWeights):
         old_rows = embedding_and_head(lang_encoder)[0].weight.shape[0]
         with parameters_on_meta():
             model = assemble(tower, lang_encoder, tokenizer, seed=seed, **options)
-        shard_model(
-            model, self._mesh, mp_policy=self._mp_policy, in_host_memory=self._in_host_memory
-        )
-        place = torch.device("cpu") if self._in_host_memory else self._device
-        materialise(model, place, buffers=self._device)
+        self._rows.shard(model)
+        materialise(model, self._rows.place, buffers=self._rows.device)
         fill_tower(model, self._tower)
         fill_language_model(model, self._lm)
         fill_grown_rows(lang_encoder, old_rows)

@@ -2,10 +2,10 @@
 
 ```
 RUN/checkpoints/step-00000040/
-  tensors/     what trains, the optimizer's state, torch's random state: a file a rank
-  fit.json     what the weights belong to: LM, tokenizer, shapes, n of the cross-attention
-  tokenizer/   its files
-  state.json   step, positions of the streams, options, versions
+  tensors/       what trains, the optimizer's state, torch's random state: a file a rank
+  identity.json  what the weights belong to: the family of the model, and its parts
+  tokenizer/     its files
+  state.json     step, positions of the streams, options, versions
 RUN/checkpoints/latest   the name of the newest; `best`, of the lowest validation loss
 ```
 
@@ -36,7 +36,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.family import TrainableModel
 from flamingo.modules.checkpoint_files import write_record
 from flamingo.modules.sharded_files import TENSORS_FOLDER, first_failure, is_sharded
 from flamingo.parallel.world import World
@@ -129,7 +129,9 @@ class Checkpointer:
         """Whether to save after this step, at which these validation losses were measured."""
         return self.rule.is_due(step) or self.rule.is_better(losses, self._best)
 
-    def save(self, model: Flamingo, optimizer: torch.optim.Optimizer, state: RunState) -> None:
+    def save(
+        self, model: TrainableModel, optimizer: torch.optim.Optimizer, state: RunState
+    ) -> None:
         """Save, unless this step is saved already; an earlier save is waited for first.
 
         Raises:
@@ -148,7 +150,7 @@ class Checkpointer:
         is_best = self.rule.is_better(state.validation, self._best)
         if is_best:
             self._best = state.validation[str(self.rule.keep_best)]
-        record = model.fit.record() if model.fit else {}
+        record = model.identity()
         tensors = tensors_of(model, optimizer, self._world)
         if self._asynchronous and not can_be_staged(tensors.values()):
             logger.warning("this optimizer's state cannot be copied: training waits for each save")
@@ -282,7 +284,7 @@ def read_state(folder: str) -> RunState:
 
 
 def restore(
-    folder: str, model: Flamingo, optimizer: torch.optim.Optimizer, world: World | None = None
+    folder: str, model: TrainableModel, optimizer: torch.optim.Optimizer, world: World | None = None
 ) -> None:
     """Put weights, optimizer and random state back; each rank reads its own part.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from flamingo.data.order import Position
 from flamingo.data.stream import Stream
-from flamingo.modules.adapter_options import check_same_adapters
+from flamingo.models.family import Before
 from flamingo.parallel.world import World
 from flamingo.train.checkpoint.checkpoint import RunState, find_checkpoint, read_state
 from flamingo.train.options.streams import sequence_of, training_streams
@@ -36,6 +36,13 @@ class Resume:
         """The checkpoint, once a step was taken."""
         return self.checkpoint if self.state.step else None
 
+    @property
+    def before(self) -> Before | None:
+        """What the family is told of the run that goes on; None for a fresh one."""
+        if self.checkpoint is None:
+            return None
+        return Before(self.checkpoint, self.state.options, self.state.trained)
+
     def kept(self, options: Train) -> dict[str, int]:
         """B of each stream, which stays what it was at the first launch."""
         if options.allow_new_batch_size:
@@ -49,8 +56,7 @@ def find_resume(options: Train) -> Resume:
     """The checkpoint that the options mean, if there is one.
 
     Raises:
-        UserError: --resume-from-checkpoint names none, it cannot be read, or it was written with
-            other adapters.
+        UserError: --resume-from-checkpoint names none, or it cannot be read.
     """
     asked = options.resume_from_checkpoint
     found = find_checkpoint(asked or options.run_name)
@@ -59,7 +65,6 @@ def find_resume(options: Train) -> Resume:
             raise UserError(f"--resume-from-checkpoint {asked}: holds no checkpoint of ours")
         return Resume()
     state = read_state(found)
-    check_same_adapters(state.options, options, found)
     return Resume(found, state)
 
 

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from flamingo.models.flamingo.checkpoint import kept_state_dict
-from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.family import TrainableModel
 from flamingo.modules.sharded_files import WEIGHTS_PREFIX, fill_tensors, tensors_in
 from flamingo.parallel.world import World
 from flamingo.train.optim import plain_state, settle
@@ -28,10 +27,10 @@ RANDOM_PREFIX = "random."
 
 
 def tensors_of(
-    model: Flamingo, optimizer: torch.optim.Optimizer, world: World
+    model: TrainableModel, optimizer: torch.optim.Optimizer, world: World
 ) -> dict[str, Tensor]:
     """All tensors to save, as they lie on this rank; they share memory with the run's."""
-    found = {WEIGHTS_PREFIX + name: value for name, value in kept_state_dict(model).items()}
+    found = _kept_tensors(model)
     for name, parameter in trained_parameters(model, optimizer).items():
         for slot, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
@@ -43,7 +42,7 @@ def tensors_of(
 
 
 def trained_parameters(
-    model: Flamingo, optimizer: torch.optim.Optimizer
+    model: TrainableModel, optimizer: torch.optim.Optimizer
 ) -> dict[str, nn.Parameter]:
     """The optimizer's parameters by their names in the model."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -56,7 +55,7 @@ def trained_parameters(
 
 def restore_tensors(
     folder: str,
-    model: Flamingo,
+    model: TrainableModel,
     optimizer: torch.optim.Optimizer,
     world: World,
     trained: Collection[str],
@@ -75,7 +74,7 @@ def restore_tensors(
         BadInputError: a file is missing or damaged.
     """
     there = {name: tuple(one.size) for name, one in tensors_in(folder).items()}
-    weights = {WEIGHTS_PREFIX + name: value for name, value in kept_state_dict(model).items()}
+    weights = _kept_tensors(model)
     _expect_names(folder, "parts of the model", there, WEIGHTS_PREFIX, weights)
     parameters = trained_parameters(model, optimizer)
     _expect_same(folder, "trained parameters", trained, parameters)
@@ -102,6 +101,12 @@ def can_be_staged(tensors: Iterable[Tensor]) -> bool:
     plain = (Tensor, nn.Parameter, nn.Buffer)
     local = (one.to_local() if isinstance(one, DTensor) else one for one in tensors)
     return all(type(one) in plain for one in local)
+
+
+def _kept_tensors(model: TrainableModel) -> dict[str, Tensor]:
+    """What a checkpoint keeps of the model, as it lies here; the memory is the model's."""
+    values = model.state_dict()
+    return {WEIGHTS_PREFIX + name: values[name] for name in model.kept_names()}
 
 
 def _random_state(world: World) -> dict[str, Tensor]:

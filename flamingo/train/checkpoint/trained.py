@@ -8,30 +8,21 @@ them.
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flamingo.models.flamingo.build import create_model_and_transforms
-from flamingo.models.flamingo.checkpoint import frozen_parts
-from flamingo.models.flamingo.model import Flamingo
-from flamingo.modules.adapter_settings import AdapterSettings
+from flamingo.models.family import Family, Saved, TrainableModel
+from flamingo.models.registry import FIRST_FAMILY, find_family
 from flamingo.modules.checkpoint_files import TOKENIZER_FOLDER, WEIGHTS_FILE, read_header
-from flamingo.modules.vision import tower_name
 from flamingo.train.checkpoint.checkpoint import FOLDER, find_checkpoint, read_state
 from flamingo.train.checkpoint.retention import BEST, DRAFT_SUFFIX, read_pointer
 from mmdata.errors import BadInputError, UserError
 
-#: Options that say what a model is built of; an exported file's header holds these.
-PARTS = (
-    "lm_path",
-    "tokenizer_path",
-    "vision_encoder_path",
-    "vision_encoder_pretrained",
-    "cross_attn_every_n_layers",
-    "vision_tokens",
-)
+#: In a run's options and an exported file's header: the family of the model.
+FAMILY_OPTION = "family"
 _BESIDE = "./"
-"""What the path of an LM begins with that lies in the folder of the exported file."""
+"""What the path of a part begins with that lies in the folder of the exported file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,34 +32,35 @@ class Trained:
     Attributes:
         weights: a checkpoint's folder or a weight file.
         tokenizer: folder or name on the hub.
+        family: of the model.
+        parts: what it is built of, by the options that `Family.parts` names.
         step: optimizer steps that it was trained for, where that is known.
         trust_remote_code: of the run that it comes from; never for a file.
     """
 
     weights: str
     tokenizer: str
-    lm_path: str
-    tokenizer_path: str | None
-    vision_encoder_path: str
-    vision_encoder_pretrained: str | None
-    cross_attn_every_n_layers: int
-    vision_tokens: str
+    family: str
+    parts: Mapping[str, Any]
     step: int | None = None
     trust_remote_code: bool = False
 
-    @property
-    def tower(self) -> str:
-        """The vision encoder, as open_clip calls it."""
-        return tower_name(self.vision_encoder_path)
-
     def moved(self, **places: str | None) -> "Trained":
-        """The same with other places of its parts, where they are given."""
-        given: dict[str, Any] = {name: place for name, place in places.items() if place is not None}
-        return dataclasses.replace(self, **given)
+        """The same with other places of its parts, where they are given.
 
-    def parts(self) -> dict[str, Any]:
+        Raises:
+            UserError: a model of this family has no such part.
+        """
+        given = {name: place for name, place in places.items() if place is not None}
+        for name in given:
+            if name not in self.parts:
+                flag = "--" + name.replace("_", "-")
+                raise UserError(f"{flag}: a model of the family {self.family} has no such part")
+        return dataclasses.replace(self, parts={**self.parts, **given})
+
+    def described(self) -> dict[str, Any]:
         """What an exported file says of them."""
-        return {name: getattr(self, name) for name in PARTS} | {"step": self.step}
+        return {**self.parts, FAMILY_OPTION: self.family, "step": self.step}
 
 
 def find_trained(path: str, *, step: int | None = None, best: bool = False) -> Trained | None:
@@ -86,8 +78,9 @@ def find_trained(path: str, *, step: int | None = None, best: bool = False) -> T
     if folder is None:
         return _exported(path)
     state = read_state(folder)
+    family = _family_of(state.options)
     try:
-        parts = {name: state.options[name] for name in PARTS}
+        parts = {name: state.options[name] for name in family.parts}
     except KeyError as error:
         raise UserError(
             f"{folder}: its options do not say {error}; from another version"
@@ -95,9 +88,10 @@ def find_trained(path: str, *, step: int | None = None, best: bool = False) -> T
     return Trained(
         weights=folder,
         tokenizer=os.path.join(folder, TOKENIZER_FOLDER),
+        family=family.name,
+        parts=parts,
         step=state.step,
         trust_remote_code=state.options.get("trust_remote_code", False),
-        **parts,
     )
 
 
@@ -107,24 +101,15 @@ def weights_of(path: str) -> str:
     return path if trained is None else trained.weights
 
 
-def build(trained: Trained, *, offline: bool) -> tuple[Flamingo, Any, Any]:
-    """(model, image processor, tokenizer) on the CPU, in eval mode."""
-    tower = trained.tower
-    adapters = AdapterSettings.from_record(read_header(trained.weights).record)
-    model, image_processor, tokenizer = create_model_and_transforms(
-        tower,
-        None if tower.startswith("local-dir:") else trained.vision_encoder_pretrained,
-        trained.lm_path,
-        trained.tokenizer,
-        cross_attn_every_n_layers=trained.cross_attn_every_n_layers,
-        vision_tokens=trained.vision_tokens,
-        init_from=trained.weights,
-        adapters=adapters,
-        freeze=frozen_parts(read_header(trained.weights).shapes),
-        offline=offline,
-        trust_remote_code=trained.trust_remote_code,
-    )
-    return model.eval(), image_processor, tokenizer
+def build(trained: Trained, *, offline: bool) -> tuple[TrainableModel, Any]:
+    """(model on the CPU, in eval mode; tokenizer)."""
+    saved = Saved(trained.weights, trained.tokenizer, trained.parts, trained.trust_remote_code)
+    return find_family(trained.family).load(saved, offline=offline)
+
+
+def _family_of(described: Mapping[str, Any]) -> Family[Any]:
+    """The family that a run's options or a file's header name."""
+    return find_family(described.get(FAMILY_OPTION, FIRST_FAMILY))
 
 
 def _chosen(path: str, *, step: int | None, best: bool) -> str | None:
@@ -161,17 +146,25 @@ def _exported(path: str) -> Trained | None:
     parts = read_header(file).parts
     if parts is None:
         return None
-    if not set(PARTS) <= set(parts):
-        raise BadInputError(f"{file}: its header does not say {sorted(set(PARTS) - set(parts))}")
+    family = _family_of(parts)
+    if missing := sorted(set(family.parts) - set(parts)):
+        raise BadInputError(f"{file}: its header does not say {missing}")
     folder = os.path.dirname(os.path.abspath(file))
-    lm_path = str(parts["lm_path"])
-    if lm_path.startswith(_BESIDE):
-        lm_path = os.path.join(folder, lm_path.removeprefix(_BESIDE))
+    own = {name: _beside(folder, parts[name]) for name in family.parts}
     beside = os.path.join(folder, TOKENIZER_FOLDER)
-    tokenizer = beside if os.path.isdir(beside) else parts["tokenizer_path"] or lm_path
+    # Without its files it is where it was: an option's, or the language model's own.
+    named = own.get("tokenizer_path") or own.get("lm_path")
     return Trained(
         weights=file,
-        tokenizer=tokenizer,
+        tokenizer=beside if os.path.isdir(beside) else str(named),
+        family=family.name,
+        parts=own,
         step=parts.get("step"),
-        **{name: parts[name] for name in PARTS} | {"lm_path": lm_path},
     )
+
+
+def _beside(folder: str, part: Any) -> Any:
+    """A part that lies in the folder of the exported file, by its whole path."""
+    if isinstance(part, str) and part.startswith(_BESIDE):
+        return os.path.join(folder, part.removeprefix(_BESIDE))
+    return part

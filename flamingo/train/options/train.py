@@ -29,6 +29,7 @@ REFUSED: dict[str, str] = {
 class Train(TrainSections):
     """Train a Flamingo model from shards: one process, or one a GPU."""
 
+    family: ClassVar[str] = "flamingo"
     section: ClassVar[str] = "Run"
 
     run_name: str

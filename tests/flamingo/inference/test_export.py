@@ -11,9 +11,10 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 
-from flamingo.inference.export import _folder_in_one, export, summary, write_model
+from flamingo.inference.export import _folder_in_one, export, summary
 from flamingo.inference.export_options import Export
 from flamingo.launch.run import train
+from flamingo.models.flamingo.export import export_model
 from flamingo.models.flamingo.model import Flamingo
 from flamingo.modules.checkpoint_files import read_header
 from flamingo.train.checkpoint.trained import Trained, build, find_trained
@@ -100,9 +101,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, _, tokenizer = create_model_and_transforms("tiny_vit", clip, lm, TOKENIZER)
     checkpoint = folder / "checkpoints" / "step-00000004"
     checkpoint.mkdir(parents=True)
-    assert model.fit is not None
-    write_weights(checkpoint / "model.safetensors", trainable_state_dict(model), model.fit.record())
-    write_record(checkpoint, model.fit.record(), tokenizer)
+    assert model.facts is not None
+    write_weights(checkpoint / "model.safetensors", trainable_state_dict(model), model.identity())
+    write_record(checkpoint, model.identity(), tokenizer)
     options = {
         "lm_path": lm,
         "tokenizer_path": TOKENIZER,
@@ -216,7 +217,7 @@ def with_adapters(run: Path) -> tuple[Flamingo, Any, Trained]:
     """The run's model with adapters in its LM."""
     trained = find_trained(str(run))
     assert trained is not None
-    model, _, tokenizer = build(trained, offline=True)
+    model, tokenizer = build(trained, offline=True)
     lora = LoraConfig(r=2, lora_alpha=4, target_modules=["query_key_value"])
     inject_adapter_in_model(lora, model.lang_encoder)
     open_gates(model, 0.5)
@@ -230,11 +231,13 @@ def with_adapters(run: Path) -> tuple[Flamingo, Any, Trained]:
 def test_merged_adapters_are_in_the_lm_beside_the_weights(run: Path, tmp_path: Path) -> None:
     model, tokenizer, trained = with_adapters(run)
     expected = logits(model)
-    merged = write_model(model, tokenizer, trained, str(tmp_path), format="safetensors", merge=True)
+    merged = export_model(
+        model, tokenizer, str(tmp_path), format="safetensors", merge=True, parts=trained.described()
+    )
     assert merged == 4
     found = find_trained(str(tmp_path))
     assert found is not None
-    assert found.lm_path == str(tmp_path / "lm")
+    assert found.parts["lm_path"] == str(tmp_path / "lm")
     assert not any("lora" in name for name in read_header(found.weights).shapes)
     torch.testing.assert_close(
         logits(build(found, offline=True)[0]), expected, atol=1e-5, rtol=1e-5
@@ -242,13 +245,15 @@ def test_merged_adapters_are_in_the_lm_beside_the_weights(run: Path, tmp_path: P
     other = find_trained(str(run))
     assert other is not None
     with pytest.raises(UserError, match="does not fit: lm_sha256"):  # the LM without them
-        build(found.moved(lm_path=other.lm_path), offline=True)
+        build(found.moved(lm_path=other.parts["lm_path"]), offline=True)
 
 
 def test_a_merged_language_model_can_be_read_as_the_rest(run: Path, tmp_path: Path) -> None:
     model, tokenizer, trained = with_adapters(run)
     with _folder_in_one(str(tmp_path / "out"), overwrite=False) as draft:
-        write_model(model, tokenizer, trained, draft, format="safetensors", merge=True)
+        export_model(
+            model, tokenizer, draft, format="safetensors", merge=True, parts=trained.described()
+        )
     assert (tmp_path / "out" / "lm" / "model.safetensors").is_file()
     assert len(modes(tmp_path / "out")) == 1
     folders = [path for path in (tmp_path / "out").rglob("*") if path.is_dir()]
@@ -258,8 +263,22 @@ def test_a_merged_language_model_can_be_read_as_the_rest(run: Path, tmp_path: Pa
 def test_openflamingos_form_has_no_place_for_adapters(run: Path, tmp_path: Path) -> None:
     model, tokenizer, trained = with_adapters(run)
     with pytest.raises(UserError, match="no place for LoRA adapters; --merge-lora"):
-        write_model(model, tokenizer, trained, str(tmp_path), format="openflamingo")
+        export_model(
+            model,
+            tokenizer,
+            str(tmp_path),
+            format="openflamingo",
+            merge=False,
+            parts=trained.described(),
+        )
     assert list(tmp_path.iterdir()) == []
     plain = wrap(make_lm("gpt_neox"))
     with pytest.raises(UserError, match="this run has no LoRA adapters"):
-        write_model(plain, tokenizer, trained, str(tmp_path), format="openflamingo", merge=True)
+        export_model(
+            plain,
+            tokenizer,
+            str(tmp_path),
+            format="openflamingo",
+            merge=True,
+            parts=trained.described(),
+        )

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from flamingo.data.decode import decode_image, pixels_of, to_input
+from flamingo.data.decode import decode_image, normalization_of, to_input
 from flamingo.data.features import FeatureStore
 from flamingo.inference.features import ShardEncoder
 from flamingo.launch.run import train
@@ -49,7 +49,7 @@ def features(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_image_has_the_towers_own_tokens(world: World, features: Path) -> None:
     tower, processor = load_tower(tower_name(str(world.clip)), None)
-    pixels = pixels_of(processor)
+    pixels = normalization_of(processor)
     store = FeatureStore(str(features))
     compared = 0
     for shard in sorted(world.shards.glob("*.tar")):

@@ -48,7 +48,7 @@ def test_what_is_trained_is_saved_resumed_rebuilt_and_merged(
     options = run_options("run", lm_adapter=kind, **CHANGES)
     first = train(options)
     assert first.checkpoint is not None
-    fit = json.loads((Path(first.checkpoint) / "fit.json").read_text())
+    fit = json.loads((Path(first.checkpoint) / "identity.json").read_text())
     assert fit["adapters"] == {
         "kind": kind,
         "r": 2,

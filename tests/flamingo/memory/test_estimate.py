@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from flamingo.memory.advice import LEVERS, advice
+from flamingo.memory.advice import LAST_LEVERS, LEVERS, advice
 from flamingo.memory.estimate import GB, Estimator, budget_of, estimate, layout_of
 from flamingo.memory.plan import Layout
+from flamingo.models.flamingo.family import FlamingoFamily
 from flamingo.train.options.train import Train
 from mmdata.cli.main import main
 from mmdata.errors import UserError
@@ -156,8 +157,7 @@ class TestLevers:
     def test_no_option_that_is_not_there_is_named(self) -> None:
         flags = {
             word.replace("-", "_").strip("_();")
-            for lever in LEVERS
-            if hasattr(Train, lever.option)
+            for lever in (*LEVERS, *FlamingoFamily.levers, *LAST_LEVERS)
             for word in lever.text.split()
             if word.startswith("--")
         }

@@ -10,7 +10,7 @@ from torch import nn
 
 from flamingo.launch.run import train
 from flamingo.memory import out_of_memory as short
-from flamingo.memory.largest_batch import shapes_of, worst_batch
+from flamingo.memory.largest_batch import shapes_of
 from flamingo.memory.out_of_memory import MemoryShortError, watched_preflight, watched_step
 from flamingo.memory.phases import MemoryLog
 from flamingo.memory.plan import Layout
@@ -90,7 +90,7 @@ def test_the_step_after_it_is_the_one_without_it(
         if is_tried:
             with without_compiler():
                 preflight(trainer, shapes)
-        batches = [worst_batch(shapes[0], trainer.model)]
+        batches = [trainer.model.largest_batch(shapes[0])]
         tally = Tally.of({"mmc4": batches}, 0.0)
         for _ in range(2):
             trainer.backward(trainer.feeds[0], batches, tally)

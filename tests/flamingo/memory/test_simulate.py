@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from flamingo.data.batch import Batch
-from flamingo.data.decode import pixels_of
-from flamingo.memory.largest_batch import Shape, shapes_of, worst_batch
+from flamingo.memory.largest_batch import shapes_of
 from flamingo.memory.live import GRADIENTS, LiveMemory, labelled
 from flamingo.memory.plan import Layout
 from flamingo.memory.simulate import Pass, Simulation
-from flamingo.modules.vision import tower_name
+from flamingo.models.family import Shape
 from flamingo.train.build import build_empty
 from flamingo.train.loop import Trainer
 from flamingo.train.options.train import Train
@@ -35,9 +34,7 @@ CHECKPOINTED = {"gradient_checkpointing": True}
 
 
 def simulated(options: Train) -> Pass:
-    model, image_processor = build_empty(options, tower_name(options.vision_encoder_path))
-    device = torch.device("cpu")
-    simulation = Simulation(model, pixels_of(image_processor), options, device)
+    simulation = Simulation(build_empty(options), options, torch.device("cpu"))
     (shape,) = shapes_of(options, Layout())
     return simulation.run(shape)
 
@@ -45,7 +42,7 @@ def simulated(options: Train) -> Pass:
 def real(options: Train) -> tuple[Trainer, Batch, Shape]:
     trainer = make_trainer(options)
     (shape,) = shapes_of(options, Layout())
-    return trainer, worst_batch(shape, trainer.model), shape
+    return trainer, trainer.model.largest_batch(shape), shape
 
 
 def saved_bytes(trainer: Trainer, batch: Batch) -> int:
@@ -130,7 +127,6 @@ def test_what_is_kept_stands_under_the_part_that_keeps_it(
 
 def test_a_shape_is_run_again_with_the_same_result(run_options: Callable[..., Train]) -> None:
     options = run_options()
-    model, image_processor = build_empty(options, tower_name(options.vision_encoder_path))
-    simulation = Simulation(model, pixels_of(image_processor), options, torch.device("cpu"))
+    simulation = Simulation(build_empty(options), options, torch.device("cpu"))
     (shape,) = shapes_of(options, Layout())
     assert simulation.run(shape) == simulation.run(shape)

@@ -3,7 +3,6 @@
 from typing import Any
 from unittest.mock import patch
 
-from flamingo.modules.vision import tower_name
 from flamingo.parallel.world import World
 from flamingo.train import build
 from flamingo.train.loop import StreamFeed, Trainer
@@ -15,14 +14,12 @@ def make_trainer(options: Train) -> Trainer:
     """As a run makes it, but for the stream: whether it brings features is what its option says."""
     has_features = options.mmc4_features is not None
     with patch.object(build, "expect_features", return_value=has_features):
-        tower = tower_name(options.vision_encoder_path)
-        built = build.build_model(options, tower, None, [], World())
+        built = build.build_model(options, None, [], World())
     feed: Any = StreamFeed("mmc4", iter(()), 1.0, None, lambda: None)  # type: ignore[arg-type]
     return Trainer(
-        spread=built.spread,
-        optimizer=make_optimizer(built.spread.model, options),
+        wrapped=built,
+        optimizer=make_optimizer(built.model, options),
         feeds=[feed],
         options=options,
-        pixels=built.pixels,
         total_steps=4,
     )

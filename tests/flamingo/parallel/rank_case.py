@@ -20,8 +20,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from flamingo.data.batch import Batch
 from flamingo.launch import run
 from flamingo.models.flamingo.checkpoint import trainable_state_dict
+from flamingo.models.registry import find_family
 from flamingo.parallel.world import World, join
-from flamingo.parallel.wrap import spread_model
+from flamingo.parallel.wrap import wrap_model
 from flamingo.train import build
 from flamingo.train.loaders import make_streams
 from flamingo.train.loop import StreamFeed, Trainer
@@ -159,9 +160,7 @@ def make_trainer(case: Case, world: World) -> tuple[Trainer, dict[str, list[list
     tokenizer, size = _reads(options)
     streams = make_streams(options, tokenizer, size, world=world)
     with _in_double(case.is_double):
-        built = build.build_model(
-            options, run.tower_name(options.vision_encoder_path), None, streams, world
-        )
+        built = build.build_model(options, None, streams, world)
     keys: dict[str, list[list[str]]] = {
         stream.config.name: [[] for _ in range(case.steps)] for stream in streams
     }
@@ -176,11 +175,10 @@ def make_trainer(case: Case, world: World) -> tuple[Trainer, dict[str, list[list
         for stream in streams
     ]
     trainer = Trainer(
-        spread=built.spread,
-        optimizer=run.make_optimizer(built.spread.model, options),
+        wrapped=built,
+        optimizer=run.make_optimizer(built.model, options),
         feeds=feeds,
         options=options,
-        pixels=built.pixels,
         total_steps=case.steps,
         world=world,
         loss_scale=LossScale.of(options),
@@ -192,9 +190,8 @@ def make_trainer(case: Case, world: World) -> tuple[Trainer, dict[str, list[list
 
 def _reads(options: Train) -> tuple[Any, int]:
     """Tokenizer and image size of a run."""
-    tokenizer = run.load_tokenizer(options.lm_path, local_files_only=True, trust_remote_code=False)
-    size = run.configured_image_size(run.tower_name(options.vision_encoder_path))
-    return run.MediaTokenizer(tokenizer), size
+    family = find_family(options.family)
+    return run.MediaTokenizer(family.tokenizer(options)), family.image_size(options)
 
 
 class _in_double:
@@ -206,12 +203,12 @@ class _in_double:
     def __enter__(self) -> None:
         def spread(model: Any, world: World) -> Any:
             open_gates(model, 0.5)  # closed ones keep the resampler's gradient at zero
-            return spread_model(model.double() if self._is_double else model, world)
+            return wrap_model(model.double() if self._is_double else model, world)
 
-        build.spread_model = spread
+        build.wrap_model = spread
 
     def __exit__(self, *_: object) -> None:
-        build.spread_model = spread_model
+        build.wrap_model = wrap_model
 
 
 def _noted(

@@ -30,6 +30,7 @@ from flamingo.modules.adapter_settings import AdapterSettings
 from flamingo.modules.checkpoint_files import write_weights
 from flamingo.parallel.shard import shard_model
 from flamingo.parallel.world import World
+from flamingo.parallel.wrap import rows_of
 from tests.flamingo.models.flamingo.tiny_hub import TOKENIZER, save_clip
 from tests.flamingo.models.flamingo.tiny_lms import CONFIGS, PAD, make_flamingo, open_gates, prompts
 
@@ -89,8 +90,8 @@ def save_files(folder: Path) -> None:
         if name.endswith(".pt"):
             torch.save(weights_of(model), folder / name)
         else:
-            assert model.fit is not None
-            write_weights(folder / name, weights_of(model), model.fit.record())
+            assert model.facts is not None
+            write_weights(folder / name, weights_of(model), model.identity())
 
 
 def arguments(folder: Path, family: str, **more: Any) -> dict[str, Any]:
@@ -250,7 +251,9 @@ def _values(
     found = {}
     for variant, (family, options) in VARIANTS.items():
         world = _world(rank, copies if variant == "hsdp" else mesh)
-        model, _, _ = create_sharded_model(**arguments(folder, family, **options), world=world)
+        model, _, _ = create_sharded_model(
+            **arguments(folder, family, **options), rows=rows_of(world)
+        )
         assert all(isinstance(one, DTensor) for one in model.parameters())
         found[variant] = {name: full_tensor(x) for name, x in model.state_dict().items()}
     return found
@@ -260,7 +263,7 @@ def _logits(folder: Path, rank: int, mesh: DeviceMesh) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for family in CONFIGS:
         world = _world(rank, mesh)
-        model, _, _ = create_sharded_model(**arguments(folder, family), world=world)
+        model, _, _ = create_sharded_model(**arguments(folder, family), rows=rows_of(world))
         if family == "opt":
             model.allow_packing()  # runs the LM by itself, as `generate` does
         found[family] = logits_of(model)
@@ -272,7 +275,7 @@ def _logits(folder: Path, rank: int, mesh: DeviceMesh) -> dict[str, Any]:
 def _memory(folder: Path, rank: int, mesh: DeviceMesh) -> dict[str, int]:
     with LiveBytes() as live:
         options = arguments(folder, "gpt_neox", new_token_init="mean")
-        model, _, _ = create_sharded_model(**options, world=_world(rank, mesh))
+        model, _, _ = create_sharded_model(**options, rows=rows_of(_world(rank, mesh)))
         return {
             "above_shards": live.peak - live.now,
             "left": live.now,

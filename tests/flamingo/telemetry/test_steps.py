@@ -7,14 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flamingo.telemetry.steps import (
-    StepReport,
-    StreamCounts,
-    bad_samples,
-    interval_values,
-    perplexity,
-    spread,
-)
+from flamingo.data.counts import StreamCounts
+from flamingo.telemetry.steps import StepReport, bad_samples, interval_values, perplexity, spread
 
 
 def step(number: int, *, loss: float = 2.0, seconds: float = 0.5, skipped: bool = False):

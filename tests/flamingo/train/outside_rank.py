@@ -15,9 +15,8 @@ import torch
 
 from flamingo.data.batch import blank_batch
 from flamingo.launch import run
-from flamingo.memory.largest_batch import Shape, worst_batch
 from flamingo.memory.phases import MemoryLog
-from flamingo.models.flamingo.flops import count_flops
+from flamingo.models.family import Shape
 from flamingo.parallel.world import join
 from flamingo.train.loop import Trainer
 from flamingo.train.options.train import Train
@@ -96,8 +95,8 @@ def no_pass(_trainer: Trainer) -> None:
 def generate(trainer: Trainer) -> None:
     """Text for a picture; the ranks write equally many tokens."""
     ids = torch.tensor([[trainer.model.media_token_id, 5, 6]])
-    batch = worst_batch(_one_picture(trainer), trainer.model)
-    images = trainer._input(batch)
+    batch = trainer.model.largest_batch(_one_picture(trainer))
+    images = trainer.model.pictures(batch, trainer.world.device)
     trainer.model.generate(
         ids, images=images, images_per_sample=[1], max_new_tokens=3, min_new_tokens=3
     )
@@ -106,11 +105,11 @@ def generate(trainer: Trainer) -> None:
 def measure(trainer: Trainer) -> None:
     """The loss with a picture and without any, as is and with a graph that nobody goes back; and
     what telemetry counts of the model then."""
-    for batch in (worst_batch(_one_picture(trainer), trainer.model), blank_batch()):
+    for batch in (trainer.model.largest_batch(_one_picture(trainer)), blank_batch()):
         with torch.no_grad():
             trainer.sum_loss(batch)
         trainer.sum_loss(batch)
-    count_flops(trainer.model)
+    trainer.model.step_flops()
     MemoryLog(None, trainer, every=1).measure("before forward")
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from flamingo.models.flamingo.family import part_types
 from flamingo.train.options.train import Train
-from flamingo.train.precision import FIRST_SCALE, GROWTH_STEPS, TYPES, LossScale, part_types
+from flamingo.train.precision import FIRST_SCALE, GROWTH_STEPS, TYPES, LossScale
 
 FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
 
@@ -29,7 +30,7 @@ def test_what_trains_is_fp32_unless_all_is_bf16(
     freeze: str,
     expected: tuple[torch.dtype, ...],
 ) -> None:
-    types = part_types(run_options(precision=precision, freeze=freeze))
+    types = part_types(freeze, TYPES[precision])
     assert (types["lm_dtype"], types["tower_dtype"], types["own_dtype"]) == expected
 
 

@@ -6,7 +6,6 @@ import threading
 
 import pytest
 
-from flamingo.parallel.world import World
 from flamingo.train.signals import StopRequest
 from mmdata.errors import EXIT_INTERRUPTED, EXIT_REQUEUE
 
@@ -34,10 +33,10 @@ class TestStopRequest:
     )
     def test_notes_a_signal_and_lets_the_step_end(self, number: int, code: int) -> None:
         with StopRequest() as stop:
-            assert stop.agreed(World()) == 0
+            assert stop.decide(stop.votes()) == 0
             send(number)
             assert stop.requested == code
-            assert stop.agreed(World()) == code
+            assert stop.decide(stop.votes()) == code
 
     def test_a_second_interrupt_does_not_wait(self) -> None:
         with StopRequest():

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from flamingo.data.batch import blank_batch
-from flamingo.telemetry.steps import StreamCounts
+from flamingo.data.counts import StreamCounts
 from flamingo.train.step_counts import Tally
 
 

@@ -82,7 +82,7 @@ def test_a_padded_vocabulary_shrinks_to_the_tokenizer(paths, tmp_path):
     paths["lang_encoder_path"] = save_lm(tmp_path / "padded", vocab_size=2048)
     model = create_model_and_transforms(**paths)[0]
     assert model.lang_encoder.get_output_embeddings().weight.shape[0] == 2003
-    assert model.fit.rows == 2003
+    assert model.facts.rows == 2003
 
 
 @pytest.mark.parametrize("form", ["openflamingo.pt", "openflamingo.safetensors", "ours"])
@@ -98,7 +98,7 @@ def test_init_from_a_checkpoint(paths, tmp_path, form):
         write_weights(path, export_openflamingo(model), None)
     else:
         path = tmp_path / "ours.safetensors"
-        write_weights(path, trainable_state_dict(model), model.fit.record())
+        write_weights(path, trainable_state_dict(model), model.identity())
     other, _, _ = create_model_and_transforms(**paths, seed=2, init_from=path)
     ids = torch.tensor([[2001, 5, 6, 2000, 7]])
     arguments = {"images": torch.randn(1, 3, 64, 64), "images_per_sample": [1]}

@@ -7,10 +7,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from flamingo.data.counts import StreamCounts
 from flamingo.models.flamingo.flops import count_flops
 from flamingo.models.flamingo.model import Flamingo
 from flamingo.modules.absent_tower import AbsentTower
-from flamingo.telemetry.steps import StreamCounts
 from tests.flamingo.models.flamingo.tiny_lms import IMAGE, make_flamingo
 
 SAMPLES, LENGTH = 2, 24

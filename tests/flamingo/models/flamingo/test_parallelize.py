@@ -5,11 +5,11 @@ import torch
 
 from flamingo.models.flamingo.build import create_model_and_transforms
 from flamingo.models.flamingo.parallelize import (
-    create_sharded_model,
     fill_language_model,
     fill_tower,
 )
 from flamingo.parallel.world import World
+from flamingo.parallel.wrap import rows_of
 from mmdata.errors import UserError
 from tests.flamingo.models.flamingo.tiny_lms import CONFIGS, make_flamingo, make_lm
 from tests.flamingo.parallel.rank_process import VARIANTS, arguments, generated, logits_of
@@ -92,4 +92,4 @@ def test_a_tower_without_weights_is_refused():
 
 def test_a_world_without_a_mesh_is_none_to_spread_over():
     with pytest.raises(ValueError, match="expected one with a mesh, got --parallel none"):
-        create_sharded_model(world=World())
+        rows_of(World())

@@ -66,14 +66,16 @@ def test_an_export_tells_its_parts_and_never_has_code_run(tmp_path: Path) -> Non
     write_weights(file, {"x": torch.zeros(1)}, {"rows": 3}, parts)
     found = find_trained(str(file))
     assert found is not None
-    assert found.lm_path == str(tmp_path / "lm")
-    assert found.tokenizer == found.lm_path
+    assert found.parts["lm_path"] == str(tmp_path / "lm")
+    assert found.tokenizer == found.parts["lm_path"]
     assert (found.step, found.trust_remote_code) == (5, False)
     (tmp_path / "tokenizer").mkdir()
     beside = find_trained(str(tmp_path))
     assert beside is not None
     assert beside.tokenizer == str(tmp_path / "tokenizer")
-    assert beside.moved(lm_path="elsewhere", vision_encoder_path=None).lm_path == "elsewhere"
+    assert (
+        beside.moved(lm_path="elsewhere", vision_encoder_path=None).parts["lm_path"] == "elsewhere"
+    )
     assert weights_of(str(tmp_path)) == str(file)
 
 

@@ -7,9 +7,9 @@ keeps them. The output rows of an LM that does not tie them stay, as in OpenFlam
 
 import dataclasses
 import logging
+from typing import Any
 
-from flamingo.train.checkpoint.resume import Resume
-from flamingo.train.options.train import Train
+from flamingo.models.family import Before
 from mmdata.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -17,26 +17,24 @@ logger = logging.getLogger(__name__)
 _INPUT, _OUTPUT = "media_tokens.input_rows", "media_tokens.output_rows"
 
 
-def with_kept_rows(options: Train, resume: Resume, *, is_told: bool = True) -> Train:
+def with_kept_rows(options: Any, before: Before, *, is_told: bool = True) -> Any:
     """The options of a run that goes on, with the rows training that did when it began.
 
     Args:
         options: of this start.
-        resume: where the run goes on.
+        before: what was saved.
         is_told: whether this rank says what was changed.
 
     Raises:
         UserError: the options ask for rows that have no optimizer state, or to stop those that do.
     """
-    checkpoint, state = resume.checkpoint, resume.state
-    if checkpoint is None:
-        return options
-    if options.freeze_lm_embeddings == (_INPUT in state.trained):
+    checkpoint = before.checkpoint
+    if options.freeze_lm_embeddings == (_INPUT in before.trained):
         began = "without" if options.freeze_lm_embeddings else "with"
         raise UserError(_told(checkpoint, "freeze-lm-embeddings", began))
-    had = _OUTPUT in state.trained
+    had = _OUTPUT in before.trained
     # With a tied LM, or one that trains, the option was given and there is nothing to see of it.
-    if options.train_output_rows and not state.options.get("train_output_rows", had):
+    if options.train_output_rows and not before.options.get("train_output_rows", had):
         raise UserError(_told(checkpoint, "train-output-rows", "without"))
     train_with_lm = "lm" not in options.freeze and not options.freeze_lm_embeddings
     if had and not options.train_output_rows and not train_with_lm:

@@ -1,0 +1,55 @@
+"""The largest batch that a Flamingo can be given, made up: most images, most tokens, all targets.
+
+Dimensions: B sequences, L positions, N images, S pixels, V patch tokens of an image, D their width.
+"""
+
+from collections import Counter
+from typing import Any, cast
+
+import torch
+
+from flamingo.data.batch import Batch
+from flamingo.data.order import Position
+from flamingo.models.family import Shape
+from flamingo.models.flamingo.network import FlamingoNetwork
+from flamingo.modules.loss import IGNORED
+
+
+def worst_batch(shape: Shape, model: FlamingoNetwork) -> Batch:
+    """A batch of this shape, on the CPU; black pictures, one token everywhere."""
+    size, length = shape.sequences, shape.tokens
+    tags = min(shape.images, length - 1)
+    ids = torch.zeros(size, length, dtype=torch.long)
+    ids[:, :tags] = model.media_token_id
+    mask = torch.ones_like(ids)
+    mask[0, -1] = 0  # most batches are padded somewhere, and then there is a mask
+    labels = ids.masked_fill((ids == model.media_token_id) | (mask == 0), IGNORED)
+    index = None
+    if shape.documents is not None:
+        each = -(-length // shape.documents)
+        index = (torch.arange(length) // each).expand(size, -1).contiguous()
+        index = index.masked_fill(mask == 0, -1)
+    number = size * tags
+    tower = cast(Any, model.vision_encoder)
+    pixels = features = None
+    if shape.is_features:
+        patches = tower.grid_size[0] * tower.grid_size[1]
+        features = torch.zeros(number, patches, model.vis_dim, dtype=torch.bfloat16)
+    else:
+        pixels = torch.zeros(number, 3, *tower.image_size, dtype=torch.uint8)
+    return Batch(
+        pixels=pixels,
+        features=features,
+        mirrored=None,
+        image_index=torch.arange(number),
+        images_per_sample=torch.full((size,), tags),
+        input_ids=ids,
+        attention_mask=mask,
+        labels=labels,
+        document_index=index,
+        keys=("",) * size,
+        sources=("",) * size,
+        position=Position(),
+        drops=Counter(),
+        num_targets=int((labels[:, 1:] != IGNORED).sum()),
+    )
