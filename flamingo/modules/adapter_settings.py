@@ -85,7 +85,7 @@ class AdapterSettings:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any] | None) -> "AdapterSettings | None":
-        """The settings in a checkpoint's `fit.json`; None where it has no adapters.
+        """The settings in a checkpoint's `identity.json`; None where it has no adapters.
 
         Raises:
             UserError: it is not such a record.
