@@ -23,10 +23,10 @@ from typing import Any
 
 from benchmarks.gates import Gate, print_gates
 from flamingo.launch.run import train
+from flamingo.models.flamingo.options import Train
 from flamingo.telemetry.jsonl import read_log
 from flamingo.telemetry.names import METRICS_NAME
 from flamingo.telemetry.sampler import Sampler
-from flamingo.train.options.train import Train
 from flamingo.train.telemetry import Telemetry
 from pipelines.mmc4.options import ConvertMmc4
 from pipelines.mmc4.run import convert_mmc4

@@ -46,13 +46,13 @@ from flamingo.data.order import Position
 from flamingo.models.family import StepFlops
 from flamingo.models.flamingo.flops import count_flops
 from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.flamingo.options import Train
 from flamingo.parallel.world import World
 from flamingo.parallel.wrap import wrap_model
 from flamingo.telemetry.peak import peak_flops
 from flamingo.train import compile as compile_module
 from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.optim import make_optimizer
-from flamingo.train.options.train import Train
 from mmdata.training_view.sequence import MediaTokenizer
 
 AIM_FACTOR, AIM_READS, AIM_WAIT_PERCENT = 2.5, 1, 2.0

@@ -17,10 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from flamingo.models.flamingo.build import initialise_new_parts
 from flamingo.models.flamingo.family import part_types
 from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.flamingo.options import Train
 from flamingo.modules.absent_tower import AbsentTower
 from flamingo.modules.recompute import Recompute
 from flamingo.train.compile import compile_blocks
-from flamingo.train.options.train import Train
 from flamingo.train.precision import TYPES
 from mmdata.training_view.sequence import MediaTokenizer
 

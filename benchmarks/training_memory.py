@@ -29,6 +29,7 @@ from flamingo.memory.live import LiveMemory
 from flamingo.memory.plan import Layout
 from flamingo.models.flamingo.family import part_types
 from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.flamingo.options import Train
 from flamingo.modules.language_model import resize_vocabulary
 from flamingo.modules.meta import materialise, parameters_on_meta
 from flamingo.modules.vision import empty_tower
@@ -36,7 +37,6 @@ from flamingo.parallel.world import World
 from flamingo.parallel.wrap import Wrapped
 from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.optim import clip_gradients, make_optimizer
-from flamingo.train.options.train import Train
 from flamingo.train.precision import TYPES
 from flamingo.train.step_counts import Tally
 

@@ -3,7 +3,7 @@
 `python -m tests.levers_page` rewrites what is between `<!-- refusals -->` and `<!-- end -->`.
 """
 
-from flamingo.train.options.combinations import REFUSALS
+from flamingo.options.combinations import REFUSALS
 from tests.conftest import ROOT
 from tests.rules_page import with_block
 

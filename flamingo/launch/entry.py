@@ -14,11 +14,11 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import Any
 
 from flamingo.launch.heartbeat import LAUNCHED, Pulse, launch_id, log_path
 from flamingo.launch.slurm import slurm_ranks
-from flamingo.train.options.train import Train
+from flamingo.models.registry import options_of, record_of
+from flamingo.options.run import RunOptions
 from mmdata.errors import (
     EXIT_CANNOT_START,
     EXIT_DONE,
@@ -36,7 +36,7 @@ _COLLECTIVE = ("gloo", "nccl", "tcpstore", "socket", "rank", "process group")
 _PR_SET_PDEATHSIG = 1
 
 
-def run_train(options: Train) -> int:
+def run_train(options: RunOptions) -> int:
     """Train, launch, or be a rank; returns the exit code.
 
     Raises:
@@ -75,7 +75,7 @@ def is_rank(environ: MutableMapping[str, str]) -> bool:
     return "RANK" in environ
 
 
-def launch_ranks(options: Train) -> None:
+def launch_ranks(options: RunOptions) -> None:
     """Start the ranks of this node and wait for them.
 
     Raises:
@@ -91,7 +91,7 @@ def launch_ranks(options: Train) -> None:
             f"--nnodes {options.nnodes}: expected --rdzv-endpoint HOST:PORT of one of them, the "
             "same on each"
         )
-    record = dataclasses.asdict(dataclasses.replace(options, nproc_per_node=None))
+    record = record_of(dataclasses.replace(options, nproc_per_node=None))
     launch(
         [sys.executable, "-m", "flamingo.launch.entry", json.dumps(record)],
         options.run_name,
@@ -119,7 +119,7 @@ def _quiet_torch() -> Iterator[None]:
         del os.environ[name]
 
 
-def be_rank(options: Train) -> int:
+def be_rank(options: RunOptions) -> int:
     """Train as one of several ranks; returns the exit code, having told why it is not 0."""
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     pulse = Pulse(
@@ -212,9 +212,7 @@ def _end_with_the_launcher() -> None:
 def main(arguments: list[str]) -> int:
     """A rank as its launcher starts it: the options as one JSON object."""
     _end_with_the_launcher()
-    record: dict[str, Any] = json.loads(arguments[0])
-    record |= {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
-    return be_rank(Train(**record))
+    return be_rank(options_of(json.loads(arguments[0])))
 
 
 if __name__ == "__main__":

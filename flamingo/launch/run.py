@@ -5,7 +5,6 @@ model, whose parts are checked against each other before their weights load. Eve
 the first one writes.
 """
 
-import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -20,8 +19,10 @@ from flamingo.data.text_layout import TextLayout
 from flamingo.memory.batch_size import with_largest_batch
 from flamingo.memory.out_of_memory import watched_preflight, watched_step
 from flamingo.memory.phases import MemoryLog
-from flamingo.models.registry import find_family
+from flamingo.models.registry import find_family, record_of
 from flamingo.modules.hub import quiet_loading
+from flamingo.options.run import RunOptions
+from flamingo.options.streams import training_streams
 from flamingo.parallel.world import Mark, World, choose_device, join, unmarked
 from flamingo.parallel.wrap import Wrapped
 from flamingo.telemetry.jsonl import read_log
@@ -46,8 +47,6 @@ from flamingo.train.checkpoint.retention import SaveRule
 from flamingo.train.loaders import make_streams, make_validation, open_cache
 from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.optim import expect_optimizer, make_optimizer
-from flamingo.train.options.streams import training_streams
-from flamingo.train.options.train import Train
 from flamingo.train.precision import LossScale
 from flamingo.train.schedule import epoch_steps, run_steps
 from flamingo.train.signals import StopRequest
@@ -123,7 +122,7 @@ class _Setup:
         save_rule: when to save, and what to keep.
     """
 
-    options: Train
+    options: RunOptions
     tokenizer: MediaTokenizer
     layout: TextLayout
     resume: Resume
@@ -135,7 +134,7 @@ class _Setup:
     save_rule: SaveRule
 
 
-def train(options: Train, *, mark: Mark = unmarked) -> TrainResult:
+def train(options: RunOptions, *, mark: Mark = unmarked) -> TrainResult:
     """Train as the options say; a run that is there already goes on from its last checkpoint.
 
     Under torchrun's variables this process is one rank of several, and all of them call this.
@@ -168,7 +167,7 @@ def train(options: Train, *, mark: Mark = unmarked) -> TrainResult:
         return _train(options, setup, world)
 
 
-def _set_up(options: Train, world: World, stack: ExitStack) -> _Setup:
+def _set_up(options: RunOptions, world: World, stack: ExitStack) -> _Setup:
     """All that can be found wrong in seconds."""
     expect_optimizer(options)
     family = find_family(options.family)
@@ -202,7 +201,7 @@ def _set_up(options: Train, world: World, stack: ExitStack) -> _Setup:
     )
 
 
-def _save_rule(options: Train, batch: dict[str, int]) -> SaveRule:
+def _save_rule(options: RunOptions, batch: dict[str, int]) -> SaveRule:
     """When to save, in steps. Raises UserError where --save-epochs has no epoch to count."""
     epochs = options.save_epochs
     return SaveRule(
@@ -214,7 +213,7 @@ def _save_rule(options: Train, batch: dict[str, int]) -> SaveRule:
     )
 
 
-def _train(options: Train, setup: _Setup, world: World) -> TrainResult:
+def _train(options: RunOptions, setup: _Setup, world: World) -> TrainResult:
     before = setup.resume.state
     result = TrainResult(options.run_name, resumed_from=before.step, steps=before.step)
     result.is_told = world.is_first
@@ -247,7 +246,7 @@ def _train(options: Train, setup: _Setup, world: World) -> TrainResult:
     return result
 
 
-def _dry_run(options: Train, setup: _Setup, world: World) -> TrainResult:
+def _dry_run(options: RunOptions, setup: _Setup, world: World) -> TrainResult:
     path = os.path.join(options.run_name, PREVIEW_NAME)
     if world.is_first:
         batches = []
@@ -258,7 +257,7 @@ def _dry_run(options: Train, setup: _Setup, world: World) -> TrainResult:
     return TrainResult(options.run_name, preview=path, is_told=world.is_first)
 
 
-def _trainer(options: Train, wrapped: Wrapped, setup: _Setup, world: World) -> Trainer:
+def _trainer(options: RunOptions, wrapped: Wrapped, setup: _Setup, world: World) -> Trainer:
     multipliers = {one.name: one.loss_multiplier for one in training_streams(options)}
     feeds = []
     for stream in setup.streams:
@@ -283,7 +282,7 @@ def _trainer(options: Train, wrapped: Wrapped, setup: _Setup, world: World) -> T
 
 
 def _run(
-    options: Train,
+    options: RunOptions,
     trainer: Trainer,
     saver: Checkpointer,
     sequence: dict[str, Any],
@@ -293,7 +292,7 @@ def _run(
 ) -> None:
     """All steps that are left, with log and checkpoints."""
     folder, world = options.run_name, trainer.world
-    record = dataclasses.asdict(options)
+    record = record_of(options)
     if world.is_first:
         text = json.dumps(record, indent=1).encode() + b"\n"
         write_atomically(os.path.join(folder, OPTIONS_NAME), text)

@@ -6,7 +6,7 @@ What a model family has to offer of its own stands between the last two.
 
 from flamingo.models.family import Lever
 from flamingo.models.registry import find_family
-from flamingo.train.options.train import Train
+from flamingo.options.run import RunOptions
 
 _NUM_TOLD = 2
 _MODEL = ("parameters", "gradients", "optimizer")
@@ -58,7 +58,7 @@ LAST_LEVERS = (
 )
 
 
-def advice(options: Train, kind: str, *, ranks: int) -> list[str]:
+def advice(options: RunOptions, kind: str, *, ranks: int) -> list[str]:
     """The two cheapest changes that make less of a kind of memory.
 
     Args:
@@ -71,5 +71,5 @@ def advice(options: Train, kind: str, *, ranks: int) -> list[str]:
     return found[:_NUM_TOLD]
 
 
-def _can_halve(options: Train) -> bool:
+def _can_halve(options: RunOptions) -> bool:
     return options.batch_size_mmc4 % 2 == 0 or (options.batch_size or 1) % 2 == 0

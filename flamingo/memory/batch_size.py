@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from flamingo.memory.estimate import GB, Estimator, budget_of
 from flamingo.memory.plan import Layout
+from flamingo.options.run import RunOptions
+from flamingo.options.streams import training_streams
 from flamingo.parallel.world import World
-from flamingo.train.options.streams import training_streams
-from flamingo.train.options.train import Train
 from mmdata.errors import UserError
 
 
@@ -22,7 +22,7 @@ def layout_of_world(world: World) -> Layout:
     return Layout.of(world.parallel, world.size, shards)
 
 
-def with_largest_batch(options: Train, world: World) -> Train:
+def with_largest_batch(options: RunOptions, world: World) -> RunOptions:
     """The options with other micro-batches and accumulation; every rank has to ask.
 
     Raises:
@@ -44,7 +44,7 @@ def with_largest_batch(options: Train, world: World) -> Train:
     )
 
 
-def micro_batches_of(options: Train) -> Iterator[Train]:
+def micro_batches_of(options: RunOptions) -> Iterator[RunOptions]:
     """The same step in micro-batches of every size that divides it, the largest first."""
     before = options.gradient_accumulation_steps
     sizes = {one.name: one.config.batch_size for one in training_streams(options)}

@@ -20,8 +20,8 @@ from flamingo.memory.plan import Fixed, Layout, fixed_memory
 from flamingo.memory.simulate import Pass, Simulation
 from flamingo.models.family import TrainableModel
 from flamingo.modules.hub import quiet_loading
+from flamingo.options.run import RunOptions
 from flamingo.train.build import build_empty
-from flamingo.train.options.train import Train
 from mmdata.errors import UserError
 
 GB = 1e9
@@ -87,7 +87,7 @@ class Estimate:
         """Bytes at that moment."""
         return sum(self.largest[1].values())
 
-    def text(self, options: Train, budget: float | None) -> str:
+    def text(self, options: RunOptions, budget: float | None) -> str:
         """The table that a person reads; with a budget in bytes, whether it fits."""
         name, parts = self.largest
         ranks = f"{self.layout.ranks} rank{'s' if self.layout.ranks > 1 else ''}"
@@ -106,7 +106,7 @@ class Estimate:
             lines.append(self._verdict(options, budget, parts))
         return "\n".join(lines) + "\n"
 
-    def _verdict(self, options: Train, budget: float, parts: Mapping[str, int]) -> str:
+    def _verdict(self, options: RunOptions, budget: float, parts: Mapping[str, int]) -> str:
         if self.total <= budget:
             return f"fits {budget / GB:g} GB"
         told = advice(options, kind_of(parts), ranks=self.layout.ranks)
@@ -131,7 +131,7 @@ class Estimator:
 
     def __init__(
         self,
-        options: Train,
+        options: RunOptions,
         *,
         layout: Layout | None = None,
         device: torch.device | None = None,
@@ -149,7 +149,7 @@ class Estimator:
         self.fixed = fixed_memory(model, options, self.layout)
         self._simulation = Simulation(model, options, device or kernels_of(options))
 
-    def estimate(self, options: Train, rules: Mapping[str, str] | None = None) -> Estimate:
+    def estimate(self, options: RunOptions, rules: Mapping[str, str] | None = None) -> Estimate:
         """Of the options that this was made of, or the same with other batch sizes.
 
         Args:
@@ -167,18 +167,18 @@ class Estimator:
         )
 
 
-def estimate(options: Train, **how: object) -> Estimate:
+def estimate(options: RunOptions, **how: object) -> Estimate:
     """Of a run; see `Estimator` for `how`."""
     return Estimator(options, **how).estimate(options)  # type: ignore[arg-type]
 
 
-def kernels_of(options: Train) -> torch.device:
+def kernels_of(options: RunOptions) -> torch.device:
     """The device that a run would take, or the CPU in place of a GPU that is not here."""
     is_cpu = options.device == "cpu" or not torch.cuda.is_available()
     return torch.device("cpu" if is_cpu else "cuda")
 
 
-def layout_of(options: Train) -> Layout:
+def layout_of(options: RunOptions) -> Layout:
     """Of the ranks that the options ask for, there or not.
 
     Raises:
@@ -197,7 +197,7 @@ def layout_of(options: Train) -> Layout:
     return Layout.of(options.parallel, ranks, options.shard_ranks or of_host)
 
 
-def budget_of(options: Train) -> float | None:
+def budget_of(options: RunOptions) -> float | None:
     """Bytes that a rank may take: as told, or the GPU's; None where neither is known."""
     if options.memory_budget is not None:
         return options.memory_budget * GB
@@ -207,6 +207,6 @@ def budget_of(options: Train) -> float | None:
     return float(torch.cuda.get_device_properties(device).total_memory)
 
 
-def tell_estimate(options: Train) -> str:
+def tell_estimate(options: RunOptions) -> str:
     """What `mmdata train --estimate` prints."""
     return estimate(options).text(options, budget_of(options))

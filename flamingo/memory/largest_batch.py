@@ -10,10 +10,10 @@ from typing import Any
 
 from flamingo.memory.plan import Layout
 from flamingo.models.family import Shape
+from flamingo.options.run import RunOptions
+from flamingo.options.streams import TrainStream, training_streams
 from flamingo.parallel.world import World
 from flamingo.train.loaders import micro_batches
-from flamingo.train.options.streams import TrainStream, training_streams
-from flamingo.train.options.train import Train
 from mmdata.catalogue.shards import rule_by_manifests
 from mmdata.training_view.plans import MAX_TOKENS
 from mmdata.training_view.records import RecordRule
@@ -22,7 +22,7 @@ _CAPTIONS_IN_ONE = 4
 
 
 def shapes_of(
-    options: Train, layout: Layout, rules: Mapping[str, str] | None = None
+    options: RunOptions, layout: Layout, rules: Mapping[str, str] | None = None
 ) -> list[Shape]:
     """The largest micro-batch of each stream of a run.
 

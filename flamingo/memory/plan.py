@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from flamingo.models.family import TrainableModel
 from flamingo.modules.quantised import is_quantised, stored_bytes
+from flamingo.options.run import RunOptions
 from flamingo.parallel.world import Parallel
-from flamingo.train.options.train import Train
 
 OptimizerKind = Literal["adamw", "adamw8bit", "sgd"]
 #: torchao keeps the state of a smaller tensor, and of one that blocks do not divide, as it was.
@@ -91,7 +91,7 @@ class Fixed:
     tower_communication: int = 0
 
 
-def fixed_memory(model: TrainableModel, options: Train, layout: Layout) -> Fixed:
+def fixed_memory(model: TrainableModel, options: RunOptions, layout: Layout) -> Fixed:
     """Of a model on the meta device, or a real one that is not spread yet.
 
     Args:

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from flamingo.models.family import Shape
+from flamingo.options.run import RunOptions
 from flamingo.train.loop import Trainer
 from flamingo.train.optim import clip_gradients, settle
-from flamingo.train.options.train import Train
 from flamingo.train.step_counts import Tally
 
 _PASSES = 2
 
 
-def is_wanted(options: Train, device: torch.device) -> bool:
+def is_wanted(options: RunOptions, device: torch.device) -> bool:
     """Whether a run begins with a preflight."""
     if options.preflight == "auto":
         return options.auto_batch_size or device.type == "cuda"

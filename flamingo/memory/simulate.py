@@ -20,10 +20,10 @@ from flamingo.memory.live import LiveMemory, labelled
 from flamingo.models.family import Shape, TrainableModel
 from flamingo.modules.meta import materialise
 from flamingo.modules.quantised import is_quantised
+from flamingo.options.run import RunOptions
 from flamingo.parallel.world import World
 from flamingo.parallel.wrap import Wrapped
 from flamingo.train.loop import Trainer
-from flamingo.train.options.train import Train
 
 BATCH = "batch"
 
@@ -45,7 +45,7 @@ class Pass:
     peak_without: dict[str, int]
 
 
-def _trainer(model: TrainableModel, options: Train, device: torch.device) -> Trainer:
+def _trainer(model: TrainableModel, options: RunOptions, device: torch.device) -> Trainer:
     unused = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=1.0)
     return Trainer(
         wrapped=Wrapped(model, model),
@@ -63,7 +63,7 @@ class Simulation:
     Its parameters are on the meta device when it comes, and fake tensors of the device afterwards.
     """
 
-    def __init__(self, model: TrainableModel, options: Train, device: torch.device) -> None:
+    def __init__(self, model: TrainableModel, options: RunOptions, device: torch.device) -> None:
         """Args:
         model: to run.
         options: of the run.

@@ -2,8 +2,8 @@
 
 Read are safetensors, pickles with `weights_only=True` (a pickle may run any code otherwise), and
 folders with an `identity.json`, whose tensors are sharded (`sharded_files.py`) or one safetensors
-file. A safetensors file of ours carries the same record in its header, and an exported one the parts
-(`PARTS_KEY`) that its model was built of.
+file. A safetensors file of ours carries the same record in its header, and an exported one the
+parts (`PARTS_KEY`) that its model was built of.
 """
 
 import json

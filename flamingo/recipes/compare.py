@@ -17,11 +17,11 @@ from typing import Any
 import msgspec
 
 from flamingo.memory.estimate import GB
+from flamingo.models.registry import options_of
 from flamingo.recipes.catalogue import Read, recipe_path
 from flamingo.telemetry.jsonl import read_log
 from flamingo.telemetry.losses import MeanLoss, end_losses_of
 from flamingo.telemetry.names import MEMORY_NAME, METRICS_NAME
-from flamingo.train.options.train import Train
 from mmdata.errors import MMDataError, UserError
 from mmdata.wording import plural
 
@@ -105,7 +105,7 @@ def write_config(
     values |= {"run_name": str(run), "max_steps": steps}
     if values.get("warmup_steps", 0) >= steps:
         values["warmup_steps"] = 0
-    Train(**values)  # what does not go together is said before the first run
+    options_of(values)  # what does not go together is said before the first run
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.yaml"
     path.write_bytes(msgspec.yaml.encode(values))

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from flamingo.memory.estimate import GB, Estimate, estimate
+from flamingo.models.registry import options_of
+from flamingo.options.run import RunOptions
 from flamingo.recipes.catalogue import BASELINE, Read, difference, recipe_path, title
 from flamingo.recipes.language_models import known_language_models, stand_in
-from flamingo.train.options.train import Train
 
 #: Categories of an estimate -> columns.
 _COLUMNS = {
@@ -31,7 +32,7 @@ _GAP = "  "
 
 
 @contextmanager
-def estimated_options(name: str, read: Read, changes: Sequence[str]) -> Iterator[Train]:
+def estimated_options(name: str, read: Read, changes: Sequence[str]) -> Iterator[RunOptions]:
     """A recipe's options as an estimate takes them: no data, no network, no weights.
 
     Args:
@@ -47,7 +48,7 @@ def estimated_options(name: str, read: Read, changes: Sequence[str]) -> Iterator
         is_stand_in = lm_path != values["lm_path"]
         usual: dict[str, Any] = {"run_name": name, "mmc4_shards": "-", "laion_shards": "-"}
         known = {"lm_path": lm_path, "tokenizer_path": None} if is_stand_in else {}
-        yield Train(**(usual | values | known | {"estimate": True, "offline": is_stand_in}))
+        yield options_of(usual | values | known | {"estimate": True, "offline": is_stand_in})
 
 
 def estimate_recipe(name: str, read: Read, changes: Sequence[str] = ()) -> Estimate:

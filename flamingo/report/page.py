@@ -8,11 +8,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from flamingo.models.registry import FAMILY_OPTION, FIRST_FAMILY, options_type
 from flamingo.report.hardware import gpus, hosts, memory
 from flamingo.report.options import TrainReport
 from flamingo.report.record import RunRecord, number, read_run
 from flamingo.report.training import notices, overview, speed, training
-from flamingo.train.options.train import Train
 from mmdata.html import numbers
 from mmdata.html.markup import Markup, element, shortened
 from mmdata.html.shell import asset, page
@@ -130,7 +130,10 @@ def configuration(record: RunRecord) -> Markup:
     if not record.options:
         text = element("p", "The folder holds no options.json.", class_="muted")
         return section("configuration", "Configuration", text)
-    plain = {column.name: column.default for column in fields(Train)}
+    family = record.options.get(FAMILY_OPTION, FIRST_FAMILY)
+    plain = {FAMILY_OPTION: FIRST_FAMILY} | {
+        column.name: column.default for column in fields(options_type(family))
+    }
     changed = {
         name: value
         for name, value in record.options.items()

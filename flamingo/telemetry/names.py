@@ -1,8 +1,5 @@
 """Files of a run that telemetry writes and the report reads, by their names in its folder."""
 
-#: What --report-to takes; each is the extra that brings its package of the same name.
-SERVICES = ("tensorboard", "wandb")
-
 #: One line an optimizer step; the last of an interval also has the interval's values.
 METRICS_NAME = "metrics.jsonl"
 #: One line an event: resumed, skipped, saved, validation, preempted.

@@ -12,17 +12,17 @@ import torch
 from flamingo.data.stream import Stream
 from flamingo.models.family import How, TrainableModel
 from flamingo.models.registry import find_family
+from flamingo.options.run import RunOptions
+from flamingo.options.streams import training_streams, validation_streams
 from flamingo.parallel.world import World
 from flamingo.parallel.wrap import Wrapped, rows_of, wrap_model
 from flamingo.train.checkpoint.initial import table_of_load
 from flamingo.train.compile import compile_blocks
-from flamingo.train.options.streams import training_streams, validation_streams
-from flamingo.train.options.train import Train
 from flamingo.train.precision import TYPES
 
 
 def build_model(
-    options: Train, weights: str | None, streams: Sequence[Stream], world: World
+    options: RunOptions, weights: str | None, streams: Sequence[Stream], world: World
 ) -> Wrapped:
     """Load the parts, check them against each other and the streams, put the model on the ranks.
 
@@ -60,7 +60,7 @@ def build_model(
     return wrap_model(model, world)
 
 
-def build_empty(options: Train) -> TrainableModel:
+def build_empty(options: RunOptions) -> TrainableModel:
     """The model of a run without memory for parameters, from configs alone.
 
     Raises:
@@ -75,7 +75,7 @@ def build_empty(options: Train) -> TrainableModel:
     return find_family(options.family).build(options, how).train()
 
 
-def expect_features(options: Train, streams: Sequence[Stream]) -> bool:
+def expect_features(options: RunOptions, streams: Sequence[Stream]) -> bool:
     """Have features checked against the encoder; returns whether every stream brings its own.
 
     Args:

@@ -11,15 +11,15 @@ from flamingo.data.cache import ShardCache
 from flamingo.data.mix import Share, accumulation, mix_shares, mix_slots, whole_share
 from flamingo.data.stream import Stream
 from flamingo.data.text_layout import TextLayout
+from flamingo.options.run import RunOptions
+from flamingo.options.streams import TrainStream, mix_of, training_streams, validation_streams
 from flamingo.parallel.world import World
-from flamingo.train.options.streams import TrainStream, mix_of, training_streams, validation_streams
-from flamingo.train.options.train import Train
 from mmdata.errors import UserError
 from mmdata.training_view.sequence import MediaTokenizer
 
 
 def make_streams(
-    options: Train,
+    options: RunOptions,
     tokenizer: MediaTokenizer,
     image_size: int,
     cache: ShardCache | None = None,
@@ -64,7 +64,7 @@ def make_streams(
 
 
 def make_validation(
-    options: Train,
+    options: RunOptions,
     tokenizer: MediaTokenizer,
     image_size: int,
     cache: ShardCache | None = None,
@@ -89,7 +89,7 @@ def make_validation(
     ]
 
 
-def open_cache(options: Train) -> ShardCache | None:
+def open_cache(options: RunOptions) -> ShardCache | None:
     """Of shards of a store; None without --cache-dir."""
     if options.cache_dir is None:
         return None
@@ -97,7 +97,7 @@ def open_cache(options: Train) -> ShardCache | None:
 
 
 def micro_batches(
-    options: Train, wanted: list[TrainStream], world: World
+    options: RunOptions, wanted: list[TrainStream], world: World
 ) -> dict[str, tuple[int, int]]:
     """Of each stream (samples of a micro-batch, micro-batches of a step on a rank), unread."""
     plan = _mixed if options.mix is not None else _each
@@ -109,7 +109,7 @@ def micro_batches(
 
 
 def _each(
-    options: Train, wanted: list[TrainStream], world: World, kept: Mapping[str, int]
+    options: RunOptions, wanted: list[TrainStream], world: World, kept: Mapping[str, int]
 ) -> dict[str, tuple[int, Share]]:
     """Of each stream its micro-batch and its share, where each has a batch of its own."""
     parts = {}
@@ -124,7 +124,7 @@ def _each(
 
 
 def _mixed(
-    options: Train, wanted: list[TrainStream], world: World, kept: Mapping[str, int]
+    options: RunOptions, wanted: list[TrainStream], world: World, kept: Mapping[str, int]
 ) -> dict[str, tuple[int, Share]]:
     """The same where one batch is shared by all streams."""
     micro = options.batch_size or sum(one.config.batch_size for one in wanted)

@@ -23,11 +23,11 @@ from flamingo.data.batch import Batch, blank_batch
 from flamingo.data.damage import DamageCount
 from flamingo.data.order import Position
 from flamingo.models.family import TrainableModel
+from flamingo.options.run import RunOptions
 from flamingo.parallel.world import World
 from flamingo.parallel.wrap import Wrapped
 from flamingo.telemetry.steps import StepReport
 from flamingo.train.optim import clip_gradients, set_learning_rate
-from flamingo.train.options.train import Train
 from flamingo.train.precision import LossScale, autocast
 from flamingo.train.schedule import learning_rate_factor
 from flamingo.train.step_counts import Tally
@@ -77,7 +77,7 @@ class Trainer:
     wrapped: Wrapped
     optimizer: torch.optim.Optimizer
     feeds: list[StreamFeed]
-    options: Train
+    options: RunOptions
     total_steps: int
     world: World = field(default_factory=World)
     done: int = 0

@@ -16,18 +16,18 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from flamingo.models.family import TrainableModel
+from flamingo.options.run import RunOptions
 from flamingo.train.offload import OffloadedOptimizer
-from flamingo.train.options.train import Train
 from mmdata.dependencies import require
 
 
-def expect_optimizer(options: Train) -> None:
+def expect_optimizer(options: RunOptions) -> None:
     """Before anything loads. Raises MissingExtraError where the optimizer is not installed."""
     if options.optimizer == "adamw8bit":
         require("torchao", ("torchao",), "--optimizer adamw8bit")
 
 
-def make_optimizer(model: TrainableModel, options: Train) -> torch.optim.Optimizer:
+def make_optimizer(model: TrainableModel, options: RunOptions) -> torch.optim.Optimizer:
     """Over what trains; which of it decays, the model says."""
     decaying: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
@@ -43,7 +43,7 @@ def make_optimizer(model: TrainableModel, options: Train) -> torch.optim.Optimiz
     return _optimizer(groups, options)
 
 
-def _optimizer(groups: list[dict[str, Any]], options: Train) -> torch.optim.Optimizer:
+def _optimizer(groups: list[dict[str, Any]], options: RunOptions) -> torch.optim.Optimizer:
     rate = options.learning_rate
     parameters = [one for group in groups for one in group["params"]]
     on_gpu = all(one.is_cuda for one in parameters)

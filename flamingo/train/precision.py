@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from flamingo.models.family import Types
-from flamingo.train.options.train import Train
+from flamingo.options.run import RunOptions
 
 #: Steps without an overflow after which the scale of the loss is doubled.
 GROWTH_STEPS = 2000
@@ -32,7 +32,7 @@ TYPES: dict[str, Types] = {
 }
 
 
-def autocast(options: Train, device: torch.device) -> AbstractContextManager[object]:
+def autocast(options: RunOptions, device: torch.device) -> AbstractContextManager[object]:
     """Around a forward pass."""
     compute = TYPES[options.precision].compute
     return nullcontext() if compute is None else torch.autocast(device.type, dtype=compute)
@@ -57,7 +57,7 @@ class LossScale:
     is_constant: bool = True
 
     @classmethod
-    def of(cls, options: Train) -> "LossScale":
+    def of(cls, options: RunOptions) -> "LossScale":
         """The one to begin with."""
         if TYPES[options.precision].compute is torch.float16:
             return cls(FIRST_SCALE, is_constant=False)

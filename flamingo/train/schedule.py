@@ -6,13 +6,13 @@ those would end at 1/k of its curve.
 
 import math
 
-from flamingo.train.options.optimisation import Schedule
-from flamingo.train.options.streams import training_streams
-from flamingo.train.options.train import Train
+from flamingo.options.optimisation import Schedule
+from flamingo.options.run import RunOptions
+from flamingo.options.streams import training_streams
 from mmdata.errors import UserError
 
 
-def run_steps(options: Train, batch_sizes: dict[str, int]) -> int:
+def run_steps(options: RunOptions, batch_sizes: dict[str, int]) -> int:
     """Optimizer steps of the run: --max-steps, or epochs x ceil(samples / global batch).
 
     Args:
@@ -31,7 +31,7 @@ def run_steps(options: Train, batch_sizes: dict[str, int]) -> int:
     return steps
 
 
-def epoch_steps(options: Train, batch_sizes: dict[str, int]) -> int:
+def epoch_steps(options: RunOptions, batch_sizes: dict[str, int]) -> int:
     """Optimizer steps of an epoch, which is the samples given for the streams.
 
     Raises:

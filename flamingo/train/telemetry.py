@@ -7,7 +7,6 @@ Cost, by `python -m benchmarks.telemetry` on two busy cores: 0.3 ms a step at th
 of processor time beside it for a sample of the host.
 """
 
-import dataclasses
 import time
 from collections import Counter
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 import torch
 
 from flamingo.models.family import StepFlops, TrainableModel
+from flamingo.models.registry import record_of
+from flamingo.options.run import RunOptions
 from flamingo.parallel.world import World
 from flamingo.telemetry.console import Console
 from flamingo.telemetry.host import Host
@@ -23,7 +24,6 @@ from flamingo.telemetry.peak import peak_flops
 from flamingo.telemetry.sampler import Sampler
 from flamingo.telemetry.steps import StepReport, interval_values, perplexity
 from flamingo.telemetry.writers import JsonLinesWriter, TensorBoardWriter, WandbWriter, Writer
-from flamingo.train.options.train import Train
 
 
 class Telemetry:
@@ -45,7 +45,7 @@ class Telemetry:
 
     def __init__(
         self,
-        options: Train,
+        options: RunOptions,
         model: TrainableModel,
         *,
         total_steps: int,
@@ -77,7 +77,7 @@ class Telemetry:
         if done:
             self.event(done, "resumed")
 
-    def _open_writers(self, options: Train, done: int) -> tuple[list[Writer], list[Writer]]:
+    def _open_writers(self, options: RunOptions, done: int) -> tuple[list[Writer], list[Writer]]:
         """(of each step, of each interval); ranks that are not the first have none."""
         if not self._world.is_first:
             return [], []
@@ -91,7 +91,7 @@ class Telemetry:
                 project=options.wandb_project,
                 entity=options.wandb_entity,
                 offline=options.offline,
-                config=dataclasses.asdict(options),
+                config=record_of(options),
             )
             listening.append(writer)
         return [JsonLinesWriter(folder, done=done)], listening
@@ -176,7 +176,7 @@ class Telemetry:
             writer.close()
 
 
-def _peak(device: torch.device, options: Train) -> float | None:
+def _peak(device: torch.device, options: RunOptions) -> float | None:
     """FLOP/s of this rank's GPU; None for a CPU or a GPU that is not known."""
     if device.type != "cuda":
         return None

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, get_type_hints
 
-from flamingo.train.options.streams import from_mapping
-from flamingo.train.options.train import Train
+from flamingo.models.registry import options_type
+from flamingo.options.run import RunOptions
+from flamingo.options.streams import from_mapping
 from mmdata.cli.arguments import check_value, is_option, meant, options_of
 from mmdata.errors import UserError
 
@@ -57,7 +58,7 @@ def read_config(path: str | None, options: type) -> dict[str, Any]:
         key = str(name).replace("-", "_")
         if key in found:
             raise UserError(f"--config {path}: {name} is given twice: give it once")
-        if key == "streams" and options is Train:
+        if key == "streams" and issubclass(options, RunOptions):
             found.update({flag: tuple(texts) for flag, texts in from_mapping(path, value).items()})
             continue
         if key not in known:
@@ -125,9 +126,10 @@ def read_changed(path: str, changes: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: as `read_config`, or a changed option is unknown or of another type.
     """
-    found = read_config(path, Train)
-    hints = get_type_hints(Train)
-    known = {option.field: option for option in options_of(Train)}
+    options = options_type()
+    found = read_config(path, options)
+    hints = get_type_hints(options)
+    known = {option.field: option for option in options_of(options)}
     changed: set[str] = set()
     for change in changes:
         name, _, text = change.partition("=")

@@ -15,9 +15,10 @@ from typing import Any
 
 from flamingo.inference.export_options import Export
 from flamingo.inference.options import Generate
+from flamingo.models.registry import options_type
+from flamingo.options.run import REFUSED, RunOptions
 from flamingo.recipes.options import Recipes
 from flamingo.report.options import TrainReport
-from flamingo.train.options.train import REFUSED, Train
 from mmdata import __version__
 from mmdata.cli.arguments import check_complete, is_option, meant, read_arguments
 from mmdata.cli.config_file import read_changed, read_config, take_config
@@ -179,11 +180,10 @@ def _with_key(options: Show) -> Show:
     return replace(options, shards=tuple(shards), key=last)
 
 
-def _run_train(options: Train) -> int:
+def _run_train(options: RunOptions) -> int:
     _need("train", "train")
-    if options.lm_adapter != "none":
-        packages = ("peft", "torchao") if options.lm_adapter == "qlora" else ("peft",)
-        _need("lora", f"train --lm-adapter {options.lm_adapter}", packages)
+    for extra, option, packages in options.extras():
+        _need(extra, f"train {option}", packages)
     from flamingo.launch.entry import run_train
 
     return run_train(options)
@@ -258,7 +258,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "report": (Report, _run_report),
     "status": (Status, _run_status),
     "show": (Show, _run_show),
-    "train": (Train, _run_train),
+    "train": (options_type(), _run_train),
     "train-report": (TrainReport, _run_train_report),
     "recipes": (Recipes, _run_recipes),
     "generate": (Generate, _run_generate),

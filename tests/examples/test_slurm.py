@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flamingo.train.options.train import Train
+from flamingo.models.flamingo.options import Train
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "examples" / "slurm" / "train.sbatch"

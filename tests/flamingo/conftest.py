@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from flamingo.models.flamingo.model import Flamingo
-from flamingo.train.options.train import Train
+from flamingo.models.flamingo.options import Train
 from pipelines.mmc4.options import ConvertMmc4
 from pipelines.mmc4.run import convert_mmc4
 from tests.flamingo.models.flamingo.parity_case import FIXTURES, ParityCase

@@ -13,7 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from flamingo.models.flamingo.checkpoint import INPUT_NAMES, OUTPUT_NAMES, plain_name
-from flamingo.models.flamingo.identity import NAME, Identity
+from flamingo.models.flamingo.identity import Identity
+from flamingo.models.flamingo.options import NAME
 from flamingo.modules.adapter_settings import AdapterSettings, tell
 from flamingo.modules.checkpoint_files import FAMILY_KEY, CheckpointHeader, read_header
 from flamingo.modules.fingerprint import lm_fingerprint, tokenizer_fingerprint

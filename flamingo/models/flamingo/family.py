@@ -11,9 +11,9 @@ from flamingo.models.family import Before, ExportFormat, How, Lever, Saved, Type
 from flamingo.models.flamingo.build import NoWeights, WholeWeights, create_model_and_transforms
 from flamingo.models.flamingo.checkpoint import frozen_parts
 from flamingo.models.flamingo.export import OPENFLAMINGO_FILE, export_model
-from flamingo.models.flamingo.identity import NAME
 from flamingo.models.flamingo.media_rows import with_kept_rows
 from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.flamingo.options import NAME, Train
 from flamingo.models.flamingo.parallelize import OwnRows
 from flamingo.modules.absent_tower import tower_identity
 from flamingo.modules.adapter_options import check_same_adapters, settings_of
@@ -55,18 +55,18 @@ class FlamingoFamily:
         )
     }
 
-    def image_size(self, options: Any) -> int:
+    def image_size(self, options: Train) -> int:
         """Of the vision tower."""
         return configured_image_size(tower_name(options.vision_encoder_path))
 
-    def feature_identity(self, options: Any) -> str:
+    def feature_identity(self, options: Train) -> str:
         """Of the vision tower, and which of its tokens are taken."""
         tower = tower_name(options.vision_encoder_path)
         with hub_offline(offline=options.offline):
             pretrained = None if ":" in tower else options.vision_encoder_pretrained
             return tower_identity(tower, pretrained, options.vision_tokens)
 
-    def tokenizer(self, options: Any) -> Any:
+    def tokenizer(self, options: Train) -> Any:
         """The LM's, or another that is named."""
         refuse_missing_folder(f"--lm-path {options.lm_path}", options.lm_path)
         path = options.tokenizer_path
@@ -78,11 +78,11 @@ class FlamingoFamily:
             trust_remote_code=options.trust_remote_code,
         )
 
-    def text_layout(self, tokenizer: MediaTokenizer, options: Any) -> DecoderText:
+    def text_layout(self, tokenizer: MediaTokenizer, options: Train) -> DecoderText:
         """The LM reads and writes one row."""
         return DecoderText(tokenizer)
 
-    def build(self, options: Any, how: How) -> Flamingo:
+    def build(self, options: Train, how: How) -> Flamingo:
         """From tower and LM as they were published."""
         tower, pretrained = _tower(options.vision_encoder_path, options.vision_encoder_pretrained)
         types: dict[str, Any] = part_types(options.freeze, how.types)
@@ -115,7 +115,7 @@ class FlamingoFamily:
         )
         return model
 
-    def resumed(self, options: Any, before: Before, *, is_told: bool) -> Any:
+    def resumed(self, options: Train, before: Before, *, is_told: bool) -> Train:
         """With the adapters of before, and the rows of the media tokens that trained."""
         check_same_adapters(before.options, options, before.checkpoint)
         return with_kept_rows(options, before, is_told=is_told)

@@ -4,10 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from flamingo.models.flamingo.options import NAME
 from flamingo.modules.checkpoint_files import FAMILY_KEY
-
-#: Of this family.
-NAME = "flamingo"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,9 +7,9 @@ keeps them. The output rows of an LM that does not tie them stay, as in OpenFlam
 
 import dataclasses
 import logging
-from typing import Any
 
 from flamingo.models.family import Before
+from flamingo.models.flamingo.options import Train
 from mmdata.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 _INPUT, _OUTPUT = "media_tokens.input_rows", "media_tokens.output_rows"
 
 
-def with_kept_rows(options: Any, before: Before, *, is_told: bool = True) -> Any:
+def with_kept_rows(options: Train, before: Before, *, is_told: bool = True) -> Train:
     """The options of a run that goes on, with the rows training that did when it began.
 
     Args:

@@ -4,7 +4,35 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from flamingo.modules.adapter_options import AdapterOptions
+from flamingo.options.combinations import Refusal, check_combinations, has_features
+from flamingo.options.data import DataOptions
+from flamingo.options.optimisation import OptimisationOptions
+from flamingo.options.run import RunOptions
+from flamingo.options.telemetry import TelemetryOptions
 from mmdata.option_checks import check_least
+
+#: The family's, by which runs, checkpoints and exports name it.
+NAME = "flamingo"
+REFUSALS: tuple[Refusal, ...] = (
+    Refusal(
+        "--lm-adapter with an LM that --freeze lets train",
+        "adapters are there to keep the LM as it is",
+        "--freeze lm or vision,lm, or leave out --lm-adapter",
+        lambda o: o.lm_adapter != "none" and "lm" not in o.freeze,
+    ),
+    Refusal(
+        "--cpu-offload params with --lm-adapter qlora",
+        "matrices of 4 bits stay on the device, where they are small",
+        "--cpu-offload optimizer, or --lm-adapter lora",
+        lambda o: o.cpu_offload == "params" and o.lm_adapter == "qlora",
+    ),
+    Refusal(
+        "--freeze lm or none with precomputed features",
+        "a vision tower that trains gives other features after every step",
+        "--freeze vision or vision,lm, or streams of pictures",
+        lambda o: "vision" not in o.freeze and has_features(o),
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +67,31 @@ class FlamingoOptions(AdapterOptions):
     never does; a run that began with them goes on with them."""
     trust_remote_code: bool = False
     """Run code that comes with a model from the hub."""
-    offline: bool = False
-    """Use no network at all, not for the vision tower either."""
 
     def _check(self) -> None:
         check_least(self, 1, "cross_attn_every_n_layers", "vision_chunk")
+
+
+# The order of the sections is that of `--help`.
+@dataclass(frozen=True, kw_only=True)
+class Train(
+    RunOptions,
+    DataOptions,
+    FlamingoOptions,
+    OptimisationOptions,
+    AdapterOptions,
+    TelemetryOptions,
+):
+    """Train a Flamingo model from shards: one process, or one a GPU."""
+
+    family: ClassVar[str] = NAME
+
+    def _check(self) -> None:
+        check_combinations(self, REFUSALS)
+
+    def extras(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """The packages of LoRA, where the language model gets adapters."""
+        if self.lm_adapter == "none":
+            return []
+        packages = ("peft", "torchao") if self.lm_adapter == "qlora" else ("peft",)
+        return [("lora", f"--lm-adapter {self.lm_adapter}", packages)]

@@ -9,8 +9,8 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from flamingo.modules.load_report import LoadReport
+from flamingo.options.run import RunOptions
 from flamingo.train.checkpoint.trained import weights_of
-from flamingo.train.options.train import Train
 from mmdata.storage.atomic import write_atomically
 
 REPORT_NAME = "init-from.txt"
@@ -21,7 +21,7 @@ def first_weights(path: str | None) -> str | None:
     return None if path is None else weights_of(path)
 
 
-def table_of_load(options: Train, weights: str | None) -> Callable[[LoadReport], None] | None:
+def table_of_load(options: RunOptions, weights: str | None) -> Callable[[LoadReport], None] | None:
     """What is to be told of a load of first weights; None where a run goes on."""
     first = first_weights(options.init_from)
     return partial(_keep, options.run_name, first) if first and first == weights else None

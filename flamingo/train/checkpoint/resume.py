@@ -7,10 +7,10 @@ from typing import Any
 from flamingo.data.order import Position
 from flamingo.data.stream import Stream
 from flamingo.models.family import Before
+from flamingo.options.run import RunOptions
+from flamingo.options.streams import sequence_of, training_streams
 from flamingo.parallel.world import World
 from flamingo.train.checkpoint.checkpoint import RunState, find_checkpoint, read_state
-from flamingo.train.options.streams import sequence_of, training_streams
-from flamingo.train.options.train import Train
 from mmdata.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Resume:
             return None
         return Before(self.checkpoint, self.state.options, self.state.trained)
 
-    def kept(self, options: Train) -> dict[str, int]:
+    def kept(self, options: RunOptions) -> dict[str, int]:
         """B of each stream, which stays what it was at the first launch."""
         if options.allow_new_batch_size:
             return {}
@@ -52,7 +52,7 @@ class Resume:
         return {name: sequence[key] for name, key in named if key in sequence}
 
 
-def find_resume(options: Train) -> Resume:
+def find_resume(options: RunOptions) -> Resume:
     """The checkpoint that the options mean, if there is one.
 
     Raises:
@@ -68,7 +68,7 @@ def find_resume(options: Train) -> Resume:
     return Resume(found, state)
 
 
-def describe_sequence(options: Train, streams: list[Stream]) -> dict[str, Any]:
+def describe_sequence(options: RunOptions, streams: list[Stream]) -> dict[str, Any]:
     """What decides which samples come in which order; it stays the same over a run's resumes."""
     chosen: dict[str, Any] = {}
     for one in training_streams(options):
@@ -82,7 +82,7 @@ def describe_sequence(options: Train, streams: list[Stream]) -> dict[str, Any]:
 
 
 def check_ranks_agree(
-    options: Train, resume: Resume, sequence: dict[str, Any], world: World
+    options: RunOptions, resume: Resume, sequence: dict[str, Any], world: World
 ) -> None:
     """Find hosts that see another run folder or other shards; every rank has to call it.
 
@@ -111,7 +111,7 @@ def check_ranks_agree(
 
 
 def starts_of(
-    options: Train, resume: Resume, streams: list[Stream], sequence: dict[str, Any]
+    options: RunOptions, resume: Resume, streams: list[Stream], sequence: dict[str, Any]
 ) -> dict[str, Position]:
     """Where each stream starts; in a new sequence, behind the epochs that were begun.
 
@@ -126,7 +126,7 @@ def starts_of(
     return starts
 
 
-def _is_same_sequence(options: Train, resume: Resume, sequence: dict[str, Any]) -> bool:
+def _is_same_sequence(options: RunOptions, resume: Resume, sequence: dict[str, Any]) -> bool:
     if resume.checkpoint is None:
         return True
     before = resume.state.sequence
@@ -145,7 +145,7 @@ def _is_same_sequence(options: Train, resume: Resume, sequence: dict[str, Any]) 
     return not names
 
 
-def tell_kept_batch(options: Train, streams: list[Stream], world: World) -> None:
+def tell_kept_batch(options: RunOptions, streams: list[Stream], world: World) -> None:
     """Say it where B is kept by another number of micro-batches than the options name."""
     for stream in streams if world.is_first else []:
         own = len(stream.share.lanes) * stream.share.samples_per_lane

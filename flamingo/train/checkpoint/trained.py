@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from flamingo.models.family import Family, Saved, TrainableModel
-from flamingo.models.registry import FIRST_FAMILY, find_family
+from flamingo.models.registry import FAMILY_OPTION, FIRST_FAMILY, find_family
 from flamingo.modules.checkpoint_files import TOKENIZER_FOLDER, WEIGHTS_FILE, read_header
 from flamingo.train.checkpoint.checkpoint import FOLDER, find_checkpoint, read_state
 from flamingo.train.checkpoint.retention import BEST, DRAFT_SUFFIX, read_pointer
 from mmdata.errors import BadInputError, UserError
 
-#: In a run's options and an exported file's header: the family of the model.
-FAMILY_OPTION = "family"
 _BESIDE = "./"
 """What the path of a part begins with that lies in the folder of the exported file."""
 

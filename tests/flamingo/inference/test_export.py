@@ -16,9 +16,9 @@ from flamingo.inference.export_options import Export
 from flamingo.launch.run import train
 from flamingo.models.flamingo.export import export_model
 from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.flamingo.options import Train
 from flamingo.modules.checkpoint_files import read_header
 from flamingo.train.checkpoint.trained import Trained, build, find_trained
-from flamingo.train.options.train import Train
 from mmdata.errors import UserError
 from tests.flamingo.models.flamingo.tiny_hub import TOKENIZER, save_clip, save_lm
 from tests.flamingo.models.flamingo.tiny_lms import make_lm, open_gates, wrap

@@ -17,9 +17,9 @@ from flamingo.data.decode import decode_image, normalization_of, to_input
 from flamingo.data.features import FeatureStore
 from flamingo.inference.features import ShardEncoder
 from flamingo.launch.run import train
+from flamingo.models.flamingo.options import Train
 from flamingo.modules.vision import encode_images, load_tower, tower_name
 from flamingo.telemetry.jsonl import read_log
-from flamingo.train.options.train import Train
 from mmdata.errors import BadInputError, UserError
 from mmdata.shards.features import features_path
 from mmdata.shards.reader import ShardReader

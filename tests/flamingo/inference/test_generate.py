@@ -8,7 +8,7 @@ import pytest
 from flamingo.inference.generate import generate, prompt_ids
 from flamingo.inference.options import Generate
 from flamingo.launch.run import train
-from flamingo.train.options.train import Train
+from flamingo.models.flamingo.options import Train
 from mmdata.errors import UserError
 from mmdata.training_view.sequence import MediaTokenizer
 from mmdata.training_view.tokenizer import load_tokenizer

@@ -13,9 +13,9 @@ import pytest
 
 from flamingo.launch.entry import is_rank, run_as_rank, run_train
 from flamingo.launch.heartbeat import Pulse, read_signs
+from flamingo.models.flamingo.options import Train
 from flamingo.telemetry.jsonl import read_log
 from flamingo.train.checkpoint.checkpoint import find_checkpoint
-from flamingo.train.options.train import Train
 from mmdata.cli.main import main
 from mmdata.errors import EXIT_REQUEUE, UserError
 

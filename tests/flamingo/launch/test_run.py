@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from flamingo.data.order import Position
 from flamingo.launch.run import TrainResult, summary, train
+from flamingo.models.flamingo.options import Train
 from flamingo.modules.checkpoint_files import read_weights
 from flamingo.telemetry.jsonl import read_log
 from flamingo.telemetry.losses import MeanLoss
 from flamingo.train.checkpoint.checkpoint import find_checkpoint, read_state
 from flamingo.train.loop import NotFiniteError
-from flamingo.train.options.train import Train
 from mmdata.errors import EXIT_REQUEUE, UserError
 from tests.flamingo.conftest import World, options_of_a_run
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from flamingo.launch.run import train
+from flamingo.models.flamingo.options import Train
 from flamingo.telemetry.jsonl import read_log
 from flamingo.train.checkpoint.checkpoint import find_checkpoint, read_state
-from flamingo.train.options.train import Train
 from tests.flamingo.conftest import World
 
 Options = Callable[..., Train]

@@ -14,11 +14,11 @@ from flamingo.inference.export import export
 from flamingo.inference.export_options import Export
 from flamingo.launch.run import train
 from flamingo.models.flamingo.model import Flamingo
+from flamingo.models.flamingo.options import Train
 from flamingo.modules.freezing import is_adapter
 from flamingo.modules.quantised import quantised_names
 from flamingo.modules.sharded_files import tensors_in
 from flamingo.train.checkpoint.trained import build, find_trained
-from flamingo.train.options.train import Train
 from mmdata.errors import UserError
 
 pytestmark = pytest.mark.slow

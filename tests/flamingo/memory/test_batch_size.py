@@ -9,9 +9,9 @@ from flamingo.launch.run import train
 from flamingo.memory.batch_size import layout_of_world, micro_batches_of, with_largest_batch
 from flamingo.memory.estimate import GB, Estimator, estimate
 from flamingo.memory.plan import Layout
+from flamingo.models.flamingo.options import Train
+from flamingo.options.streams import training_streams
 from flamingo.parallel.world import World
-from flamingo.train.options.streams import training_streams
-from flamingo.train.options.train import Train
 from mmdata.errors import UserError
 
 

@@ -11,7 +11,7 @@ from flamingo.memory.advice import LAST_LEVERS, LEVERS, advice
 from flamingo.memory.estimate import GB, Estimator, budget_of, estimate, layout_of
 from flamingo.memory.plan import Layout
 from flamingo.models.flamingo.family import FlamingoFamily
-from flamingo.train.options.train import Train
+from flamingo.models.flamingo.options import Train
 from mmdata.cli.main import main
 from mmdata.errors import UserError
 

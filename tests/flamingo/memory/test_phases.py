@@ -9,8 +9,8 @@ import torch
 
 from flamingo.launch.run import train
 from flamingo.memory.phases import CATEGORIES, MemoryLog, held_bytes
+from flamingo.models.flamingo.options import Train
 from flamingo.telemetry.names import MEMORY_NAME
-from flamingo.train.options.train import Train
 from tests.flamingo.memory.trainers import make_trainer
 
 PHASES = ["before forward", "after forward", "after backward", "after optimizer"]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from flamingo.memory.plan import Fixed, Layout, fixed_memory, optimizer_bytes
-from flamingo.train.options.train import Train
+from flamingo.models.flamingo.options import Train
 from tests.flamingo.memory.rank_process import after_a_step, launch
 from tests.flamingo.models.flamingo.tiny_lms import make_flamingo
 from tests.flamingo.parallel.rank_process import FAMILIES, batch_of

@@ -15,10 +15,10 @@ from flamingo.memory.out_of_memory import MemoryShortError, watched_preflight, w
 from flamingo.memory.phases import MemoryLog
 from flamingo.memory.plan import Layout
 from flamingo.memory.preflight import is_wanted, preflight
+from flamingo.models.flamingo.options import Train
 from flamingo.modules.checkpoint_files import read_weights
 from flamingo.train import loop
 from flamingo.train.loop import Trainer
-from flamingo.train.options.train import Train
 from flamingo.train.step_counts import Tally
 from tests.flamingo.memory.trainers import make_trainer
 from tests.flamingo.train.eager import without_compiler

@@ -13,9 +13,9 @@ from flamingo.memory.live import GRADIENTS, LiveMemory, labelled
 from flamingo.memory.plan import Layout
 from flamingo.memory.simulate import Pass, Simulation
 from flamingo.models.family import Shape
+from flamingo.models.flamingo.options import Train
 from flamingo.train.build import build_empty
 from flamingo.train.loop import Trainer
-from flamingo.train.options.train import Train
 from tests.flamingo.memory.trainers import make_trainer
 
 CASES: dict[str, dict[str, Any]] = {

@@ -3,11 +3,11 @@
 from typing import Any
 from unittest.mock import patch
 
+from flamingo.models.flamingo.options import Train
 from flamingo.parallel.world import World
 from flamingo.train import build
 from flamingo.train.loop import StreamFeed, Trainer
 from flamingo.train.optim import make_optimizer
-from flamingo.train.options.train import Train
 
 
 def make_trainer(options: Train) -> Trainer:

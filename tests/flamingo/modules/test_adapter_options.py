@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from flamingo.models.flamingo.options import Train
 from flamingo.modules.adapter_options import check_same_adapters, settings_of
 from flamingo.modules.adapter_settings import AdapterSettings
-from flamingo.train.options.train import Train
 from mmdata.errors import UserError
 
 

@@ -20,13 +20,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from flamingo.data.batch import Batch
 from flamingo.launch import run
 from flamingo.models.flamingo.checkpoint import trainable_state_dict
+from flamingo.models.flamingo.options import Train
 from flamingo.models.registry import find_family
 from flamingo.parallel.world import World, join
 from flamingo.parallel.wrap import wrap_model
 from flamingo.train import build
 from flamingo.train.loaders import make_streams
 from flamingo.train.loop import StreamFeed, Trainer
-from flamingo.train.options.train import Train
 from flamingo.train.precision import LossScale
 from flamingo.train.validation_loss import Validation
 from mmdata.errors import MMDataError

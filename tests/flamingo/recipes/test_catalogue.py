@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from flamingo.models.flamingo.options import Train
 from flamingo.recipes.catalogue import (
     BASELINE,
     NAMES,
@@ -15,7 +16,6 @@ from flamingo.recipes.catalogue import (
     recipe_path,
     title,
 )
-from flamingo.train.options.train import Train
 from mmdata.cli.config_file import read_changed
 from mmdata.errors import UserError
 

@@ -17,9 +17,9 @@ from flamingo.data.batch import blank_batch
 from flamingo.launch import run
 from flamingo.memory.phases import MemoryLog
 from flamingo.models.family import Shape
+from flamingo.models.flamingo.options import Train
 from flamingo.parallel.world import join
 from flamingo.train.loop import Trainer
-from flamingo.train.options.train import Train
 
 from .eager import without_compiler
 

@@ -15,11 +15,11 @@ import torch
 
 from flamingo.launch.run import train
 from flamingo.models.flamingo.checkpoint import frozen_parts
+from flamingo.models.flamingo.options import Train
 from flamingo.modules.checkpoint_files import read_weights
 from flamingo.parallel.world import World
 from flamingo.telemetry.jsonl import read_log
 from flamingo.telemetry.names import METRICS_NAME
-from flamingo.train.options.train import Train
 from mmdata.errors import UserError
 from tests.flamingo.conftest import World as Folders
 from tests.flamingo.parallel.rank_case import Case, train_case

@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 
 from flamingo.data.stream import Stream
+from flamingo.models.flamingo.options import Train
 from flamingo.parallel.world import World
 from flamingo.train.loaders import _micro_batches, make_streams
-from flamingo.train.options.train import Train
 from mmdata.errors import UserError
 from mmdata.training_view.sequence import MediaTokenizer
 from mmdata.training_view.tokenizer import add_media_tokens, load_tokenizer

@@ -9,6 +9,7 @@ from torch import nn
 from torchao.optim.subclass_8bit import OptimState8bit
 
 from flamingo.launch.run import train
+from flamingo.models.flamingo.options import Train
 from flamingo.modules.checkpoint_files import read_weights
 from flamingo.train.offload import OffloadedOptimizer
 from flamingo.train.optim import (
@@ -18,7 +19,6 @@ from flamingo.train.optim import (
     set_learning_rate,
     settle,
 )
-from flamingo.train.options.train import Train
 from tests.flamingo.models.flamingo.tiny_lms import make_flamingo
 
 from .eager import without_compiler

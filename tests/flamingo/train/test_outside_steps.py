@@ -15,9 +15,9 @@ from torch.multiprocessing import start_processes
 
 from flamingo.inference.export import export
 from flamingo.inference.export_options import Export
+from flamingo.models.flamingo.options import Train
 from flamingo.modules.checkpoint_files import read_weights
 from flamingo.train.checkpoint.checkpoint import read_state
-from flamingo.train.options.train import Train
 from mmdata.cli.main import main
 from mmdata.errors import UserError
 from tests.flamingo.conftest import World

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flamingo.models.flamingo.family import part_types
-from flamingo.train.options.train import Train
+from flamingo.models.flamingo.options import Train
 from flamingo.train.precision import FIRST_SCALE, GROWTH_STEPS, TYPES, LossScale
 
 FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16

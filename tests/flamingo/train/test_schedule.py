@@ -6,7 +6,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flamingo.train.options.train import Train
+from flamingo.models.flamingo.options import Train
 from flamingo.train.schedule import learning_rate_factor, run_steps
 from mmdata.errors import UserError
 

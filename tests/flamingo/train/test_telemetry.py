@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from flamingo.launch.run import train
+from flamingo.models.flamingo.options import Train
 from flamingo.report.options import TrainReport
 from flamingo.report.page import train_report
 from flamingo.telemetry.jsonl import read_log
 from flamingo.train import telemetry
-from flamingo.train.options.train import Train
 from mmdata.cli.main import main
 from mmdata.errors import MissingExtraError, UserError
 from tests.flamingo.conftest import World

@@ -11,7 +11,7 @@ import torch
 from flamingo.data.config import StreamConfig
 from flamingo.data.stream import Stream
 from flamingo.launch.run import train
-from flamingo.train.options.train import Train
+from flamingo.models.flamingo.options import Train
 from flamingo.train.validation_loss import Evaluation, Validation, evaluate
 from mmdata.training_view.sequence import MediaTokenizer
 from mmdata.training_view.tokenizer import load_tokenizer

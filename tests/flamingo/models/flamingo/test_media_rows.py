@@ -10,9 +10,9 @@ import torch
 
 from flamingo.models.family import Before
 from flamingo.models.flamingo.media_rows import with_kept_rows
+from flamingo.models.flamingo.options import Train
 from flamingo.modules.checkpoint_files import read_weights
 from flamingo.train.checkpoint.checkpoint import read_state
-from flamingo.train.options.train import Train
 from mmdata.cli.main import main
 from mmdata.errors import UserError
 from tests.flamingo.conftest import World

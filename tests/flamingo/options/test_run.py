@@ -5,7 +5,8 @@ from dataclasses import fields
 import pytest
 
 from flamingo.inference.options import Generate
-from flamingo.train.options.train import REFUSED, Train
+from flamingo.models.flamingo.options import Train
+from flamingo.options.run import REFUSED
 from mmdata.cli.main import main
 from mmdata.errors import UserError
 

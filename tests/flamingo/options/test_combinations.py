@@ -3,8 +3,8 @@ left trains."""
 
 import pytest
 
-from flamingo.train.options.combinations import REFUSALS, Refusal
-from flamingo.train.options.train import Train
+from flamingo.models.flamingo.options import Train
+from flamingo.options.combinations import REFUSALS, Refusal
 from mmdata.errors import UserError
 from tests.levers_page import PAGE, refusals, with_block
 

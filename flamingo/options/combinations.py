@@ -5,10 +5,11 @@ is here. Whatever stands in no row has to work: a test trains with every pair of
 left. The price of one table is that a new lever has to be looked at against all others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from flamingo.train.options.sections import TrainSections
+from flamingo.options.sections import TrainSections
 from mmdata.errors import UserError
 
 
@@ -26,14 +27,15 @@ class Refusal:
     options: str
     why: str
     instead: str
-    applies: Callable[[TrainSections], bool]
+    applies: Callable[[Any], bool]
 
 
 def _is_sharded(options: TrainSections) -> bool:
     return options.parallel in ("fsdp", "hsdp")
 
 
-def _has_features(options: TrainSections) -> bool:
+def has_features(options: TrainSections) -> bool:
+    """Whether features stand for the pictures of any stream."""
     of_streams = any(".features=" in one for one in options.stream_opt)
     return of_streams or bool(options.mmc4_features or options.laion_features)
 
@@ -75,33 +77,19 @@ REFUSALS: tuple[Refusal, ...] = (
         "--checkpoint-policy full, or --compile alone",
         lambda o: o.checkpoint_policy == "selective" and o.compile,
     ),
-    Refusal(
-        "--lm-adapter with an LM that --freeze lets train",
-        "adapters are there to keep the LM as it is",
-        "--freeze lm or vision,lm, or leave out --lm-adapter",
-        lambda o: o.lm_adapter != "none" and "lm" not in o.freeze,
-    ),
-    Refusal(
-        "--cpu-offload params with --lm-adapter qlora",
-        "matrices of 4 bits stay on the device, where they are small",
-        "--cpu-offload optimizer, or --lm-adapter lora",
-        lambda o: o.cpu_offload == "params" and o.lm_adapter == "qlora",
-    ),
-    Refusal(
-        "--freeze lm or none with precomputed features",
-        "a vision tower that trains gives other features after every step",
-        "--freeze vision or vision,lm, or streams of pictures",
-        lambda o: "vision" not in o.freeze and _has_features(o),
-    ),
 )
 
 
-def check_combinations(options: TrainSections) -> None:
-    """Refuse what the table refuses.
+def check_combinations(options: Any, refusals: Iterable[Refusal] = REFUSALS) -> None:
+    """Refuse what a table refuses.
+
+    Args:
+        options: of a run.
+        refusals: the table; a family of models has one of its own beside the one that is for all.
 
     Raises:
         UserError: in one line, by the first row that applies.
     """
-    for row in REFUSALS:
+    for row in refusals:
         if row.applies(options):
             raise UserError(f"{row.options}: {row.why}; instead: {row.instead}")

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from flamingo.data.config import StreamConfig
-from flamingo.train.options.sections import TrainSections
+from flamingo.options.sections import TrainSections
 from mmdata.errors import UserError
 
 _Rule = Literal["interleaved", "caption"]

@@ -8,9 +8,9 @@ instead; they paste in and get an answer, not a stack of usage text.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from flamingo.train.options.combinations import check_combinations
-from flamingo.train.options.sections import TrainSections
-from flamingo.train.options.streams import check_streams
+from flamingo.options.combinations import check_combinations
+from flamingo.options.sections import TrainSections
+from flamingo.options.streams import check_streams
 
 #: OpenFlamingo's flags (and values) that are not taken -> what to do instead.
 REFUSED: dict[str, str] = {
@@ -26,10 +26,14 @@ REFUSED: dict[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(TrainSections):
-    """Train a Flamingo model from shards: one process, or one a GPU."""
+class RunOptions(TrainSections):
+    """What a run can be told, whatever it trains; the section of its model is the family's own.
 
-    family: ClassVar[str] = "flamingo"
+    Attributes:
+        family: of the model.
+    """
+
+    family: ClassVar[str]
     section: ClassVar[str] = "Run"
 
     run_name: str
@@ -38,7 +42,17 @@ class Train(TrainSections):
     """Seed of initial values, order and coins."""
     dry_run: bool = False
     """Write the first batches as an HTML page to the run's folder, and stop."""
+    offline: bool = False
+    """Use no network at all, not for the vision tower either."""
 
     def _check(self) -> None:
         check_streams(self)
         check_combinations(self)
+
+    def extras(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """What these options need beside the trainer's own packages.
+
+        Returns:
+            (extra of the project, the option that needs it, packages) of each.
+        """
+        return []

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from flamingo.telemetry.names import SERVICES
 from mmdata.errors import UserError
 from mmdata.option_checks import Options, check_least
+
+#: What --report-to takes; each is the extra that brings its package of the same name.
+SERVICES = ("tensorboard", "wandb")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from flamingo.train.options.streams import (
+from flamingo.models.flamingo.options import Train
+from flamingo.options.streams import (
     from_mapping,
     mix_of,
     training_streams,
     validation_streams,
 )
-from flamingo.train.options.train import Train
 from mmdata.cli.config_file import read_config
 from mmdata.errors import UserError
 
