@@ -36,7 +36,7 @@ from benchmarks.convert import ready_corpus
 from benchmarks.gates import Gate, load_average, print_gates
 from benchmarks.loader import ready_shards
 from benchmarks.loader_apart import load_tokenizer, our_stream
-from benchmarks.train_gpu_batches import NUM_STEPS, Size, feeds, make_steps
+from benchmarks.train_gpu_batches import NUM_STEPS, Size, loaders, make_steps
 from benchmarks.train_gpu_peer import PlainLoop
 from benchmarks.train_gpu_shapes import SHAPES, Shape, build
 from flamingo.data.batch import Batch
@@ -51,7 +51,8 @@ from flamingo.parallel.world import World
 from flamingo.parallel.wrap import wrap_model
 from flamingo.telemetry.peak import peak_flops
 from flamingo.train import compile as compile_module
-from flamingo.train.loop import StreamFeed, Trainer
+from flamingo.train.loaders import StreamLoader
+from flamingo.train.loop import Trainer
 from flamingo.train.optim import make_optimizer
 from mmdata.training_view.sequence import MediaTokenizer
 
@@ -132,7 +133,7 @@ class Bench:
         media = "features" if features else "pixels"
         return make_steps(self.shape, self.tokenizer, self.size, media=media, packed=packed)
 
-    def trainer(self, sources: list[StreamFeed], **levers: Any) -> Trainer:
+    def trainer(self, sources: list[StreamLoader], **levers: Any) -> Trainer:
         """Our loop, as a run has it."""
         with_tower = not levers.pop("features", False)
         options = self.options(**levers)
@@ -142,7 +143,7 @@ class Bench:
         return Trainer(
             wrapped=wrap_model(model, world),
             optimizer=make_optimizer(model, options),
-            feeds=sources,
+            loaders=sources,
             options=options,
             total_steps=1000,
             world=world,
@@ -151,7 +152,7 @@ class Bench:
     def measure(self, name: str, levers: dict[str, Any]) -> Measured:
         """Our loop with some levers."""
         samples = self.samples(features="features" in levers, packed="pack" in levers)
-        trainer = self.trainer(feeds(samples), **levers)
+        trainer = self.trainer(loaders(samples), **levers)
         return self._timed(name, samples, trainer.model, lambda: trainer.step().losses)
 
     def measure_peer(self, name: str, *, padded: bool) -> Measured:
@@ -241,7 +242,7 @@ def compare(bench: Bench) -> list[Measured]:
 
 def profile(bench: Bench) -> int | None:
     """Prints the profile of a step; returns how often it read from the device (a GPU)."""
-    trainer = bench.trainer(feeds(bench.samples()))
+    trainer = bench.trainer(loaders(bench.samples()))
     for _ in range(2):
         trainer.step()
     bench.wait()
@@ -275,7 +276,7 @@ def wait_percent(bench: Bench, folder: Path, docs: int, levers: dict[str, Any]) 
         lanes=batch,
     )
     start = Position()
-    source = StreamFeed("mmc4", stream.steps(start), 1.0, start, stream.damage)
+    source = StreamLoader("mmc4", stream.steps(start), 1.0, start, stream.damage)
     trainer = bench.trainer([source], **levers)
     shares = []
     for _ in range(bench.warm_steps + bench.steps):
@@ -315,7 +316,7 @@ def fit(bench: Bench, budget_gb: float) -> str | None:
 
 def _two_steps(bench: Bench, levers: dict[str, Any]) -> dict[str, float]:
     """The second has the optimizer's state in memory; nothing is left of the model behind it."""
-    trainer = bench.trainer(feeds(bench.samples()), **levers)
+    trainer = bench.trainer(loaders(bench.samples()), **levers)
     trainer.step()
     return trainer.step().losses
 

@@ -21,7 +21,7 @@ from flamingo.data.damage import DamageCount
 from flamingo.data.order import Position
 from flamingo.data.packing import NextFit
 from flamingo.data.prepare import Example
-from flamingo.train.loop import StreamFeed
+from flamingo.train.loaders import StreamLoader
 from mmdata.training_view.plans import RecordPlan
 from mmdata.training_view.records import RecordRule
 from mmdata.training_view.sequence import MediaTokenizer
@@ -85,10 +85,10 @@ def make_steps(
     return steps
 
 
-def feeds(steps: dict[str, list[Batch]]) -> list[StreamFeed]:
+def loaders(steps: dict[str, list[Batch]]) -> list[StreamLoader]:
     """What the trainer draws from, without end and without waiting."""
     return [
-        StreamFeed(
+        StreamLoader(
             name,
             _endless(batches),
             MULTIPLIERS[name],

@@ -35,10 +35,11 @@ from flamingo.modules.meta import materialise, parameters_on_meta
 from flamingo.modules.vision import empty_tower
 from flamingo.parallel.world import World
 from flamingo.parallel.wrap import Wrapped
-from flamingo.train.loop import StreamFeed, Trainer
+from flamingo.train.loaders import StreamLoader
+from flamingo.train.loop import Trainer
 from flamingo.train.optim import clip_gradients, make_optimizer
 from flamingo.train.precision import TYPES
-from flamingo.train.step_counts import Tally
+from flamingo.train.step_counts import StepCounts
 
 MAX_ERROR = 0.1
 NUM_STEPS = 2
@@ -122,11 +123,11 @@ def make_trainer(kind: Kind, options: Train) -> Trainer:
         for parameter in model.parameters():
             parameter.normal_(std=0.02)
     names = ("mmc4", "laion")
-    feeds: list[Any] = [StreamFeed(name, iter(()), 1.0, None, lambda: None) for name in names]  # type: ignore[arg-type]
+    loaders: list[Any] = [StreamLoader(name, iter(()), 1.0, None, lambda: None) for name in names]  # type: ignore[arg-type]
     return Trainer(
         wrapped=Wrapped(model, model),
         optimizer=make_optimizer(model, options),
-        feeds=feeds,
+        loaders=loaders,
         options=options,
         total_steps=NUM_STEPS,
         world=World(device=kind.device),
@@ -137,10 +138,10 @@ def take_steps(trainer: Trainer, options: Train) -> None:
     """Steps of the largest batch, the optimizer's step included."""
     shapes = shapes_of(options, Layout())
     batches = {one.name: [trainer.model.largest_batch(one)] * one.passes for one in shapes}
-    tally = Tally.of(batches, 0.0)
+    counts = StepCounts.of(batches, 0.0)
     for _ in range(NUM_STEPS):
-        for feed in trainer.feeds:
-            trainer.backward(feed, batches[feed.name], tally)
+        for loader in trainer.loaders:
+            trainer.backward(loader, batches[loader.name], counts)
         clip_gradients(list(trainer.model.parameters()), 1.0)
         trainer.optimizer.step()
         trainer.optimizer.zero_grad(set_to_none=True)

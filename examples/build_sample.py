@@ -6,7 +6,7 @@ DIR holds `mmc4/` (documents, images, IMAGES.tsv), `photos/` (with PHOTOS.tsv), 
 PROVENANCE.md. Two shards' documents are taken over unchanged but for the heaviest, so that the
 whole stays below 3.8 MB; one small gallery a shard adds the picture formats that the pages lack
 (CMYK, EXIF-rotated, transparent, animated). Shard 0 is written with \\u escapes and no final line
-feed, shard 1 as raw UTF-8 with one: both occur in the wild. The same DIR gives the same bytes.
+loader, shard 1 as raw UTF-8 with one: both occur in the wild. The same DIR gives the same bytes.
 """
 
 import argparse

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 
-from flamingo.launch.heartbeat import LAUNCHED, Pulse, launch_id, log_path
+from flamingo.launch.heartbeat import LAUNCHED, Heartbeat, launch_id, log_path
 from flamingo.launch.slurm import slurm_ranks
 from flamingo.models.registry import options_of, record_of
 from flamingo.options.run import RunOptions
@@ -122,69 +122,69 @@ def _quiet_torch() -> Iterator[None]:
 def be_rank(options: RunOptions) -> int:
     """Train as one of several ranks; returns the exit code, having told why it is not 0."""
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    pulse = Pulse(
+    heartbeat = Heartbeat(
         options.run_name,
         rank=rank,
         size=size,
         timeout_seconds=options.dist_timeout,
         launch=launch_id(os.environ),
     )
-    pulse.start()
+    heartbeat.start()
     own_launcher = LAUNCHED in os.environ
     if own_launcher and rank:
-        _write_to(log_path(pulse.folder, rank))
+        _write_to(log_path(heartbeat.folder, rank))
 
     def work() -> int:
         from flamingo.launch.run import summary, train
 
-        result = train(options, mark=pulse.mark)
+        result = train(options, mark=heartbeat.mark)
         if rank == 0:
             sys.stdout.write(summary(result))
         return result.exit_code
 
-    exit_code, text = run_as_rank(work, pulse)
+    exit_code, text = run_as_rank(work, heartbeat)
     # Its launcher shows the one error that counts.
     if text and (rank or not own_launcher):
         sys.stderr.write(f"mmdata: rank {rank}: {text}\n" if rank else f"mmdata: {text}\n")
     return exit_code
 
 
-def run_as_rank(work: Callable[[], int], pulse: Pulse) -> tuple[int, str]:
-    """Do the work of a rank and end its pulse; (exit code, an error that was not shown yet)."""
+def run_as_rank(work: Callable[[], int], heartbeat: Heartbeat) -> tuple[int, str]:
+    """Do the work of a rank and end its heartbeat; (exit code, an error that was not shown yet)."""
     try:
         exit_code = work()
     except MMDataError as error:
-        pulse.end(error.exit_code, "told", str(error))
+        heartbeat.end(error.exit_code, "told", str(error))
         return error.exit_code, str(error)
     except KeyboardInterrupt:
         text = "interrupted; run the same command again to go on"
-        pulse.end(EXIT_INTERRUPTED, "told", text)
+        heartbeat.end(EXIT_INTERRUPTED, "told", text)
         return EXIT_INTERRUPTED, text
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         text = f"{place}{error.strerror or error}"
-        pulse.end(EXIT_CANNOT_START, "told", text)
+        heartbeat.end(EXIT_CANNOT_START, "told", text)
         return EXIT_CANNOT_START, text
     except Exception as error:  # noqa: BLE001 - whatever it is, the other ranks have to know
-        lost = _how_others_were_lost(error, pulse)
+        lost = _how_others_were_lost(error, heartbeat)
         text = lost or f"{type(error).__name__}: {_first_line(error)}"
         if not lost:
             traceback.print_exc()
-        pulse.end(EXIT_FINDINGS, "lost" if lost else "unexpected", text)
+        heartbeat.end(EXIT_FINDINGS, "lost" if lost else "unexpected", text)
         return EXIT_FINDINGS, text
-    pulse.end(exit_code, "told" if exit_code else "")
+    heartbeat.end(exit_code, "told" if exit_code else "")
     return exit_code, ""
 
 
-def _how_others_were_lost(error: Exception, pulse: Pulse) -> str:
+def _how_others_were_lost(error: Exception, heartbeat: Heartbeat) -> str:
     """Which rank is to blame for an error of a collective; empty for an error of another kind."""
     words = str(error).lower()
     if not isinstance(error, RuntimeError) or not any(word in words for word in _COLLECTIVE):
         return ""
     if any(word in words for word in _TIMED_OUT):
-        return f"no answer from the other ranks in time: {pulse.waited_for()}"
+        return f"no answer from the other ranks in time: {heartbeat.waited_for()}"
     if any(word in words for word in _BROKEN):
-        gone = pulse.gone()
+        gone = heartbeat.gone()
         return f"lost the other ranks: {gone or _first_line(error)}"
     return ""
 

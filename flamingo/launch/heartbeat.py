@@ -90,7 +90,7 @@ class Sign:
         )
 
 
-class Pulse:
+class Heartbeat:
     """The signs of life of this rank, given by a thread between `start` and `end`."""
 
     def __init__(
@@ -106,7 +106,7 @@ class Pulse:
         self._state = (0, 0, "starts", time.monotonic())
         self._news = threading.Event()
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         """Give the first sign, and go on giving them."""

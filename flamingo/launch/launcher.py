@@ -3,8 +3,8 @@
 The agent brings nodes together, starts the processes, and starts all of them again when one fails.
 What it lacks is added here: it takes 30 s to end a rank that does not react, shows a box of text in
 place of an error, knows no error that starting again cannot mend, and gives no exit code but 1.
-Each rank writes how it ended (`pulse`); the first of them with a reason of its own is what the user
-sees, and its exit code is the launcher's.
+Each rank writes how it ended (`heartbeat`); the first of them with a reason of its own is what the
+user sees, and its exit code is the launcher's.
 """
 
 import logging

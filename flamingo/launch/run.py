@@ -44,8 +44,8 @@ from flamingo.train.checkpoint.resume import (
     tell_kept_batch,
 )
 from flamingo.train.checkpoint.retention import SaveRule
-from flamingo.train.loaders import make_streams, make_validation, open_cache
-from flamingo.train.loop import StreamFeed, Trainer
+from flamingo.train.loaders import StreamLoader, make_streams, make_validation, open_cache
+from flamingo.train.loop import Trainer
 from flamingo.train.optim import expect_optimizer, make_optimizer
 from flamingo.train.precision import LossScale
 from flamingo.train.schedule import epoch_steps, run_steps
@@ -259,20 +259,20 @@ def _dry_run(options: RunOptions, setup: _Setup, world: World) -> TrainResult:
 
 def _trainer(options: RunOptions, wrapped: Wrapped, setup: _Setup, world: World) -> Trainer:
     multipliers = {one.name: one.loss_multiplier for one in training_streams(options)}
-    feeds = []
+    loaders = []
     for stream in setup.streams:
         name = stream.config.name
         start = setup.starts[name]
         steps = stream.steps(start)
         position = own_part(stream, start)
         has_features = stream.config.features is not None
-        feeds.append(
-            StreamFeed(name, steps, multipliers[name], position, stream.damage, has_features)
+        loaders.append(
+            StreamLoader(name, steps, multipliers[name], position, stream.damage, has_features)
         )
     return Trainer(
         wrapped=wrapped,
         optimizer=make_optimizer(wrapped.model, options),
-        feeds=feeds,
+        loaders=loaders,
         options=options,
         total_steps=setup.total_steps,
         world=world,
@@ -328,8 +328,8 @@ def _run(
     finally:
         saver.abandon()
         telemetry.close()
-        for feed in trainer.feeds:
-            feed.steps.close()
+        for loader in trainer.loaders:
+            loader.steps.close()
     result.steps, result.skipped_steps = trainer.done, trainer.skipped_steps
     result.drops = dict(sorted(telemetry.drops.items()))
     result.losses = _end_losses(folder, reports, world)
@@ -351,10 +351,10 @@ def _asked_to_stop(stop: StopRequest, saver: Checkpointer, world: World) -> int:
 
 def _positions(trainer: Trainer) -> dict[str, Any]:
     """The positions of all lanes of each stream, from what each rank knows of its own."""
-    parts = trainer.world.gather({feed.name: feed.position for feed in trainer.feeds})
+    parts = trainer.world.gather({loader.name: loader.position for loader in trainer.loaders})
     return {
-        feed.name: Position.merge([part[feed.name] for part in parts]).record()
-        for feed in trainer.feeds
+        loader.name: Position.merge([part[loader.name] for part in parts]).record()
+        for loader in trainer.loaders
     }
 
 

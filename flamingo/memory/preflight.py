@@ -18,7 +18,7 @@ from flamingo.models.family import Shape
 from flamingo.options.run import RunOptions
 from flamingo.train.loop import Trainer
 from flamingo.train.optim import clip_gradients, settle
-from flamingo.train.step_counts import Tally
+from flamingo.train.step_counts import StepCounts
 
 _PASSES = 2
 
@@ -44,11 +44,11 @@ def preflight(trainer: Trainer, shapes: Sequence[Shape]) -> None:
     batches = {
         one.name: [trainer.model.largest_batch(one)] * min(_PASSES, one.passes) for one in shapes
     }
-    tally = Tally.of(batches, 0.0)
+    counts = StepCounts.of(batches, 0.0)
     with _nothing_stays(trainer, trained):
         trainer.watch("before forward")
-        for feed in trainer.feeds:
-            trainer.backward(feed, batches[feed.name], tally)
+        for loader in trainer.loaders:
+            trainer.backward(loader, batches[loader.name], counts)
         clip_gradients(trained, trainer.options.clip_norm, trainer.loss_scale.value)
         trainer.watch("after backward")
         trainer.optimizer.step()

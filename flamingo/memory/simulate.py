@@ -50,7 +50,7 @@ def _trainer(model: TrainableModel, options: RunOptions, device: torch.device) -
     return Trainer(
         wrapped=Wrapped(model, model),
         optimizer=unused,
-        feeds=[],
+        loaders=[],
         options=options,
         total_steps=1,
         world=World(device=device),

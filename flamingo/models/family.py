@@ -152,7 +152,7 @@ class Lever:
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class ShardUnit:
     """Parameters that are gathered together where a model is spread over ranks.
 
     Attributes:
@@ -167,7 +167,7 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ModelPart:
     """A part of a model, in the order of a forward pass; several may have one label.
 
     Attributes:
@@ -298,14 +298,14 @@ class TrainableModel(nn.Module):
         """
         raise NotImplementedError
 
-    def shard_units(self) -> Iterator[Unit]:
+    def shard_units(self) -> Iterator[ShardUnit]:
         """What is gathered together, in order of use, parts before what they are inside of.
 
         The last one is the model with what is left. Before and after sharding they are the same.
         """
         raise NotImplementedError
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[ModelPart]:
         """The parts that memory is told by, and that are compiled."""
         raise NotImplementedError
 

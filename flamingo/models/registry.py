@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # not a circle: the seam imports torch, and a name costs noth
     from flamingo.models.family import Family
 
 
-class Entry(NamedTuple):
+class FamilyEntry(NamedTuple):
     """A family in the table.
 
     Attributes:
@@ -34,7 +34,7 @@ def _flamingo() -> "Family[Any]":
     return FlamingoFamily()
 
 
-FAMILIES = {"flamingo": Entry(Train, _flamingo)}
+FAMILIES = {"flamingo": FamilyEntry(Train, _flamingo)}
 #: Of runs and exports from before there were others, which name none.
 FIRST_FAMILY = "flamingo"
 #: In the record of a run's options and the header of an export: the family of its model.
@@ -68,7 +68,7 @@ def options_type(name: str = FIRST_FAMILY) -> type[RunOptions]:
     return _entry(name).options
 
 
-def _entry(name: str) -> Entry:
+def _entry(name: str) -> FamilyEntry:
     if name not in FAMILIES:
         raise UserError(f"model family {name}: expected one of {', '.join(FAMILIES)}")
     return FAMILIES[name]

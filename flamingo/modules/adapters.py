@@ -3,7 +3,7 @@
 peft replaces a linear layer by one that holds the layer (`base_layer`) and its adapter (`lora_A`,
 `lora_B`). They are put in before the layers are wrapped, so that cross-attention is never among
 the targets; embeddings and head never are, for the media-token rows stand in their place. Values
-come from the seed (`Flamingo.initialise`), not from peft.
+come from the seed (the model draws them), not from peft.
 
 Merging adds the adapter's product to the layer's weights (in the layer's precision; NF4 is made
 whole first) and puts the layer back, so that the LM is an ordinary one again: same architecture,

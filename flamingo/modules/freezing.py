@@ -1,6 +1,6 @@
 """Which parts of a model train: their parameters, and the mode that they are in.
 
-What Flamingo adds always trains. The vision tower and the LM are frozen unless they are left out of
+What a family adds always trains. The vision tower and the LM are frozen unless they are left out of
 `freeze`; then all of the part trains that its output comes from. A frozen part stays in eval mode:
 with dropout it would train the rest against noise that is absent at inference.
 """

@@ -16,7 +16,7 @@ LossReduction = Literal["mean", "sum"]
 
 
 @dataclass
-class FlamingoOutput(ModelOutput):
+class CausalOutput(ModelOutput):
     """A transformers output, so that FSDP finds the tensors in it."""
 
     loss: Tensor | None = None

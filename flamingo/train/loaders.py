@@ -5,10 +5,14 @@ and the same B ever after. On other ranks the number of micro-batches changes, n
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
 
+from flamingo.data.batch import Batch
 from flamingo.data.cache import ShardCache
+from flamingo.data.damage import DamageCount
 from flamingo.data.mix import Share, accumulation, mix_shares, mix_slots, whole_share
+from flamingo.data.order import Position
 from flamingo.data.stream import Stream
 from flamingo.data.text_layout import TextLayout
 from flamingo.options.run import RunOptions
@@ -155,3 +159,24 @@ def _micro_batches(name: str, total: int, micro: int, world: World, asked: int) 
             "start a new sequence "
             "of samples with --allow-new-batch-size"
         ) from error
+
+
+@dataclass(slots=True)
+class StreamLoader:
+    """A stream as the trainer sees it.
+
+    Attributes:
+        name: in logs.
+        steps: endless: the micro-batches of each step.
+        multiplier: of its loss.
+        position: after the last step that was taken.
+        damage: what was found damaged in it on this rank.
+        has_features: whether precomputed features stand for its pictures.
+    """
+
+    name: str
+    steps: Generator[list[Batch], None, None]
+    multiplier: float
+    position: Position
+    damage: Callable[[], DamageCount]
+    has_features: bool = False

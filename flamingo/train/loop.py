@@ -5,14 +5,14 @@ target tokens of the global batch) / (their number). So the micro-batches of a s
 and their targets counted, and how the batch is cut into micro-batches changes nothing. Gradients
 are clipped once, by their global norm, before the optimizer's step.
 
-Several ranks tell each other their counts before the first backward (`tally`), run equally many
-passes of each stream, and scale their losses by the number of ranks, since DDP and FSDP average
-gradients. The sums of the losses are added up beside the gradient's norm, so that whether a step is
-skipped comes out the same on every rank, by the one read from the device that a step has.
+Several ranks tell each other their counts before the first backward (`step_counts`), run equally
+many passes of each stream, and scale their losses by the number of ranks, since DDP and FSDP
+average gradients. The sums of the losses are added up beside the gradient's norm, so that whether a
+step is skipped comes out the same on every rank, by the one read from the device that a step has.
 """
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -20,18 +20,16 @@ import torch
 from torch import Tensor, nn
 
 from flamingo.data.batch import Batch, blank_batch
-from flamingo.data.damage import DamageCount
-from flamingo.data.order import Position
 from flamingo.models.family import TrainableModel
 from flamingo.options.run import RunOptions
 from flamingo.parallel.world import World
 from flamingo.parallel.wrap import Wrapped
 from flamingo.telemetry.steps import StepReport
+from flamingo.train.loaders import StreamLoader
 from flamingo.train.optim import clip_gradients, set_learning_rate
 from flamingo.train.precision import LossScale, autocast
 from flamingo.train.schedule import learning_rate_factor
-from flamingo.train.step_counts import Tally
-from flamingo.train.stopwatch import Stopwatch
+from flamingo.train.step_counts import StepCounts, Stopwatch
 from mmdata.errors import MMDataError
 
 #: Moments of a step, as `Trainer.watch` is told of them; the second one in each micro-batch.
@@ -50,33 +48,12 @@ class NotFiniteError(MMDataError):
 
 
 @dataclass(slots=True)
-class StreamFeed:
-    """A stream as the trainer sees it.
-
-    Attributes:
-        name: in logs.
-        steps: endless: the micro-batches of each step.
-        multiplier: of its loss.
-        position: after the last step that was taken.
-        damage: what was found damaged in it on this rank.
-        has_features: whether precomputed features stand for its pictures.
-    """
-
-    name: str
-    steps: Generator[list[Batch], None, None]
-    multiplier: float
-    position: Position
-    damage: Callable[[], DamageCount]
-    has_features: bool = False
-
-
-@dataclass(slots=True)
 class Trainer:
-    """Model, optimizer and feeds; `step` takes one optimizer step, with all ranks."""
+    """Model, optimizer and loaders; `step` takes one optimizer step, with all ranks."""
 
     wrapped: Wrapped
     optimizer: torch.optim.Optimizer
-    feeds: list[StreamFeed]
+    loaders: list[StreamLoader]
     options: RunOptions
     total_steps: int
     world: World = field(default_factory=World)
@@ -102,13 +79,13 @@ class Trainer:
         with working:
             drawn: dict[str, list[Batch]] = {}
             self.world.mark(self.done + 1, "draws its batch")
-            tally = Tally.together(self.world.exchange(lambda: self._draw(drawn)))
-            self._check_damage(tally)
+            counts = StepCounts.together(self.world.exchange(lambda: self._draw(drawn)))
+            self._check_damage(counts)
             self.world.mark(self.done + 1, "computes")
             rate = self._learning_rate()
             set_learning_rate(self.optimizer, rate)
             self.watch("before forward")
-            sums = [self.backward(feed, drawn[feed.name], tally) for feed in self.feeds]
+            sums = [self.backward(loader, drawn[loader.name], counts) for loader in self.loaders]
             trained = (p for group in self.optimizer.param_groups for p in group["params"])
             self.watch("after backward")
             norm = clip_gradients(trained, self.options.clip_norm, self.loss_scale.value)
@@ -118,8 +95,8 @@ class Trainer:
             norm_sum, *values = self.world.add_up(torch.stack([norm, *sums])).tolist()
             norm_value = norm_sum / self.world.size
             losses = {
-                feed.name: value / max(1, tally.targets[feed.name])
-                for feed, value in zip(self.feeds, values, strict=True)
+                loader.name: value / max(1, counts.targets[loader.name])
+                for loader, value in zip(self.loaders, values, strict=True)
             }
             finite = self._finish(norm_value, losses)
         return StepReport(
@@ -128,26 +105,26 @@ class Trainer:
             learning_rate=rate,
             gradient_norm=norm_value,
             skipped=not finite,
-            streams=tally.streams,
-            drops=tally.drops,
-            wait_seconds=tally.wait_seconds,
+            streams=counts.streams,
+            drops=counts.drops,
+            wait_seconds=counts.wait_seconds,
             seconds=working.seconds,
         )
 
-    def _draw(self, drawn: dict[str, list[Batch]]) -> Tally:
+    def _draw(self, drawn: dict[str, list[Batch]]) -> StepCounts:
         """This rank's micro-batches of each stream, put into `drawn`."""
         waiting = Stopwatch()
         with waiting:
-            for feed in self.feeds:
-                micro = drawn[feed.name] = next(feed.steps)
+            for loader in self.loaders:
+                micro = drawn[loader.name] = next(loader.steps)
                 if micro:
-                    feed.position = micro[-1].position
+                    loader.position = micro[-1].position
         self.world.mark(self.done + 1, "has drawn its batch")
-        return Tally.of(drawn, waiting.seconds, [feed.damage() for feed in self.feeds])
+        return StepCounts.of(drawn, waiting.seconds, [loader.damage() for loader in self.loaders])
 
-    def _check_damage(self, tally: Tally) -> None:
+    def _check_damage(self, counts: StepCounts) -> None:
         """Stop if too much of a stream is damaged, over all ranks."""
-        for damage in tally.damage:
+        for damage in counts.damage:
             try:
                 damage.check()
             except MMDataError as error:
@@ -162,18 +139,18 @@ class Trainer:
         )
         return self.options.learning_rate * factor
 
-    def backward(self, feed: StreamFeed, micro: list[Batch], tally: Tally) -> Tensor:
+    def backward(self, loader: StreamLoader, micro: list[Batch], counts: StepCounts) -> Tensor:
         """Backward through a stream's micro-batches; returns the sum of its loss here, 0-d."""
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
-        num_targets = tally.targets[feed.name]
+        num_targets = counts.targets[loader.name]
         if num_targets == 0:
             return total
-        scale = feed.multiplier * self.world.size / num_targets
-        passes = tally.passes[feed.name]
-        width = self.model.feature_width if feed.has_features else None
+        scale = loader.multiplier * self.world.size / num_targets
+        passes = counts.passes[loader.name]
+        width = self.model.feature_width if loader.has_features else None
         batches = [*micro, *(blank_batch(width) for _ in range(passes - len(micro)))]
         for number, batch in enumerate(batches):
-            is_last = (feed.name, number) == tally.last_pass
+            is_last = (loader.name, number) == counts.last_pass
             with self.wrapped.training_pass(is_last=is_last):
                 loss = self.pass_loss(self.wrapped.runner, batch)
                 self.watch("after forward")

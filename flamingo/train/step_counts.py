@@ -5,6 +5,7 @@ same exchange go how many passes each rank would run (all run as many: DDP and F
 other in each) and what the log says of the step.
 """
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from flamingo.data.damage import DamageCount
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class StepCounts:
     """A rank's part of a step, or the step of all ranks.
 
     Attributes:
@@ -40,7 +41,7 @@ class Tally:
         drawn: Mapping[str, Sequence[Batch]],
         wait_seconds: float,
         damage: Iterable[DamageCount] = (),
-    ) -> "Tally":
+    ) -> "StepCounts":
         """Of the micro-batches that were drawn here."""
         batches = [batch for micro in drawn.values() for batch in micro]
         return cls(
@@ -53,7 +54,7 @@ class Tally:
         )
 
     @classmethod
-    def together(cls, parts: Sequence["Tally"]) -> "Tally":
+    def together(cls, parts: Sequence["StepCounts"]) -> "StepCounts":
         """Of all ranks."""
         names = parts[0].targets
         return cls(
@@ -76,3 +77,18 @@ class Tally:
         """Stream and number of the step's last micro-batch; None where nothing has targets."""
         run = [name for name, targets in self.targets.items() if targets]
         return (run[-1], self.passes[run[-1]] - 1) if run else None
+
+
+class Stopwatch:
+    """Adds up the time spent in one kind of work."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._start = 0.0
+
+    def __enter__(self) -> "Stopwatch":
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._start

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import train_gpu
-from benchmarks.train_gpu_batches import IMAGES_PER_DOCUMENT, Size, feeds, make_steps
+from benchmarks.train_gpu_batches import IMAGES_PER_DOCUMENT, Size, loaders, make_steps
 from benchmarks.train_gpu_peer import PlainLoop
 from benchmarks.train_gpu_shapes import SHAPES, build, language_model
 from tests.flamingo.train.eager import without_compiler
@@ -62,7 +62,7 @@ def test_features_have_the_shape_of_the_towers_tokens(bench: train_gpu.Bench) ->
 def test_the_plain_loop_trains_as_ours_does(bench: train_gpu.Bench, *, padded: bool) -> None:
     """In fp32 the losses agree step by step, also after the first updates."""
     samples = make_steps(SHAPES["tiny"], bench.tokenizer, SIZE)
-    trainer = bench.trainer(feeds(samples), precision="fp32", loss_multiplier_laion=0.2)
+    trainer = bench.trainer(loaders(samples), precision="fp32", loss_multiplier_laion=0.2)
     options = bench.options(precision="fp32")
     model = build(SHAPES["tiny"], bench.tokenizer, options, CPU, attention="eager")
     loop = PlainLoop(model, samples, train_gpu.PIXELS, CPU, padded=padded, autocast=False)
@@ -109,7 +109,9 @@ def test_the_rungs_are_climbed_until_one_fits(
     trainer = bench.trainer
     asked = []
 
-    def short_at_first(sources: list[train_gpu.StreamFeed], **levers: object) -> train_gpu.Trainer:
+    def short_at_first(
+        sources: list[train_gpu.StreamLoader], **levers: object
+    ) -> train_gpu.Trainer:
         asked.append(levers)
         if len(asked) < 2:
             raise torch.OutOfMemoryError("CUDA out of memory")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from flamingo.models.family import Before, ExportFormat, How, Lever, Saved
-from flamingo.models.registry import FAMILIES, Entry
+from flamingo.models.registry import FAMILIES, FamilyEntry
 from flamingo.modules.checkpoint_files import read_header, read_weights
 from flamingo.modules.load_report import report_load
 from flamingo.modules.meta import materialise, parameters_on_meta
@@ -108,4 +108,4 @@ def load_into(model: Toy, path: str) -> None:
 
 def add_toys() -> None:
     """Put the family in the table, in this process."""
-    FAMILIES[NAME] = Entry(TrainToy, ToyFamily)
+    FAMILIES[NAME] = FamilyEntry(TrainToy, ToyFamily)

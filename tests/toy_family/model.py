@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flamingo.data.batch import Batch
 from flamingo.data.decode import Normalization
 from flamingo.data.order import Position
-from flamingo.models.family import Part, Prompt, Shape, StepFlops, TrainableModel, Unit
+from flamingo.models.family import ModelPart, Prompt, Shape, ShardUnit, StepFlops, TrainableModel
 from flamingo.modules.checkpoint_files import FAMILY_KEY
 from flamingo.modules.loss import IGNORED
 from mmdata.errors import UserError
@@ -122,15 +122,15 @@ class Toy(TrainableModel):
         )
         return loss
 
-    def shard_units(self) -> Iterator[Unit]:
+    def shard_units(self) -> Iterator[ShardUnit]:
         for block in (*self.encoder, *self.decoder, self):
-            yield Unit((block,))
+            yield ShardUnit((block,))
 
-    def parts(self) -> Iterator[Part]:
-        yield Part("patches", self.patches, (self.patches,))
+    def parts(self) -> Iterator[ModelPart]:
+        yield ModelPart("patches", self.patches, (self.patches,))
         for label, blocks in (("encoder", self.encoder), ("decoder", self.decoder)):
             for block in blocks:
-                yield Part(label, block, (block,))
+                yield ModelPart(label, block, (block,))
 
     def head(self) -> nn.Module:
         return self.to_logits

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from flamingo.data.batch import Batch
 from flamingo.data.labels import pad
-from flamingo.models.family import Part, Prompt, Shape, StepFlops, Unit
+from flamingo.models.family import ModelPart, Prompt, Shape, ShardUnit, StepFlops
 from flamingo.models.flamingo.checkpoint import is_ours, trainable_names
 from flamingo.models.flamingo.flops import count_flops
 from flamingo.models.flamingo.media import EncodedMedia
@@ -75,11 +75,11 @@ class Flamingo(FlamingoNetwork):
         found: Tensor = output.loss
         return found
 
-    def shard_units(self) -> Iterator[Unit]:
+    def shard_units(self) -> Iterator[ShardUnit]:
         """What is gathered together."""
         return shard_units(self)
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[ModelPart]:
         """Tower, resampler, cross-attention and decoder blocks."""
         return model_parts(self)
 

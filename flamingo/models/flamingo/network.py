@@ -36,7 +36,7 @@ from flamingo.models.flamingo.resampler import PerceiverResampler
 from flamingo.modules.freezing import FROZEN, free_parts, keep_in_eval
 from flamingo.modules.language_model import find_decoder_layers, text_config
 from flamingo.modules.lm_cache import cache_argument, cache_in, one_cache, positions_held
-from flamingo.modules.loss import FlamingoOutput, LossReduction, next_token_loss
+from flamingo.modules.loss import CausalOutput, LossReduction, next_token_loss
 from flamingo.modules.packed import Packing, find_packing, own_tags
 from flamingo.modules.recompute import Recompute
 from flamingo.modules.vision import (
@@ -332,7 +332,7 @@ class FlamingoNetwork(TrainableModel):
         use_cache: bool = False,
         lang_x: Tensor | None = None,
         **lm_arguments: Any,
-    ) -> FlamingoOutput:
+    ) -> CausalOutput:
         """Logits, and the loss where there are labels; arguments: see the class."""
         ids = _one_of(input_ids, lang_x)
         cache = one_cache(cache, past_key_values)
@@ -364,7 +364,7 @@ class FlamingoNetwork(TrainableModel):
             loss, num_targets = next_token_loss(
                 out.logits, labels, reduction=loss_reduction, target_positions=target_positions
             )
-        return FlamingoOutput(
+        return CausalOutput(
             loss=loss,
             num_targets=num_targets,
             logits=out.logits,

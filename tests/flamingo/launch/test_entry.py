@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flamingo.launch.entry import is_rank, run_as_rank, run_train
-from flamingo.launch.heartbeat import Pulse, read_signs
+from flamingo.launch.heartbeat import Heartbeat, read_signs
 from flamingo.models.flamingo.options import Train
 from flamingo.telemetry.jsonl import read_log
 from flamingo.train.checkpoint.checkpoint import find_checkpoint
@@ -53,10 +53,10 @@ def test_a_task_of_srun_gets_the_variables_of_torchrun() -> None:
 
 class TestHowARankEnds:
     @pytest.fixture
-    def pulse(self, tmp_path: Path) -> Pulse:
-        pulse = Pulse(str(tmp_path), rank=1, size=2, timeout_seconds=2.0)
-        pulse.start()
-        return pulse
+    def heartbeat(self, tmp_path: Path) -> Heartbeat:
+        heartbeat = Heartbeat(str(tmp_path), rank=1, size=2, timeout_seconds=2.0)
+        heartbeat.start()
+        return heartbeat
 
     @pytest.mark.parametrize(
         ("error", "exit_code", "cause", "text"),
@@ -80,18 +80,20 @@ class TestHowARankEnds:
         ],
     )
     def test_an_error_is_told_by_its_kind(
-        self, pulse: Pulse, error: BaseException, exit_code: int, cause: str, text: str
+        self, heartbeat: Heartbeat, error: BaseException, exit_code: int, cause: str, text: str
     ) -> None:
         def work() -> int:
             raise error
 
-        assert run_as_rank(work, pulse) == (exit_code, text)
-        (sign,) = read_signs(pulse.folder)
+        assert run_as_rank(work, heartbeat) == (exit_code, text)
+        (sign,) = read_signs(heartbeat.folder)
         assert (sign.exit_code, sign.cause, sign.text) == (exit_code, cause, text)
 
-    def test_a_run_that_was_asked_to_stop_is_not_to_be_started_again(self, pulse: Pulse) -> None:
-        assert run_as_rank(lambda: EXIT_REQUEUE, pulse) == (EXIT_REQUEUE, "")
-        (sign,) = read_signs(pulse.folder)
+    def test_a_run_that_was_asked_to_stop_is_not_to_be_started_again(
+        self, heartbeat: Heartbeat
+    ) -> None:
+        assert run_as_rank(lambda: EXIT_REQUEUE, heartbeat) == (EXIT_REQUEUE, "")
+        (sign,) = read_signs(heartbeat.folder)
         assert (sign.exit_code, sign.cause) == (EXIT_REQUEUE, "told")
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flamingo.launch.heartbeat import (
-    Pulse,
+    Heartbeat,
     Sign,
     launch_id,
     log_path,
@@ -85,28 +85,28 @@ def test_whoever_is_named_as_behind_has_done_the_least(states: list[tuple[int, f
 
 
 def test_a_pulse_says_what_its_rank_does_until_it_ends(tmp_path: Path) -> None:
-    pulse = Pulse(str(tmp_path), rank=1, size=2, timeout_seconds=60, launch="a")
-    pulse.start()
-    pulse.mark(3, "computes")
+    heartbeat = Heartbeat(str(tmp_path), rank=1, size=2, timeout_seconds=60, launch="a")
+    heartbeat.start()
+    heartbeat.mark(3, "computes")
     deadline = time.monotonic() + 10
-    while read_signs(pulse.folder)[0].step != 3 and time.monotonic() < deadline:
+    while read_signs(heartbeat.folder)[0].step != 3 and time.monotonic() < deadline:
         time.sleep(0.02)
-    (running,) = read_signs(pulse.folder, "a")
+    (running,) = read_signs(heartbeat.folder, "a")
     assert (running.rank, running.pid, running.step) == (1, os.getpid(), 3)
     assert (running.doing, running.exit_code) == ("computes", None)
-    pulse.end(2, "told", "no shards")
-    (ended,) = read_signs(pulse.folder, "a")
+    heartbeat.end(2, "told", "no shards")
+    (ended,) = read_signs(heartbeat.folder, "a")
     assert (ended.exit_code, ended.cause, ended.text) == (2, "told", "no shards")
-    assert os.listdir(pulse.folder) == ["rank-1.json"]
+    assert os.listdir(heartbeat.folder) == ["rank-1.json"]
 
 
 def test_signs_of_another_start_do_not_count(tmp_path: Path) -> None:
     for rank, launch in enumerate(("old", "new")):
-        pulse = Pulse(str(tmp_path), rank=rank, size=2, timeout_seconds=60, launch=launch)
-        pulse.start()
-        pulse.end(0)
-    assert [one.rank for one in read_signs(pulse.folder, "new")] == [1]
-    assert read_signs(pulse.folder, since=time.time() + 60) == []
+        heartbeat = Heartbeat(str(tmp_path), rank=rank, size=2, timeout_seconds=60, launch=launch)
+        heartbeat.start()
+        heartbeat.end(0)
+    assert [one.rank for one in read_signs(heartbeat.folder, "new")] == [1]
+    assert read_signs(heartbeat.folder, since=time.time() + 60) == []
     restarted = {"TORCHELASTIC_RUN_ID": "a", "TORCHELASTIC_RESTART_COUNT": "1"}
     assert launch_id(restarted) != launch_id(restarted | {"TORCHELASTIC_RESTART_COUNT": "2"})
 
@@ -115,13 +115,13 @@ def test_a_rank_without_progress_says_whom_it_waits_for_and_where_it_stands(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Even where the backend then ends the process without a word."""
-    silent = Pulse(str(tmp_path), rank=1, size=2, timeout_seconds=60)
+    silent = Heartbeat(str(tmp_path), rank=1, size=2, timeout_seconds=60)
     silent.start()
     silent.end(0)
     path = Path(silent.folder, "rank-1.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"exit_code": None, "step": 4}))
     os.utime(path, (time.time() - 30, time.time() - 30))
-    waiting = Pulse(str(tmp_path), rank=0, size=2, timeout_seconds=1.0)
+    waiting = Heartbeat(str(tmp_path), rank=0, size=2, timeout_seconds=1.0)
     waiting.start()
     waiting.mark(5, "computes")
     log = Path(log_path(waiting.folder, 0))
@@ -132,16 +132,16 @@ def test_a_rank_without_progress_says_whom_it_waits_for_and_where_it_stands(
     told = capsys.readouterr().err
     assert re.match(r"mmdata: no progress on rank 0 for \d s: rank 1 \(.*\) has given no", told)
     assert told.count("\n") == 1
-    assert "test_pulse.py" in log.read_text()
+    assert "test_heartbeat.py" in log.read_text()
     assert "last seen at step 4" in read_signs(waiting.folder)[0].finding
 
 
 WAITS_IN_A_THREAD = """
 import sys, time
-from flamingo.parallel import pulse
-pulse._GRACE_SECONDS = 0.5
+from flamingo.launch import heartbeat
+heartbeat._GRACE_SECONDS = 0.5
 for rank in range(int(sys.argv[2])):
-    one = pulse.Pulse(sys.argv[1], rank=rank, size=2, timeout_seconds=1.0)
+    one = heartbeat.Heartbeat(sys.argv[1], rank=rank, size=2, timeout_seconds=1.0)
     one.start()
     one.mark(5, "computes")
 time.sleep(4)
@@ -166,9 +166,9 @@ def test_a_rank_that_waits_in_vain_and_does_not_end_is_ended(
 
 
 def test_what_is_said_again_is_progress_and_no_further_mark(tmp_path: Path) -> None:
-    pulse = Pulse(str(tmp_path), rank=0, size=1, timeout_seconds=60)
-    pulse.start()
+    heartbeat = Heartbeat(str(tmp_path), rank=0, size=1, timeout_seconds=60)
+    heartbeat.start()
     for step, doing in ((1, "computes"), (1, "measures"), (1, "measures"), (2, "computes")):
-        pulse.mark(step, doing)
-    pulse.end(0)
-    assert read_signs(pulse.folder)[0].marks == 3
+        heartbeat.mark(step, doing)
+    heartbeat.end(0)
+    assert read_signs(heartbeat.folder)[0].marks == 3

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from flamingo.launch.entry import is_rank, run_as_rank
-from flamingo.launch.heartbeat import Pulse, launch_id, log_path
+from flamingo.launch.heartbeat import Heartbeat, launch_id, log_path
 from mmdata.errors import EXIT_REQUEUE, UserError
 
 
@@ -33,7 +33,7 @@ def come_to_grief(how: str) -> None:
             raise KeyError("a bug")
 
 
-def work(folder: str, steps: int, grief: str, pulse: Pulse) -> int:
+def work(folder: str, steps: int, grief: str, heartbeat: Heartbeat) -> int:
     torch.set_num_threads(1)
     asked = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
@@ -43,10 +43,10 @@ def work(folder: str, steps: int, grief: str, pulse: Pulse) -> int:
     done = int(saved.read_text()) if saved.exists() else 0
     print(f"rank {dist.get_rank()} of {dist.get_world_size()} goes on from {done}", flush=True)
     for number in range(done + 1, steps + 1):
-        pulse.mark(number, "draws its batch")
+        heartbeat.mark(number, "draws its batch")
         if int(rank) == dist.get_rank() and int(step) == number:
             come_to_grief(how)
-        pulse.mark(number, "computes")
+        heartbeat.mark(number, "computes")
         total = torch.tensor([1.0, float(bool(asked))])
         dist.all_reduce(total)
         if dist.get_rank() == 0:
@@ -65,17 +65,17 @@ def main() -> int:
     grief = sys.argv[4 + int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))]
     assert is_rank(os.environ)
     rank = int(os.environ["RANK"])
-    pulse = Pulse(
+    heartbeat = Heartbeat(
         folder,
         rank=rank,
         size=int(os.environ["WORLD_SIZE"]),
         timeout_seconds=timeout,
         launch=launch_id(os.environ),
     )
-    pulse.start()
+    heartbeat.start()
     if rank:
-        sys.stdout = sys.stderr = open(log_path(pulse.folder, rank), "a")  # noqa: SIM115
-    return run_as_rank(lambda: work(folder, steps, grief, pulse), pulse)[0]
+        sys.stdout = sys.stderr = open(log_path(heartbeat.folder, rank), "a")  # noqa: SIM115
+    return run_as_rank(lambda: work(folder, steps, grief, heartbeat), heartbeat)[0]
 
 
 if __name__ == "__main__":

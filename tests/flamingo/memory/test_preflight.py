@@ -19,7 +19,7 @@ from flamingo.models.flamingo.options import Train
 from flamingo.modules.checkpoint_files import read_weights
 from flamingo.train import loop
 from flamingo.train.loop import Trainer
-from flamingo.train.step_counts import Tally
+from flamingo.train.step_counts import StepCounts
 from tests.flamingo.memory.trainers import make_trainer
 from tests.flamingo.train.eager import without_compiler
 
@@ -91,9 +91,9 @@ def test_the_step_after_it_is_the_one_without_it(
             with without_compiler():
                 preflight(trainer, shapes)
         batches = [trainer.model.largest_batch(shapes[0])]
-        tally = Tally.of({"mmc4": batches}, 0.0)
+        counts = StepCounts.of({"mmc4": batches}, 0.0)
         for _ in range(2):
-            trainer.backward(trainer.feeds[0], batches, tally)
+            trainer.backward(trainer.loaders[0], batches, counts)
             with without_compiler():
                 trainer.optimizer.step()
             trainer.optimizer.zero_grad()

@@ -6,7 +6,8 @@ from unittest.mock import patch
 from flamingo.models.flamingo.options import Train
 from flamingo.parallel.world import World
 from flamingo.train import build
-from flamingo.train.loop import StreamFeed, Trainer
+from flamingo.train.loaders import StreamLoader
+from flamingo.train.loop import Trainer
 from flamingo.train.optim import make_optimizer
 
 
@@ -15,11 +16,11 @@ def make_trainer(options: Train) -> Trainer:
     has_features = options.mmc4_features is not None
     with patch.object(build, "expect_features", return_value=has_features):
         built = build.build_model(options, None, [], World())
-    feed: Any = StreamFeed("mmc4", iter(()), 1.0, None, lambda: None)  # type: ignore[arg-type]
+    loader: Any = StreamLoader("mmc4", iter(()), 1.0, None, lambda: None)  # type: ignore[arg-type]
     return Trainer(
         wrapped=built,
         optimizer=make_optimizer(built.model, options),
-        feeds=[feed],
+        loaders=[loader],
         options=options,
         total_steps=4,
     )

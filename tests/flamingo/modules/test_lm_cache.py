@@ -5,7 +5,7 @@ from torch import nn
 
 from flamingo.models.flamingo.model import Flamingo
 from flamingo.modules.lm_cache import NAMES, cache_argument, cache_in, positions_held
-from flamingo.modules.loss import FlamingoOutput
+from flamingo.modules.loss import CausalOutput
 from mmdata.errors import UserError
 
 
@@ -45,7 +45,7 @@ def test_how_much_it_holds_is_asked_only_of_one_that_knows() -> None:
 
 def test_an_output_answers_to_both_names() -> None:
     cache = object()
-    output = FlamingoOutput(cache=cache)
+    output = CausalOutput(cache=cache)
     assert output.cache is output.past_key_values is output["cache"] is cache
 
 

@@ -25,8 +25,8 @@ from flamingo.models.registry import find_family
 from flamingo.parallel.world import World, join
 from flamingo.parallel.wrap import wrap_model
 from flamingo.train import build
-from flamingo.train.loaders import make_streams
-from flamingo.train.loop import StreamFeed, Trainer
+from flamingo.train.loaders import StreamLoader, make_streams
+from flamingo.train.loop import Trainer
 from flamingo.train.precision import LossScale
 from flamingo.train.validation_loss import Validation
 from mmdata.errors import MMDataError
@@ -149,8 +149,8 @@ def train_case(case: Case, world: World) -> dict[str, Any]:
         ]
         for name in keys
     }
-    for feed in trainer.feeds:
-        feed.steps.close()
+    for loader in trainer.loaders:
+        loader.steps.close()
     return found
 
 
@@ -164,8 +164,8 @@ def make_trainer(case: Case, world: World) -> tuple[Trainer, dict[str, list[list
     keys: dict[str, list[list[str]]] = {
         stream.config.name: [[] for _ in range(case.steps)] for stream in streams
     }
-    feeds = [
-        StreamFeed(
+    loaders = [
+        StreamLoader(
             stream.config.name,
             _noted(stream.steps(), keys[stream.config.name], case, world, tokenizer.image_id),
             1.0 if stream.config.name == "mmc4" else 0.5,
@@ -177,7 +177,7 @@ def make_trainer(case: Case, world: World) -> tuple[Trainer, dict[str, list[list
     trainer = Trainer(
         wrapped=built,
         optimizer=run.make_optimizer(built.model, options),
-        feeds=feeds,
+        loaders=loaders,
         options=options,
         total_steps=case.steps,
         world=world,

@@ -4,16 +4,16 @@ from collections import Counter
 
 from flamingo.data.batch import blank_batch
 from flamingo.data.counts import StreamCounts
-from flamingo.train.step_counts import Tally
+from flamingo.train.step_counts import StepCounts
 
 
 def test_counts_add_up_and_the_rank_with_most_passes_decides() -> None:
     targets, passes = {"a": 3, "b": 0}, {"a": 2, "b": 1}
     counts = {"a": StreamCounts(4, 50, 6, 3, 6), "b": StreamCounts()}
-    first = Tally(targets, passes, counts, Counter({"x": 1}), 0.5)
+    first = StepCounts(targets, passes, counts, Counter({"x": 1}), 0.5)
     counts = {"a": StreamCounts(3, 40, 5, 2, 0), "b": StreamCounts()}
-    second = Tally({"a": 2, "b": 0}, {"a": 2, "b": 0}, counts, Counter({"x": 1, "y": 2}), 0.25)
-    assert Tally.together([first, second]) == Tally(
+    second = StepCounts({"a": 2, "b": 0}, {"a": 2, "b": 0}, counts, Counter({"x": 1, "y": 2}), 0.25)
+    assert StepCounts.together([first, second]) == StepCounts(
         {"a": 5, "b": 0},
         {"a": 2, "b": 1},
         {"a": StreamCounts(7, 90, 11, 5, 6), "b": StreamCounts()},
@@ -23,16 +23,16 @@ def test_counts_add_up_and_the_rank_with_most_passes_decides() -> None:
 
 
 def test_the_last_pass_is_of_the_last_stream_that_has_targets() -> None:
-    assert Tally({"a": 5, "b": 1}, {"a": 2, "b": 3}).last_pass == ("b", 2)
-    assert Tally({"a": 5, "b": 0}, {"a": 2, "b": 3}).last_pass == ("a", 1)
-    assert Tally({"a": 0}, {"a": 2}).last_pass is None
+    assert StepCounts({"a": 5, "b": 1}, {"a": 2, "b": 3}).last_pass == ("b", 2)
+    assert StepCounts({"a": 5, "b": 0}, {"a": 2, "b": 3}).last_pass == ("a", 1)
+    assert StepCounts({"a": 0}, {"a": 2}).last_pass is None
 
 
 def test_a_blank_batch_counts_nothing_that_is_learnt_from() -> None:
-    tally = Tally.of({"a": [blank_batch()]}, 0.0)
-    assert tally.targets == {"a": 0}
-    assert tally.passes == {"a": 1}
-    counts = tally.streams["a"]
+    step = StepCounts.of({"a": [blank_batch()]}, 0.0)
+    assert step.targets == {"a": 0}
+    assert step.passes == {"a": 1}
+    counts = step.streams["a"]
     assert (counts.samples, counts.images, counts.encoded) == (0, 0, 0)
 
 
