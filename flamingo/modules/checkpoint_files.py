@@ -153,7 +153,7 @@ def _folder_header(folder: Path) -> CheckpointHeader:
         record = json.loads((path if path.exists() else folder / _FORMER_RECORD_FILE).read_text())
     except (OSError, ValueError) as error:
         raise BadInputError(
-            f"checkpoint {folder}: expected a {RECORD_FILE} in it, got {error}"
+            f"checkpoint {folder}: expected its {RECORD_FILE}, got {error}"
         ) from error
     return CheckpointHeader(path=folder, shapes=shapes, record=record)
 

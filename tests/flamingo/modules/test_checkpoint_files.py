@@ -1,5 +1,6 @@
 """Weight files: what is read, what is refused, and that nothing in a pickle is ever run."""
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from flamingo.models.flamingo.build import create_model_and_transforms
-from flamingo.modules.checkpoint_files import read_header, read_weights, write_weights
+from flamingo.modules.checkpoint_files import read_header, read_weights, write_record, write_weights
 from mmdata.errors import BadInputError, UserError
 from tests.flamingo.models.flamingo.tiny_hub import TOKENIZER, save_clip, save_lm
 
@@ -110,8 +111,19 @@ def test_files_that_are_no_weights_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "c.pt").write_text("not a pickle")
     with pytest.raises(BadInputError, match="cannot be read as weights"):
         read_header(tmp_path / "c.pt")
-    with pytest.raises(BadInputError, match=r"expected a fit\.json in it"):
+    with pytest.raises(BadInputError, match=r"expected its identity\.json"):
         read_header(tmp_path)
+
+
+def test_a_folder_says_what_its_weights_belong_to_under_either_name(tmp_path: Path) -> None:
+    """`fit.json` is what versions before the seam of families wrote."""
+    write_weights(tmp_path / "model.safetensors", {"x": torch.zeros(2)}, None)
+    (tmp_path / "fit.json").write_text(json.dumps({"rows": 7}))
+    assert read_header(tmp_path).record == {"rows": 7}
+    write_record(tmp_path, {"rows": 8})
+    assert (tmp_path / "identity.json").exists()
+    header = read_header(tmp_path)
+    assert (header.record, header.shapes) == ({"rows": 8}, {"x": (2,)})
 
 
 def test_a_file_of_the_old_format_is_read(tmp_path: Path) -> None:

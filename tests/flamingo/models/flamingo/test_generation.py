@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from flamingo.models.family import Prompt
 from mmdata.errors import UserError
 from tests.flamingo.models.flamingo.tiny_lms import EOC, IMAGE, PAD, make_flamingo, prompts
 
@@ -110,3 +111,37 @@ def test_mpt_generates_with_its_cache_although_its_config_says_no():
     ids, mask, images, counts = prompts()
     model.generate(ids, mask, images, counts, max_new_tokens=3, suppress_tokens=[EOC])
     assert lengths == [ids.shape[1], 1, 1]
+
+
+def given_prompts():
+    """The prompts of `prompts`, without padding, each with pictures of its own."""
+    ids, mask, _, counts = prompts()
+    pictures = torch.randint(0, 256, (sum(counts), 3, 64, 64), dtype=torch.uint8)
+    rows = [row[is_real.bool()].tolist() for row, is_real in zip(ids, mask, strict=True)]
+    return [Prompt(row, own) for row, own in zip(rows, pictures.split(counts), strict=True)]
+
+
+def test_prompts_are_continued_as_by_generate(model):
+    given = given_prompts()
+    ids, mask, _, counts = prompts()
+    images = model.normalization.applied(torch.cat([one.images for one in given]))
+    expected = model.generate(ids, mask, images, counts, max_new_tokens=4)[:, ids.shape[1] :]
+    assert model.continue_prompts(given, max_new_tokens=4) == expected.tolist()
+
+
+def test_a_candidates_score_is_the_probability_of_its_tokens_one_after_the_other(model):
+    given = given_prompts()
+    texts = [[7, 9], [7], [12, 3, 4]]
+    found = model.score(given, [texts] * len(given))
+    for prompt, scores in zip(given, found, strict=True):
+        images = model.normalization.applied(prompt.images) if len(prompt.images) else None
+        for text, score in zip(texts, scores, strict=True):
+            expected, ids = 0.0, list(prompt.input_ids)
+            for token in text:
+                with torch.no_grad():
+                    logits = model(
+                        torch.tensor([ids]), images=images, images_per_sample=[len(prompt.images)]
+                    ).logits
+                expected += float(logits[0, -1].log_softmax(-1)[token])
+                ids.append(token)
+            assert score == pytest.approx(expected, abs=1e-3)
