@@ -3,17 +3,20 @@
 `python -m tests.levers_page` rewrites what is between `<!-- refusals -->` and `<!-- end -->`.
 """
 
+from flamingo.models.flamingo import options as flamingo
 from flamingo.options.combinations import REFUSALS
 from tests.conftest import ROOT
 from tests.rules_page import with_block
 
+#: In the order in which they are looked at.
+ALL_REFUSALS = (*REFUSALS, *flamingo.REFUSALS)
 PAGE = ROOT / "docs" / "levers.md"
 
 
 def refusals() -> str:
     """Every refused combination, as a Markdown table."""
     rows = ["| refused | because | instead |", "|---|---|---|"]
-    rows += [f"| {row.options} | {row.why} | {row.instead} |" for row in REFUSALS]
+    rows += [f"| {row.options} | {row.why} | {row.instead} |" for row in ALL_REFUSALS]
     return "\n".join(rows)
 
 

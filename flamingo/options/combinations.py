@@ -1,8 +1,9 @@
 """What cannot be combined: one table, by which a run is refused before anything loads.
 
-A row says which options clash, why, and what to give instead. docs/levers.md shows the table as it
-is here. Whatever stands in no row has to work: a test trains with every pair of settings that is
-left. The price of one table is that a new lever has to be looked at against all others.
+A row says which options clash, why, and what to give instead. docs/levers.md shows this table, and
+that of a family's own options behind it. Whatever stands in no row has to work: a test trains with
+every pair of settings that is left. The price of one table is that a new lever has to be looked at
+against all others.
 """
 
 from collections.abc import Callable, Iterable

@@ -4,9 +4,9 @@ left trains."""
 import pytest
 
 from flamingo.models.flamingo.options import Train
-from flamingo.options.combinations import REFUSALS, Refusal
+from flamingo.options.combinations import Refusal
 from mmdata.errors import UserError
-from tests.levers_page import PAGE, refusals, with_block
+from tests.levers_page import ALL_REFUSALS, PAGE, refusals, with_block
 
 REFUSED: list[tuple[dict[str, object], str]] = [
     ({"cpu_offload": "params"}, "--cpu-offload params without --parallel fsdp"),
@@ -59,7 +59,7 @@ def test_what_looks_alike_and_can_be_is_taken(changes: dict[str, object]) -> Non
     options(**changes)
 
 
-@pytest.mark.parametrize("row", REFUSALS, ids=lambda row: row.options)
+@pytest.mark.parametrize("row", ALL_REFUSALS, ids=lambda row: row.options)
 def test_no_row_is_without_a_test(row: Refusal) -> None:
     assert [text for _, text in REFUSED if row.options.startswith(text)] != []
 
