@@ -15,8 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from flamingo.data.batch import Batch
-from flamingo.data.text_layout import DecoderText, TextLayout
-from mmdata.training_view.sequence import MediaTokenizer
+from flamingo.data.text_layout import TextLayout
 from mmdata.wording import plural
 
 _HEAD = """<!doctype html>
@@ -37,21 +36,14 @@ img { display: block; height: 168px; margin: .4em 0 }
 """
 
 
-def write_preview(
-    batches: Iterable[Batch],
-    tokenizer: MediaTokenizer,
-    path: str | PathLike[str],
-    layout: TextLayout | None = None,
-) -> None:
+def write_preview(batches: Iterable[Batch], layout: TextLayout, path: str | PathLike[str]) -> None:
     """Write the page.
 
     Args:
         batches: to show, all of them.
-        tokenizer: that the batches were made with.
+        layout: of their text.
         path: of the HTML file; replaced if it is there.
-        layout: of the batches' text; a decoder's where none is given.
     """
-    layout = layout or DecoderText(tokenizer)
     parts = [_HEAD]
     for batch in batches:
         first = first_key = 0
@@ -61,22 +53,17 @@ def write_preview(
             images = [] if batch.pixels is None else [*batch.pixels[index]]
             packed = 1 if batch.document_index is None else int(batch.document_index[row].max()) + 1
             samples = slice(first_key, first_key + packed)
-            parts.append(_sequence(batch, row, samples, images, tokenizer, layout))
+            parts.append(_sequence(batch, row, samples, images, layout))
             first, first_key = first + number, samples.stop
     Path(path).write_text("".join([*parts, "</html>\n"]), encoding="utf-8")
 
 
 def _sequence(
-    batch: Batch,
-    row: int,
-    samples: slice,
-    images: list[Tensor],
-    tokenizer: MediaTokenizer,
-    layout: TextLayout,
+    batch: Batch, row: int, samples: slice, images: list[Tensor], layout: TextLayout
 ) -> str:
     """One row of a batch: its samples' place in `batch.keys`, and its images, (3, S, S) each."""
     length = int(batch.attention_mask[row].sum())
-    labels = batch.labels[row : row + 1]
+    tokenizer, labels = layout.tokenizer, batch.labels[row : row + 1]
     ids, learned = layout.shown(batch.input_ids[row, :length], labels[0])
     body = []
     num_tags = 0

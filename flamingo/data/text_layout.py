@@ -40,7 +40,14 @@ class TextRows:
 
 
 class TextLayout(Protocol):
-    """How a family lays out the tokens of samples."""
+    """How a family lays out the tokens of samples.
+
+    Attributes:
+        tokenizer: that their ids were made with.
+    """
+
+    @property
+    def tokenizer(self) -> MediaTokenizer: ...
 
     def rows(
         self,

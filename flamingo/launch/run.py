@@ -111,7 +111,6 @@ class _Setup:
 
     Attributes:
         options: of the run, as it goes on.
-        tokenizer: with the media tokens.
         layout: of the batches' text.
         resume: where the run goes on.
         streams: to train on, this rank's part.
@@ -123,7 +122,6 @@ class _Setup:
     """
 
     options: RunOptions
-    tokenizer: MediaTokenizer
     layout: TextLayout
     resume: Resume
     streams: list[Stream]
@@ -189,7 +187,6 @@ def _set_up(options: RunOptions, world: World, stack: ExitStack) -> _Setup:
         tell_kept_batch(options, streams, world)
     return _Setup(
         options=options,
-        tokenizer=tokenizer,
         layout=layout,
         resume=resume,
         streams=streams,
@@ -237,7 +234,7 @@ def _train(options: RunOptions, setup: _Setup, world: World) -> TrainResult:
     )
     saver = Checkpointer(
         options.run_name,
-        setup.tokenizer.tokenizer,
+        setup.layout.tokenizer.tokenizer,
         setup.save_rule,
         world=world,
         asynchronous=options.async_checkpoint,
@@ -253,7 +250,7 @@ def _dry_run(options: RunOptions, setup: _Setup, world: World) -> TrainResult:
         for stream in setup.streams:
             source = stream.batches()
             batches += [next(source) for _ in range(_PREVIEW_BATCHES)]
-        write_preview(batches, setup.tokenizer, path, setup.layout)
+        write_preview(batches, setup.layout, path)
     return TrainResult(options.run_name, preview=path, is_told=world.is_first)
 
 

@@ -276,22 +276,16 @@ class TrainableModel(nn.Module):
         """D."""
         raise NotImplementedError
 
-    def loss(
-        self,
-        batch: Batch,
-        device: torch.device,
-        *,
-        through: nn.Module | None = None,
-        keep_graph: bool = True,
-    ) -> Tensor:
+    def loss(self, batch: Batch, device: torch.device, through: nn.Module | None = None) -> Tensor:
         """The cross-entropy summed over a batch's targets.
+
+        Every parameter that trains is in its graph, whatever the batch holds, since ranks wait for
+        each other's gradients.
 
         Args:
             batch: on the CPU.
             device: to compute on; parameters may lie elsewhere.
             through: what is called in place of the model itself: the model, wrapped.
-            keep_graph: every parameter that trains is in the graph of the loss, whatever the batch
-                holds, since ranks wait for each other's gradients.
 
         Returns:
             0-d, at least float32; 0 for a batch without targets.

@@ -106,14 +106,7 @@ class Toy(TrainableModel):
         logits: Tensor = self.to_logits(y)
         return logits
 
-    def loss(
-        self,
-        batch: Batch,
-        device: torch.device,
-        *,
-        through: nn.Module | None = None,
-        keep_graph: bool = True,
-    ) -> Tensor:
+    def loss(self, batch: Batch, device: torch.device, through: nn.Module | None = None) -> Tensor:
         loss: Tensor = (through or self)(
             input_ids=batch.input_ids.to(device),
             attention_mask=batch.attention_mask.to(device),

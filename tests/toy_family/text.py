@@ -17,7 +17,7 @@ class ToyText:
     """Two rows a sample: see `TextLayout` for what each method is asked."""
 
     def __init__(self, tokenizer: MediaTokenizer) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
 
     def rows(
         self,
@@ -27,11 +27,11 @@ class ToyText:
     ) -> TextRows:
         if per_sequence is not None:
             raise UserError("--pack: a toy reads a document at a time")
-        ends = [_end_of_last(ids, self._tokenizer.image_id) for ids in samples]
+        ends = [_end_of_last(ids, self.tokenizer.image_id) for ids in samples]
         read = [ids[:end] for ids, end in zip(samples, ends, strict=True)]
         written = [ids[end:] for ids, end in zip(samples, ends, strict=True)]
-        input_ids, attention_mask = pad(read, self._tokenizer.pad_id)
-        labels, is_written = pad(written, self._tokenizer.pad_id)
+        input_ids, attention_mask = pad(read, self.tokenizer.pad_id)
+        labels, is_written = pad(written, self.tokenizer.pad_id)
         return TextRows(input_ids, attention_mask, torch.where(is_written > 0, labels, IGNORED))
 
     def num_targets(self, labels: Tensor) -> int:

@@ -137,18 +137,7 @@ class FlamingoFamily:
         )
         return model.eval(), tokenizer
 
-    def export(
-        self,
-        model: Any,
-        tokenizer: Any,
-        folder: str,
-        *,
-        format: str,
-        merge: bool,
-        parts: Mapping[str, Any],
-    ) -> int:
-        """Under OpenFlamingo's names, or ours."""
-        return export_model(model, tokenizer, folder, format=format, merge=merge, parts=parts)
+    export = staticmethod(export_model)
 
 
 def part_types(freeze: str, types: Types) -> dict[str, torch.dtype]:

@@ -1,6 +1,6 @@
 """Flamingo as it is trained: the network, and what it answers to the trainer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from flamingo.data.batch import Batch
 from flamingo.data.labels import pad
-from flamingo.models.family import ModelPart, Prompt, Shape, ShardUnit, StepFlops
+from flamingo.models.family import Prompt
 from flamingo.models.flamingo.checkpoint import is_ours, trainable_names
 from flamingo.models.flamingo.flops import count_flops
 from flamingo.models.flamingo.media import EncodedMedia
@@ -33,6 +33,11 @@ class Flamingo(FlamingoNetwork):
 
     # `generate` and `allow_packing` run the LM alone.
     outside_forward = ("generate", "allow_packing")
+    shard_units = shard_units
+    parts = model_parts
+    kept_names = trainable_names
+    step_flops = count_flops
+    largest_batch = worst_batch
 
     @property
     def image_size(self) -> int:
@@ -45,14 +50,7 @@ class Flamingo(FlamingoNetwork):
         """D."""
         return self.vis_dim
 
-    def loss(
-        self,
-        batch: Batch,
-        device: torch.device,
-        *,
-        through: nn.Module | None = None,
-        keep_graph: bool = True,
-    ) -> Tensor:
+    def loss(self, batch: Batch, device: torch.device, through: nn.Module | None = None) -> Tensor:
         """The cross-entropy summed over a batch's targets; see `TrainableModel`."""
 
         def moved(tensor: Tensor | None) -> Tensor | None:
@@ -69,27 +67,15 @@ class Flamingo(FlamingoNetwork):
             document_index=moved(batch.document_index),
             target_positions=moved(find_target_positions(batch.labels)),
             loss_reduction="sum",
-            keep_graph=keep_graph,
+            keep_graph=True,
             check=False,
         )
         found: Tensor = output.loss
         return found
 
-    def shard_units(self) -> Iterator[ShardUnit]:
-        """What is gathered together."""
-        return shard_units(self)
-
-    def parts(self) -> Iterator[ModelPart]:
-        """Tower, resampler, cross-attention and decoder blocks."""
-        return model_parts(self)
-
     def head(self) -> nn.Module:
         """The LM's."""
         return embedding_and_head(self.lang_encoder)[1]
-
-    def kept_names(self) -> list[str]:
-        """What Flamingo adds (frozen rows too), adapters, and of LM and tower what trains."""
-        return trainable_names(self)
 
     def decays(self, name: str, parameter: nn.Parameter) -> bool:
         """Cross-attention does, and matrices of an LM and a tower that train."""
@@ -98,14 +84,6 @@ class Flamingo(FlamingoNetwork):
         if is_ours(name) or is_adapter(name) or parameter.dim() < 2:
             return False
         return not any(word in name for word in _LOOKED_UP)
-
-    def step_flops(self) -> StepFlops | None:
-        """Counted from the modules."""
-        return count_flops(self)
-
-    def largest_batch(self, limits: Shape) -> Batch:
-        """Most pictures, most tokens, all of them targets."""
-        return worst_batch(limits, self)
 
     def identity(self) -> dict[str, Any]:
         """What `create_model_and_transforms` found out of the parts; empty without it."""

@@ -15,7 +15,7 @@ from flamingo.models.flamingo.network import FlamingoNetwork
 from flamingo.modules.loss import IGNORED
 
 
-def worst_batch(shape: Shape, model: FlamingoNetwork) -> Batch:
+def worst_batch(model: FlamingoNetwork, shape: Shape) -> Batch:
     """A batch of this shape, on the CPU; black pictures, one token everywhere."""
     size, length = shape.sequences, shape.tokens
     tags = min(shape.images, length - 1)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
+from flamingo.data.text_layout import DecoderText
 from mmdata.training_view.sequence import MediaTokenizer
 
 from .conftest import config_of, make_page, write_pages
@@ -15,7 +16,7 @@ def test_pictures_stand_at_their_tags(tmp_path: Path, tokenizer: MediaTokenizer)
     pages = write_pages(tmp_path / "p", [[make_page(0, [1, 2], texts=texts)]])
     batches = Stream(config_of(pages.folder), tokenizer, validation=True).batches()
     path = tmp_path / "preview.html"
-    write_preview(batches, tokenizer, path)
+    write_preview(batches, DecoderText(tokenizer), path)
     page = path.read_text()
     assert page.count('src="data:image/png;base64,') == 2
     assert "<script" not in page
