@@ -88,9 +88,9 @@ def _add(writer: ShardWriter, number: int) -> None:
     writer.add(
         number, SourceSpan(file="docs.jsonl", first_record=number, num_records=1), [raw], row
     )
-    writer.counts.records += 1
-    writer.counts.documents += 1
-    writer.counts.sentences += 1
+    writer.tally.records += 1
+    writer.tally.documents += 1
+    writer.tally.sentences += 1
 
 
 def check(paths: list[str], level: Level, *, checksum: bool = False) -> None:
