@@ -20,10 +20,15 @@ MAX_FUNCTION_LINES = 60
 #: path -> why.
 LONG_FILES: dict[str, str] = {
     "flamingo/launch/run.py": "a run from its options to its end, in the order of what happens",
-    "flamingo/models/flamingo/model.py": "the passes, which share the ragged stack of images",
+    "flamingo/models/family.py": "the seam in one place, both of its sides; most of it is docstrings",
+    "flamingo/models/flamingo/network.py": "the passes, which share the ragged stack of images",
 }
 #: `path:function` -> why.
-LONG_FUNCTIONS: dict[str, str] = {}
+LONG_FUNCTIONS: dict[str, str] = {
+    "flamingo/models/flamingo/build.py:create_model_and_transforms": (
+        "OpenFlamingo's arguments and ours, one a line, and the order in which parts are checked"
+    ),
+}
 
 #: Written in pieces, so that this file does not break its own rule.
 FORBIDDEN_TEXT = re.compile(
