@@ -20,7 +20,7 @@ MAX_FUNCTION_LINES = 60
 #: path -> why.
 LONG_FILES: dict[str, str] = {
     "flamingo/launch/run.py": "a run from its options to its end, in the order of what happens",
-    "flamingo/models/family.py": "the seam in one place, both of its sides; most of it is docstrings",
+    "flamingo/models/family.py": "the seam in one place, both of its sides; mostly docstrings",
     "flamingo/models/flamingo/network.py": "the passes, which share the ragged stack of images",
 }
 #: `path:function` -> why.

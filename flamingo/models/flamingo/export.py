@@ -13,7 +13,6 @@ from transformers import PretrainedConfig
 from flamingo.models.flamingo.checkpoint import export_openflamingo, is_ours, trainable_state_dict
 from flamingo.models.flamingo.compat import describe
 from flamingo.models.flamingo.merge import merge_adapters, save_language_model
-from flamingo.models.flamingo.model import Flamingo
 from flamingo.modules.adapter_settings import check_merge
 from flamingo.modules.adapters import has_adapters
 from flamingo.modules.checkpoint_files import (
@@ -27,7 +26,7 @@ OPENFLAMINGO_FILE = "checkpoint.pt"
 
 
 def export_model(
-    model: Flamingo,
+    model: Any,  # a Flamingo: the seam names none
     tokenizer: Any,
     folder: str,
     *,

@@ -15,24 +15,24 @@ from flamingo.models.flamingo.network import FlamingoNetwork
 from flamingo.modules.loss import IGNORED
 
 
-def worst_batch(model: FlamingoNetwork, shape: Shape) -> Batch:
-    """A batch of this shape, on the CPU; black pictures, one token everywhere."""
-    size, length = shape.sequences, shape.tokens
-    tags = min(shape.images, length - 1)
+def worst_batch(model: FlamingoNetwork, limits: Shape) -> Batch:
+    """The batch of these limits, on the CPU; black pictures, one token everywhere."""
+    size, length = limits.sequences, limits.tokens
+    tags = min(limits.images, length - 1)
     ids = torch.zeros(size, length, dtype=torch.long)
     ids[:, :tags] = model.media_token_id
     mask = torch.ones_like(ids)
     mask[0, -1] = 0  # most batches are padded somewhere, and then there is a mask
     labels = ids.masked_fill((ids == model.media_token_id) | (mask == 0), IGNORED)
     index = None
-    if shape.documents is not None:
-        each = -(-length // shape.documents)
+    if limits.documents is not None:
+        each = -(-length // limits.documents)
         index = (torch.arange(length) // each).expand(size, -1).contiguous()
         index = index.masked_fill(mask == 0, -1)
     number = size * tags
     tower = cast(Any, model.vision_encoder)
     pixels = features = None
-    if shape.is_features:
+    if limits.is_features:
         patches = tower.grid_size[0] * tower.grid_size[1]
         features = torch.zeros(number, patches, model.vis_dim, dtype=torch.bfloat16)
     else:
