@@ -167,7 +167,7 @@ def environment() -> dict[str, str]:
 def run_cli(command: list[str], **more: Any) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end; nothing of it may look like a crash."""
     done = subprocess.run(
-        command, capture_output=True, text=True, env=environment(), timeout=120, check=False, **more
+        command, capture_output=True, text=True, env=environment(), timeout=300, check=False, **more
     )
     assert "Traceback" not in done.stderr + done.stdout, done.stderr
     return done

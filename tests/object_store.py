@@ -21,7 +21,7 @@ from mmdata.storage.urls import filesystem
 
 BUCKET = "bucket"
 SECRET = "a-secret-that-nobody-may-print"
-_START_SECONDS = 30.0
+_START_SECONDS = 300.0
 
 
 class Door:

@@ -79,7 +79,7 @@ def committed(output: Path) -> int:
 
 def wait_for_shards(process: "subprocess.Popen[str]", output: Path, least: int = 5) -> None:
     """Until some shards are committed, and not all."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while committed(output) < least:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -107,7 +107,7 @@ def descendants(pid: int) -> list[tuple[int, str]]:
 
 def wait_until_gone(processes: list[tuple[int, str]]) -> None:
     """The workers that a driver leaves end by themselves; agents of Ray that linger are ended."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     workers = [pid for pid, command in processes if command.startswith("ray::_attempt")]
     while any(Path(f"/proc/{pid}/cwd").exists() for pid in workers):
         assert time.monotonic() < deadline, "the workers of a run that has ended go on"

@@ -19,7 +19,7 @@ JOB = ROOT / "examples" / "slurm" / "train.sbatch"
 SRUN = """#!/bin/bash
 trap 'exit CODE' USR1
 echo "$@" > "$0.ran"
-for _ in $(seq 600); do sleep 0.05; done
+for _ in $(seq 12000); do sleep 0.05; done
 """
 
 
@@ -57,12 +57,12 @@ def test_a_job_whose_time_ends_is_requeued_when_the_run_has_saved(
         env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "4711"},
     )
     ran = tmp_path / "srun.ran"
-    deadline = time.monotonic() + 30
-    while not ran.exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 300
+    while not (ran.exists() and ran.read_text()) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert "--run-name a run" in ran.read_text()
     job.send_signal(signal.SIGUSR1)
-    assert job.wait(30) == (0 if requeued else code)
+    assert job.wait(300) == (0 if requeued else code)
     asked = tmp_path / "scontrol.ran"
     assert asked.exists() == requeued
     if requeued:

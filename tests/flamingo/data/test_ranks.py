@@ -80,7 +80,7 @@ class Run:
 
     def finish(self, steps: int, first: int = 0, position: Position | None = None) -> None:
         for process in self.start(steps, first, position):
-            process.join(timeout=120)
+            process.join(timeout=300)
             assert process.exitcode == 0
 
     def lines(self, rank: int) -> list[dict[str, Any]]:
@@ -214,7 +214,7 @@ def kill_at_random(run: Run, seed: object, first: int = 0, position: Position | 
     """Start a run, SIGKILL it some steps on; returns the last step that every rank has seen."""
     processes = run.start(10_000, first, position)
     at = random.Random(str(seed)).randrange(3, 12)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while run.whole_steps() < at and time.monotonic() < deadline:
         time.sleep(0.005)
     for process in processes:

@@ -125,7 +125,7 @@ def test_a_rank_is_killed_and_the_run_is_asked_to_stop_and_goes_on_to_its_end(
     os.kill(killed.pid, signal.SIGKILL)
     wait_until(lambda: find_checkpoint_after_restart(logs, killed.launch), process)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == EXIT_REQUEUE, err
     assert f"rank 1 (process {killed.pid} " in err
     assert re.search(r"was killed by SIGKILL .*; restart 1 of 1$", err, re.MULTILINE)
@@ -142,7 +142,7 @@ def find_checkpoint_after_restart(logs: Path, launch: str) -> bool:
     return all(sign.launch != launch and sign.marks > 9 for sign in signs)
 
 
-def wait_until(happened: Callable[[], bool], process: subprocess.Popen, seconds: float = 240):
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen, seconds: float = 300):
     deadline = time.monotonic() + seconds
     while not happened():
         assert process.poll() is None

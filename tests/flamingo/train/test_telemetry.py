@@ -37,6 +37,7 @@ def test_a_run_and_its_resume_leave_metrics_events_samples_and_a_report(
         "val_stream": (f"held-out={world.captions}",),
         "logging_steps": 2,
         "report_to": "tensorboard",
+        "telemetry_seconds": 3600.0,  # none but the first and the last, however long a step takes
     }
     train(run_options("run", max_steps=2, **common))
     options = run_options("run", max_steps=5, **common)

@@ -9,7 +9,7 @@ from mmdata.fetch.policy import FetchPolicy
 from tests.corpus import picture
 from tests.web import Web
 
-POLICY = FetchPolicy(allow_private_hosts=True, per_host=16, concurrency=32, timeout=10.0)
+POLICY = FetchPolicy(allow_private_hosts=True, per_host=16, concurrency=32, timeout=300.0)
 
 
 def test_without_aiohttp_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

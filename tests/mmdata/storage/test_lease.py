@@ -105,7 +105,7 @@ def test_a_zombie_holds_nothing() -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert process_start(process.pid)
     process.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 300
     while process_start(process.pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert process_start(process.pid) == ""
@@ -141,10 +141,11 @@ def test_the_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.02)
     with Lease(str(tmp_path)) as lease:
         os.utime(lease.path, (0, 0))
-        deadline = time.monotonic() + 5
+        begun = time.time()
+        deadline = time.monotonic() + 300
         while os.stat(lease.path).st_mtime == 0 and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert time.time() - os.stat(lease.path).st_mtime < 5
+        assert os.stat(lease.path).st_mtime > begun - 5  # a disk's clock may be coarse
 
 
 def test_a_run_that_was_taken_over_neither_keeps_nor_removes_the_others_lease(

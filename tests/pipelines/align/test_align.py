@@ -414,14 +414,14 @@ def test_a_killed_run_goes_on_to_equal_bytes(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(output.glob("[0-9]*.json")) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     check_nothing_half_written(output)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     result = run(shards, output, clip)
     assert result.exit_code == 0
     assert result.shards_kept >= 1

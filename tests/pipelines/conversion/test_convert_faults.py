@@ -4,6 +4,7 @@ Real processes and real signals. Every test ends with the same command run again
 that it wrote to the byte with a conversion that nothing happened to.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -42,8 +43,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reas
 #: One record a shard: a run long enough to be hit in the middle, by its many commits.
 RECORDS = 150
 MORE = ("--docs-per-shard", "1")
-#: How soon a run has to end once it was asked to.
-PATIENCE_SECONDS = 5.0
+#: Shards that a run may yet commit once it was asked to end: what was in hand, of any speed.
+IN_HAND = 20
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +154,7 @@ def test_a_killed_worker_is_made_up_for_by_the_run_itself(
         if busy:
             os.kill(busy[0], signal.SIGKILL)
             killed += 1
-    stdout, stderr = process.communicate(timeout=90)
+    stdout, stderr = process.communicate(timeout=300)
     assert killed
     assert process.returncode == 0, stdout + stderr
     assert "Traceback" not in stderr
@@ -183,13 +184,13 @@ def test_an_interruption_ends_the_run_soon_and_says_how_to_go_on(
     process = start("--workers", workers)
     wait_for_shards(process, output)
     below = descendants(process.pid)
-    sent = time.monotonic()
+    before = committed(output)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does on Ctrl-C
     else:
         process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=30)
-    assert time.monotonic() - sent < PATIENCE_SECONDS
+    stdout, stderr = process.communicate(timeout=300)
+    assert committed(output) <= before + IN_HAND < RECORDS
     assert process.returncode == 3, stdout + stderr
     assert "run the same command again to go on" in " ".join(stdout.split())
     assert "Traceback" not in stdout + stderr
@@ -197,6 +198,15 @@ def test_an_interruption_ends_the_run_soon_and_says_how_to_go_on(
     assert not (output / "manifest.json").exists()
     wait_until_gone(below)
     run_again(corpus, output, reference, "--workers", "0")
+
+
+def has_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open now."""
+    opened = []
+    for one in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            opened.append(os.readlink(one))
+    return str(path) in opened
 
 
 def test_an_interruption_while_counting_leaves_nothing(corpus: Corpus, tmp_path: Path) -> None:
@@ -212,9 +222,13 @@ def test_an_interruption_while_counting_leaves_nothing(corpus: Corpus, tmp_path:
         preexec_fn=heed_interrupts,
     )
     try:
-        time.sleep(1.5)
+        deadline = time.monotonic() + 300
+        while not has_open(process.pid, slow):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=PATIENCE_SECONDS)
+        stdout, stderr = process.communicate(timeout=300)
     finally:
         process.kill()
         process.communicate()
@@ -236,7 +250,7 @@ def test_a_run_whose_lease_was_taken_over_commits_nothing_more(
     os.replace(draft, output / LEASE_NAME)
     time.sleep(0.1)  # for a commit that had asked just before
     count = committed(output)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 1, stdout + stderr
     assert "another run has taken over" in stdout
     assert "Traceback" not in stdout + stderr
@@ -264,7 +278,7 @@ def test_two_runs_at_one_time(start: Start, corpus: Corpus, tmp_path: Path) -> N
         finished = snapshot(output)
     finally:
         process.send_signal(signal.SIGCONT)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=300)
     assert "Traceback" not in stdout + stderr
     assert snapshot_of_shards(output) == finished
 

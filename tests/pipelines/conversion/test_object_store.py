@@ -232,7 +232,7 @@ class TestFaults:
         object_store.door.shut()
         time.sleep(3)
         object_store.door.open()
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
         assert object_store.snapshot(bucket) == large_reference
 
@@ -243,7 +243,7 @@ class TestFaults:
         wait_until(lambda: uploads(object_store, bucket) > 0)
         object_store.door.shut()
         try:
-            _, errors = process.communicate(timeout=120)
+            _, errors = process.communicate(timeout=300)
         finally:
             object_store.door.open()
         assert process.returncode == 1
@@ -303,7 +303,7 @@ def modified(store: ObjectStore, url: str) -> dict[str, object]:
     return {name: info["LastModified"] for name, info in store.fs.find(url, detail=True).items()}
 
 
-def wait_until(done: "functools.partial[bool] | object", seconds: float = 60.0) -> None:
+def wait_until(done: "functools.partial[bool] | object", seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not done():  # type: ignore[operator]
         assert time.monotonic() < deadline

@@ -340,7 +340,7 @@ class TestHostileWeb:
         }
         table += [{"URL": url, "TEXT": "a"} for url in strange]
         source = write(tmp_path / "a.parquet", table)
-        result = convert(source, tmp_path / "out", timeout=3.0, max_bytes=2_000_000)
+        result = convert(source, tmp_path / "out", timeout=8.0, max_bytes=2_000_000)
         found = outcomes(tmp_path / "out")
         expected = list(paths.values()) + list(strange.values())
         assert [(row["status"], row["result"]) for row in found] == expected

@@ -128,7 +128,7 @@ def start(command: list[str]) -> "subprocess.Popen[str]":
 
 def wait_for(process: "subprocess.Popen[str]", output: Path, documents: int) -> None:
     """Until the committed shards hold so many documents."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         found = 0
         for path in output.glob("[0-9]*.json"):

@@ -295,7 +295,7 @@ def peak_mib(corpus: Corpus, output: Path, *, code: int = 0) -> float:
     """The most memory that a conversion in a fresh process held, MiB; it ends with `code`."""
     command = [sys.executable, "-c", MEASURED, *corpus.command(output, "--workers", "0")[3:]]
     done = subprocess.run(
-        command, capture_output=True, text=True, env=environment(), timeout=120, check=False
+        command, capture_output=True, text=True, env=environment(), timeout=300, check=False
     )
     assert done.returncode == code, done.stderr
     return int(done.stdout.split()[-2]) / 1024
