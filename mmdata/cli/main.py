@@ -36,7 +36,8 @@ from pipelines.align.options import Align
 from pipelines.conversion.status_options import Status
 from pipelines.custom.options import ConvertCustom
 from pipelines.features.options import Features
-from pipelines.laion.options import ConvertLaion, FetchImages
+from pipelines.fetch_images.options import FetchImages
+from pipelines.laion.options import ConvertLaion
 from pipelines.mmc4.options import ConvertMmc4
 from pipelines.repair.options import Index, Repair
 from pipelines.report.options import Report
@@ -68,8 +69,8 @@ def _run_convert_laion(options: ConvertLaion) -> int:
 
 
 def _run_fetch_images(options: FetchImages) -> int:
-    from pipelines.laion.fetch_images import fetch_images
-    from pipelines.laion.print import print_fetched
+    from pipelines.fetch_images.print import print_fetched
+    from pipelines.fetch_images.run import fetch_images
 
     result = fetch_images(options)
     print_fetched(result)

@@ -78,8 +78,7 @@ class Img2datasetFiles(NamedImages):
 
     def nowhere(self) -> str:
         """What is said of an image that is not there."""
-        more = " (of so many only exact names are found)" if self._index.too_large else ""
-        return "not in img2dataset's folders" + more
+        return self._index.nowhere("img2dataset's folders")
 
     def where(self) -> str:
         """What is looked in, for a person."""

@@ -97,6 +97,10 @@ class NameIndex:
         """Whether so many names are in it that only exact ones are found."""
         return self._ends is not None and self._ends.digests is None
 
+    def nowhere(self, what: str) -> str:
+        """What is said of an image that is not in it, and that only exact names may be found."""
+        return f"not in {what}" + (" (of so many only exact names are found)" * self.too_large)
+
     def exact(self, name: str) -> list[int]:
         """The places of an image of exactly this name, in the order in which they were added."""
         rows = self._order[_equal(self._sorted, hash(name))].tolist()

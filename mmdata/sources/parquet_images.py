@@ -79,8 +79,7 @@ class ParquetImages(NamedImages):
 
     def nowhere(self) -> str:
         """What is said of an image that is not there."""
-        more = " (of so many only exact names are found)" if self._index.too_large else ""
-        return "not in the parquet files of images" + more
+        return self._index.nowhere("the parquet files of images")
 
     def _checked(self, value: bytes, name: str) -> bytes:
         if len(value) > self._max_bytes:

@@ -142,8 +142,7 @@ class TarImages(NamedImages):
 
     def nowhere(self) -> str:
         """What is said of an image that is not there."""
-        more = " (of so many only exact names are found)" if self._index.too_large else ""
-        return "not in the tars of images" + more
+        return self._index.nowhere("the tars of images")
 
     def where(self) -> str:
         """What is looked in, for a person."""

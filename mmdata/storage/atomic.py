@@ -61,12 +61,17 @@ class PendingFile:
 
     Attributes:
         size: bytes written so far.
+
+    Args:
+        path: its name at the end.
+        durable: its data is synced to the disk before it appears.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, durable: bool = True) -> None:
         self.path = path
         self.size = 0
         self._special = is_special(path)
+        self._durable = durable and not self._special  # which keeps nothing that could be synced
         self._temporary = path if self._special else temporary_path(path)
         self._hash = hashlib.sha256()
         self._file: IO[bytes] | None = open(self._temporary, "wb", buffering=1 << 20)  # noqa: SIM115
@@ -83,7 +88,7 @@ class PendingFile:
         """Sync the data to disk and return its sha256; the file is not visible yet."""
         if self._file is not None:
             self._file.flush()
-            if not self._special:  # which keeps nothing that could be synced
+            if self._durable:
                 os.fsync(self._file.fileno())
             self._file.close()
             self._file = None
@@ -130,25 +135,31 @@ class Pending(Protocol):
         ...
 
 
-def pending_file(path: str) -> Pending:
+def pending_file(path: str, *, durable: bool = True) -> Pending:
     """A file that appears under its name only when it is published."""
-    return PendingUpload(path) if is_url(path) else PendingFile(path)
+    return PendingUpload(path) if is_url(path) else PendingFile(path, durable=durable)
 
 
-def write_atomically(path: str, data: bytes) -> None:
-    """Replace `path` by `data`, whole or not at all, durable on return.
+def write_atomically(path: str, data: bytes, *, durable: bool = True) -> None:
+    """Replace a file, whole or not at all.
+
+    Args:
+        path: of the file, or the URL of an object.
+        data: what it holds then.
+        durable: on a disk it outlives a power cut once this has returned; else the caller syncs.
 
     Raises:
         OSError: it cannot be written.
         StorageError: the store does not take it.
     """
-    pending = pending_file(path)
+    pending = pending_file(path, durable=durable)
     try:
         pending.write(data)
         pending.publish()
     finally:
         pending.discard()  # of what was not published
-    sync_folder(os.path.dirname(path))
+    if durable:
+        sync_folder(os.path.dirname(path))
 
 
 def give_usual_modes(path: str) -> None:

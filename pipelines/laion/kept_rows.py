@@ -18,7 +18,7 @@ from mmdata.shards.writer import ShardWriter
 from mmdata.storage.files import read_bytes
 from pipelines.conversion.counts import increment
 from pipelines.conversion.dedupe_shards import copy_sample
-from pipelines.laion.outcomes import is_failed, outcomes_path, read_table
+from pipelines.downloads.outcomes import is_failed, outcomes_path, read_table
 from schemas.manifest import Reject, Tally
 
 _REJECT = msgspec.json.Decoder(Reject)

@@ -17,9 +17,9 @@ from pipelines.conversion.fields import wanted_group
 from pipelines.conversion.policy import assembly_policy, byte_options
 from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.run import run_conversion
+from pipelines.downloads.outcomes import has_failed
 from pipelines.laion.job import LaionJob
 from pipelines.laion.options import ConvertLaion, FetcherName
-from pipelines.laion.outcomes import has_failed
 from pipelines.laion.unit import laion_unit
 
 #: Rough rate of one worker that downloads, or that reads images from its input.

@@ -39,10 +39,10 @@ from pipelines.conversion.output import committed
 from pipelines.conversion.plan import Unit
 from pipelines.conversion.shard_job import counted, head_of, pass_over, write_shard
 from pipelines.conversion.task import Tick, UnitError, UnitTask, check_versions, conversion_versions
+from pipelines.downloads.outcomes import KEPT, has_failed, image_drop, outcome_row, write_table
 from pipelines.engine.events import Alive
 from pipelines.laion.job import LaionJob
 from pipelines.laion.kept_rows import HeldShard
-from pipelines.laion.outcomes import KEPT, has_failed, image_drop, outcome_row, write_table
 from pipelines.laion.rows import Place, parsed
 from schemas.reasons import ImageDrop, ImageNote
 

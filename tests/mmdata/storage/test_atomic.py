@@ -58,6 +58,19 @@ def test_two_attempts_at_one_file_do_not_meet(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize(("durable", "syncs"), [(True, 2), (False, 0)])
+def test_a_file_that_need_not_outlive_a_power_cut_is_not_synced(
+    durable: bool, syncs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data and the folder are; the file is whole or not there either way."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    write_atomically(str(tmp_path / "a"), b"all of it", durable=durable)
+    assert len(synced) == syncs
+    assert (tmp_path / "a").read_bytes() == b"all of it"
+    assert os.listdir(tmp_path) == ["a"]
+
+
 def test_writing_on_after_the_end_is_an_error(tmp_path: Path) -> None:
     pending = PendingFile(str(tmp_path / "a"))
     pending.finish()

@@ -33,12 +33,13 @@ from mmdata.sources.image_folder import is_inside
 from mmdata.sources.mmc4 import shard_name
 from mmdata.sources.names import check_name
 from mmdata.sources.records import SUFFIXES, Overlong, Segment, list_segments, read_records
-from mmdata.storage.atomic import is_temporary, remove, temporary_path, write_atomically
+from mmdata.storage.atomic import is_temporary, remove, write_atomically
 from mmdata.storage.files import facts_of
 from mmdata.storage.lease import Lease, holds
 from mmdata.storage.paths import expand_paths
 from mmdata.storage.urls import absolute, is_url
 from pipelines.conversion.task import Tick
+from pipelines.downloads.outcomes import KEPT, is_failed, outcome_row, read_table, write_table
 from pipelines.engine.events import RateLimit
 from pipelines.engine.progress import Progress
 from pipelines.engine.run_units import (
@@ -47,8 +48,7 @@ from pipelines.engine.run_units import (
     run_units,
     terminate_as_interrupt,
 )
-from pipelines.laion.options import FetchImages
-from pipelines.laion.outcomes import KEPT, is_failed, outcome_row, read_table, write_table
+from pipelines.fetch_images.options import FetchImages
 from schemas.reasons import ImageDrop
 
 #: `status` of an image that was in the folder already.
@@ -323,11 +323,5 @@ def _stored(
         reason, detail = str(rejected.reason), rejected.detail
         return outcome_row(target.name, target.url, fetched, sha256, reason, detail)
     os.makedirs(os.path.dirname(target.path), exist_ok=True)
-    temporary = temporary_path(target.path)
-    try:
-        with open(temporary, "wb") as file:
-            file.write(fetched.data)
-        os.replace(temporary, target.path)
-    finally:
-        remove([temporary])
+    write_atomically(target.path, fetched.data, durable=False)
     return outcome_row(target.name, target.url, fetched, sha256, KEPT, "")

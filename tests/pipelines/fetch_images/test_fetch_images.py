@@ -12,8 +12,8 @@ import pytest
 
 from mmdata.cli.main import main
 from mmdata.errors import BadInputError, UserError
-from pipelines.laion.fetch_images import fetch_images
-from pipelines.laion.options import FetchImages
+from pipelines.fetch_images.options import FetchImages
+from pipelines.fetch_images.run import fetch_images
 from pipelines.mmc4.options import ConvertMmc4
 from pipelines.mmc4.run import convert_mmc4
 from tests.corpus import cli, document, lines, pack, picture

@@ -6,7 +6,7 @@ from rich.table import Table
 from mmdata.wording import plural
 from pipelines.conversion.print import _from_here, _why_refused
 from pipelines.conversion.space import human_bytes
-from pipelines.laion.fetch_images import FetchResult
+from pipelines.fetch_images.run import FetchResult
 
 
 def print_fetched(result: FetchResult, console: Console | None = None) -> None:
