@@ -26,7 +26,14 @@ from pipelines.align.unit import AlignJob, align_unit, read_input_sidecar
 from pipelines.clip.backend import clip_byte_options, describe_clip, images_per_second
 from pipelines.clip.model import ClipSpec
 from pipelines.conversion.output import check_is_ours
-from pipelines.conversion.plan import Plan, PlanInput, SegmentScan, Unit, fingerprint_of, load_plan
+from pipelines.conversion.plan import (
+    ConversionPlan,
+    ConversionUnit,
+    PlanInput,
+    SegmentScan,
+    fingerprint_of,
+    load_plan,
+)
 from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.run_plan import run_plan
 from pipelines.conversion.task import JobRun
@@ -198,10 +205,10 @@ def _make_plan(
     inputs: list[PlanInput],
     sidecars: list[Sidecar],
     clip: ClipSpec,
-) -> Plan:
+) -> ConversionPlan:
     """One unit a shard."""
     units = [
-        Unit(
+        ConversionUnit(
             segment=entry.segments[0],
             file=entry.name,
             first_record=0,
@@ -222,7 +229,7 @@ def _make_plan(
         "aligned_sha256": _sha256_of_all(sidecars),
     }
     versions = codec_versions() | clip_versions()
-    return Plan(
+    return ConversionPlan(
         format_version=FORMAT_VERSION,
         kind=manifest.kind,
         inputs=inputs,

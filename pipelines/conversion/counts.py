@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from mmdata.samples.assemble import Outcome
 from mmdata.shards.writer import ShardWriter
 from mmdata.sources.records import Overlong
-from pipelines.conversion.plan import Unit
+from pipelines.conversion.plan import ConversionUnit
 from pipelines.conversion.task import Tick
 from schemas.manifest import Reject, RejectAction, SourceSpan, Tally
 from schemas.reasons import DocumentDrop
 
 
-def span_of(unit: Unit, begin: int, count: int) -> SourceSpan:
+def span_of(unit: ConversionUnit, begin: int, count: int) -> SourceSpan:
     """Records of a unit as a span of their file.
 
     Args:

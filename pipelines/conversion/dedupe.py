@@ -26,7 +26,7 @@ from mmdata.storage.urls import is_url
 from pipelines.conversion.dedupe_shards import Duplicate, FinishTask, finish_shards
 from pipelines.conversion.output import committed, forget_manifest, lacks_images
 from pipelines.conversion.output_files import OutputFiles, look_at
-from pipelines.conversion.plan import Plan
+from pipelines.conversion.plan import ConversionPlan
 from pipelines.engine.run_units import UnitFailure, choose_workers, run_units
 from schemas.manifest import Sidecar
 from schemas.reasons import DocumentDrop
@@ -42,7 +42,7 @@ Rows = NDArray[np.void]
 Ordinals = NDArray[np.uint64]
 
 
-def draft_fingerprint(plan: Plan) -> str:
+def draft_fingerprint(plan: ConversionPlan) -> str:
     """What shards carry before duplicates are dropped; the plan's own where none are."""
     if plan.options.get("dedupe", "none") == "none":
         return plan.fingerprint
@@ -50,7 +50,7 @@ def draft_fingerprint(plan: Plan) -> str:
 
 
 def standing(
-    plan: Plan,
+    plan: ConversionPlan,
     output: str,
     shard: int,
     *,
@@ -72,7 +72,7 @@ def must_refresh(sidecar: Sidecar) -> bool:
 
 
 def finish_drafts(
-    plan: Plan,
+    plan: ConversionPlan,
     output: str,
     lease_path: str,
     run: str,

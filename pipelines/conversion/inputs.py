@@ -13,7 +13,7 @@ from mmdata.storage.files import facts_of
 from mmdata.storage.paths import expand_paths
 from mmdata.storage.urls import absolute
 from mmdata.wording import plural
-from pipelines.conversion.plan import Plan, PlanInput, SegmentScan, input_names
+from pipelines.conversion.plan import ConversionPlan, PlanInput, SegmentScan, input_names
 from pipelines.conversion.task import CountedJob, Tick
 from pipelines.engine.progress import Progress
 from pipelines.engine.run_units import (
@@ -65,7 +65,7 @@ def count_inputs(
     specs: Sequence[str],
     suffixes: tuple[str, ...],
     list_segments: Callable[[str], list[Segment]],
-    before: Plan | None,
+    before: ConversionPlan | None,
     *,
     quiet: bool,
 ) -> tuple[list[PlanInput], list[ExcludedInput]]:

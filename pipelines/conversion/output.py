@@ -32,7 +32,7 @@ from mmdata.storage.files import is_folder, list_folder, list_names
 from mmdata.storage.uploads import abort_uploads, unfinished_uploads
 from mmdata.storage.urls import is_url
 from pipelines.conversion.output_files import LiveFiles, OutputFiles
-from pipelines.conversion.plan import Plan, load_plan
+from pipelines.conversion.plan import ConversionPlan, load_plan
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import Groups, Manifest, ManifestInput, ManifestShard, Sidecar, Tally
 from schemas.reasons import ImageDrop
@@ -109,7 +109,7 @@ def sweep(output: str) -> int:
     return len(left)
 
 
-def check_is_ours(output: str, before: Plan | None) -> None:
+def check_is_ours(output: str, before: ConversionPlan | None) -> None:
     """Refuse a folder with shards that no conversion of ours planned.
 
     Args:
@@ -133,7 +133,7 @@ def check_is_ours(output: str, before: Plan | None) -> None:
     )
 
 
-def earlier_plan(output: str, *, overwrite: bool) -> Plan | None:
+def earlier_plan(output: str, *, overwrite: bool) -> ConversionPlan | None:
     """The plan of an earlier run into a folder, which must hold nothing of anybody else."""
     if overwrite:
         return None
@@ -142,7 +142,7 @@ def earlier_plan(output: str, *, overwrite: bool) -> Plan | None:
     return before
 
 
-def check_unchanged(plan: Plan, output: str) -> None:
+def check_unchanged(plan: ConversionPlan, output: str) -> None:
     """Look again under the lease: another run may have come between the plan and now."""
     before = load_plan(output)
     check_is_ours(output, before)
@@ -211,7 +211,7 @@ def _groups(output: str, rows: list[ManifestShard], documents: int) -> Groups | 
 
 
 def write_manifest(
-    output: str, plan: Plan, files: OutputFiles, *, energon: bool = False
+    output: str, plan: ConversionPlan, files: OutputFiles, *, energon: bool = False
 ) -> Manifest:
     """Write `sizes.json`, then `manifest.json`: from here on the dataset is complete."""
     totals = Tally()

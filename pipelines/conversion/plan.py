@@ -99,7 +99,7 @@ class PlanInput(Struct, kw_only=True):
         return "-".join(f"{scan.crc32:08x}" for scan in self.scans)
 
 
-class Unit(Struct, kw_only=True, frozen=True):
+class ConversionUnit(Struct, kw_only=True, frozen=True):
     """Work for one task: a segment, and the shards that it becomes."""
 
     segment: Segment
@@ -129,7 +129,7 @@ class Unit(Struct, kw_only=True, frozen=True):
         return self.cut(place), self.cut(place + 1)
 
 
-class Plan(Struct, kw_only=True):
+class ConversionPlan(Struct, kw_only=True):
     """Everything that is decided before the first shard is written."""
 
     format_version: str
@@ -137,7 +137,7 @@ class Plan(Struct, kw_only=True):
     inputs: list[PlanInput]
     excluded: list[ExcludedInput]
     docs_per_shard: int
-    units: list[Unit]
+    units: list[ConversionUnit]
     options: dict[str, Any]
     versions: dict[str, str]
     fingerprint: str
@@ -197,7 +197,7 @@ def make_plan(
     num_shards: int | None,
     options: dict[str, Any],
     versions: dict[str, str],
-) -> Plan:
+) -> ConversionPlan:
     """Cut counted inputs into units and shards.
 
     Raises:
@@ -207,7 +207,7 @@ def make_plan(
     if num_shards is not None:
         docs_per_shard = min(docs_per_shard, _docs_per_shard(counts, num_shards))
     options = options | {"docs_per_shard": docs_per_shard}
-    return Plan(
+    return ConversionPlan(
         format_version=FORMAT_VERSION,
         kind=kind,
         inputs=inputs,
@@ -220,8 +220,8 @@ def make_plan(
     )
 
 
-def _units(inputs: list[PlanInput], docs_per_shard: int) -> list[Unit]:
-    units: list[Unit] = []
+def _units(inputs: list[PlanInput], docs_per_shard: int) -> list[ConversionUnit]:
+    units: list[ConversionUnit] = []
     ordinal = shard = 0
     for entry in inputs:
         record, member = 0, None
@@ -231,7 +231,7 @@ def _units(inputs: list[PlanInput], docs_per_shard: int) -> list[Unit]:
             shards = -(-scan.records // docs_per_shard)
             if scan.records:
                 units.append(
-                    Unit(
+                    ConversionUnit(
                         segment=segment,
                         file=entry.name,
                         first_record=record,
@@ -290,12 +290,12 @@ def input_names(paths: Sequence[str]) -> list[str]:
     return ["/".join(part[shared:]) for part in parts]
 
 
-def save_plan(plan: Plan, output: str) -> None:
+def save_plan(plan: ConversionPlan, output: str) -> None:
     """Keep the plan in the output folder."""
     write_atomically(os.path.join(output, PLAN_NAME), encode_record(plan))
 
 
-def load_plan(output: str) -> Plan | None:
+def load_plan(output: str) -> ConversionPlan | None:
     """The plan of an earlier run into this folder, or None.
 
     Raises:
@@ -303,7 +303,7 @@ def load_plan(output: str) -> Plan | None:
     """
     path = os.path.join(output, PLAN_NAME)
     try:
-        return msgspec.json.decode(read_bytes(path), type=Plan)
+        return msgspec.json.decode(read_bytes(path), type=ConversionPlan)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -312,7 +312,7 @@ def load_plan(output: str) -> Plan | None:
         raise UserError(f"{path}: not a plan of this version ({error}); use --overwrite") from error
 
 
-def differences(before: Plan, now: Plan) -> list[str]:
+def differences(before: ConversionPlan, now: ConversionPlan) -> list[str]:
     """What makes two plans' shards differ, one line each."""
     lines = []
     for title, old, new in (
@@ -339,7 +339,7 @@ def differences(before: Plan, now: Plan) -> list[str]:
     return lines
 
 
-def refuse_another(before: Plan | None, now: Plan, output: str) -> None:
+def refuse_another(before: ConversionPlan | None, now: ConversionPlan, output: str) -> None:
     """Raise UserError where the output holds shards of another plan, with the differences."""
     if before is not None and before.fingerprint != now.fingerprint:
         raise UserError(

@@ -10,7 +10,7 @@ from rich.table import Table
 from mmdata.fetch.outcome import FetchStatus
 from mmdata.wording import plural
 from pipelines.conversion.fields import inputs_without
-from pipelines.conversion.plan import Plan
+from pipelines.conversion.plan import ConversionPlan
 from pipelines.conversion.pseudonymise import public_plan
 from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.space import free_bytes, human_bytes, human_seconds
@@ -80,7 +80,7 @@ def _print_plan(result: ConversionResult, console: Console) -> None:
     _print_excluded(result, console)
 
 
-def _per_shard(plan: Plan) -> list[tuple[str, str]]:
+def _per_shard(plan: ConversionPlan) -> list[tuple[str, str]]:
     """How much goes into a shard; a split reads records of which it keeps only its share."""
     records = f"{plan.docs_per_shard:,}"
     share = plan.options.get("split_share")

@@ -11,7 +11,7 @@ import msgspec
 
 from mmdata.sources.pseudonyms import Pseudonyms
 from mmdata.sources.records import Segment
-from pipelines.conversion.plan import Plan, PlanInput, SegmentScan
+from pipelines.conversion.plan import ConversionPlan, PlanInput, SegmentScan
 from schemas.manifest import ExcludedInput
 
 
@@ -29,7 +29,7 @@ def pseudonymise_inputs(
     ]
 
 
-def pseudonymise_units(plan: Plan, names: Pseudonyms | None) -> None:
+def pseudonymise_units(plan: ConversionPlan, names: Pseudonyms | None) -> None:
     """Give the members of a plan's units their pseudonyms, and mark it as hidden."""
     if names is None:
         return
@@ -49,7 +49,7 @@ def _public_scan(scan: SegmentScan) -> SegmentScan:
     return msgspec.structs.replace(scan, looked_in="", fields=None)
 
 
-def public_plan(plan: Plan) -> Plan:
+def public_plan(plan: ConversionPlan) -> ConversionPlan:
     """A plan as it may be written down."""
     if not plan.hidden:
         return plan

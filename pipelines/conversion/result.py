@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from mmdata.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_INTERRUPTED
 from pipelines.clip.backend import Scored
 from pipelines.conversion.form import UnfitInput
-from pipelines.conversion.plan import Plan
+from pipelines.conversion.plan import ConversionPlan
 from pipelines.engine.run_units import UnitAgain, UnitFailure
 from schemas.manifest import Groups, Tally
 
@@ -35,7 +35,7 @@ class ConversionResult:
         splits: with --split, what each came to; the rest is their sum.
     """
 
-    plan: Plan
+    plan: ConversionPlan
     output: str
     tally: Tally = field(default_factory=Tally)
     shards_written: int = 0

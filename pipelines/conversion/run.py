@@ -24,7 +24,7 @@ from pipelines.conversion.form import Probed, check_form
 from pipelines.conversion.inputs import count_inputs
 from pipelines.conversion.options import Conversion
 from pipelines.conversion.output import earlier_plan
-from pipelines.conversion.plan import Plan, PlanInput, make_plan, refuse_another
+from pipelines.conversion.plan import ConversionPlan, PlanInput, make_plan, refuse_another
 from pipelines.conversion.policy import group_options
 from pipelines.conversion.pseudonymise import pseudonymise_inputs, pseudonymise_units
 from pipelines.conversion.result import ConversionResult
@@ -126,7 +126,7 @@ def _plan(
     excluded: list[ExcludedInput],
     byte_options: dict[str, Any],
     part: Part,
-) -> Plan:
+) -> ConversionPlan:
     """What is to be written of one part."""
     by_clip = clip_byte_options(job.clip) if job.clip else {}
     by_group = group_options(job.policy.grouping)

@@ -21,7 +21,7 @@ from mmdata.shards.naming import REJECTS, TAR, shard_stem
 from mmdata.storage.files import read_bytes
 from mmdata.storage.urls import is_url
 from pipelines.conversion.dedupe import standing
-from pipelines.conversion.plan import Plan
+from pipelines.conversion.plan import ConversionPlan
 from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.task import Tick, UnitTask
 from pipelines.engine.run_units import UnitAgain, UnitDone, UnitFailure
@@ -47,7 +47,7 @@ class RunLog:
         self._file.write(json.dumps({"time": now, "event": event, **facts}) + "\n")
         self._file.flush()
 
-    def tell(self, plan: Plan, task: UnitTask[Any], event: object) -> None:
+    def tell(self, plan: ConversionPlan, task: UnitTask[Any], event: object) -> None:
         """An event of a unit."""
         if self._file is None:
             return
@@ -62,7 +62,7 @@ class RunLog:
         elif isinstance(event, UnitDone):
             self._shards(plan, task)
 
-    def tell_rest(self, plan: Plan, tasks: Sequence[UnitTask[Any]]) -> None:
+    def tell_rest(self, plan: ConversionPlan, tasks: Sequence[UnitTask[Any]]) -> None:
         """The shards of units that were interrupted, as far as they stand."""
         if self._file is not None:
             for task in tasks:
@@ -89,7 +89,7 @@ class RunLog:
             self._last = now
             self.write("progress", seconds=round(now - self._start, 3), **self._sums)
 
-    def _shards(self, plan: Plan, task: UnitTask[Any]) -> None:
+    def _shards(self, plan: ConversionPlan, task: UnitTask[Any]) -> None:
         """The unit's shards that stand, and what each of them dropped."""
         for shard in task.shards:
             sidecar = standing(plan, task.output, shard)
@@ -112,7 +112,7 @@ class RunLog:
             )
             self._rejects(task.output, shard)
 
-    def tell_duplicates(self, plan: Plan, output: str) -> None:
+    def tell_duplicates(self, plan: ConversionPlan, output: str) -> None:
         """The documents that were dropped from drafts."""
         if self._file is None:
             return

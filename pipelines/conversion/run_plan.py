@@ -21,7 +21,7 @@ from pipelines.conversion.output import (
     write_manifest,
 )
 from pipelines.conversion.output_files import OutputFiles, look_at
-from pipelines.conversion.plan import Plan, refuse_another, save_plan
+from pipelines.conversion.plan import ConversionPlan, refuse_another, save_plan
 from pipelines.conversion.pseudonymise import public_plan
 from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.run_log import RunLog, open_log
@@ -35,8 +35,8 @@ from pipelines.engine.run_units import UnitAgain, UnitFailure, choose_workers, r
 def run_plan(
     options: ShardRunOptions,
     job_run: JobRun[AnyJob],
-    plan: Plan,
-    before: Plan | None,
+    plan: ConversionPlan,
+    before: ConversionPlan | None,
     output: str,
     *,
     quiet: bool,
@@ -68,7 +68,7 @@ def run_plan(
 
 
 def _estimated(
-    options: ShardRunOptions, job_run: JobRun[AnyJob], plan: Plan, output: str
+    options: ShardRunOptions, job_run: JobRun[AnyJob], plan: ConversionPlan, output: str
 ) -> ConversionResult:
     """A dry run: what there is to do, and roughly how long it would take."""
     seconds = _work_seconds(plan, plan.num_shards, job_run.images_per_second)
@@ -81,7 +81,7 @@ def _estimated(
 def _run(
     options: ShardRunOptions,
     job_run: JobRun[AnyJob],
-    plan: Plan,
+    plan: ConversionPlan,
     output: str,
     lease: Lease,
     log: RunLog,
@@ -243,5 +243,5 @@ def _records(task: UnitTask[AnyJob]) -> int:
     return sum(end - begin for begin, end in map(task.unit.places, task.shards))
 
 
-def _work_seconds(plan: Plan, shards: int, images_per_second: float) -> float:
+def _work_seconds(plan: ConversionPlan, shards: int, images_per_second: float) -> float:
     return plan.estimate().images * shards / max(plan.num_shards, 1) / images_per_second

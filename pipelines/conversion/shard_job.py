@@ -13,7 +13,7 @@ from mmdata.shards.groups import GroupLabel
 from mmdata.shards.writer import ShardWriter
 from mmdata.storage.lease import holds
 from pipelines.conversion.counts import progress_of, span_of, ticked
-from pipelines.conversion.plan import Unit
+from pipelines.conversion.plan import ConversionUnit
 from pipelines.conversion.policy import group_label
 from pipelines.conversion.task import Tick, UnitError, UnitTask
 from pipelines.engine.events import Alive, RateLimit
@@ -155,7 +155,9 @@ def pass_over(records: Iterator[Any], number: int) -> Iterator[Alive]:
             yield Alive()
 
 
-def counted(records: Iterator[Record], expected: int, unit: Unit, begin: int) -> Iterator[Record]:
+def counted(
+    records: Iterator[Record], expected: int, unit: ConversionUnit, begin: int
+) -> Iterator[Record]:
     """Hand on the records of a shard.
 
     Args:

@@ -5,7 +5,7 @@ import shutil
 
 from mmdata.errors import UserError
 from mmdata.storage.urls import is_url
-from pipelines.conversion.plan import Plan
+from pipelines.conversion.plan import ConversionPlan
 
 
 def human_bytes(number: float) -> str:
@@ -39,7 +39,7 @@ def free_bytes(output: str) -> int | None:
     return shutil.disk_usage(folder).free
 
 
-def check_space(plan: Plan, output: str, shards: int, *, freed_bytes: int = 0) -> None:
+def check_space(plan: ConversionPlan, output: str, shards: int, *, freed_bytes: int = 0) -> None:
     """Refuse to start when the output's disk cannot hold the shards that are still to be written.
 
     Args:

@@ -24,7 +24,7 @@ from mmdata.storage.urls import absolute
 from pipelines.conversion.dedupe import standing
 from pipelines.conversion.output import add_tally, leftovers, sweep
 from pipelines.conversion.output_files import look_at
-from pipelines.conversion.plan import Plan, load_plan
+from pipelines.conversion.plan import ConversionPlan, load_plan
 from pipelines.conversion.status_options import Status
 from schemas.manifest import Tally
 
@@ -99,7 +99,7 @@ def status(options: Status) -> RunStatus:
     return found
 
 
-def _status(plan: Plan, output: str) -> RunStatus:
+def _status(plan: ConversionPlan, output: str) -> RunStatus:
     found = RunStatus(output, "stopped", shards_total=plan.num_shards)
     found.records_total = plan.num_records
     times: list[tuple[float, int]] = []

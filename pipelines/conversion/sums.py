@@ -6,7 +6,7 @@ from pipelines.conversion.dedupe import standing
 from pipelines.conversion.form import FormTally
 from pipelines.conversion.output import add_tally
 from pipelines.conversion.output_files import OutputFiles
-from pipelines.conversion.plan import Plan, Unit
+from pipelines.conversion.plan import ConversionPlan, ConversionUnit
 from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.task import AnyJob, JobRun, UnitTask
 from pipelines.engine.run_units import UnitFailure
@@ -51,7 +51,7 @@ def sum_up(
             result.failures.append((label, UnitFailure(index, reason, "")))
 
 
-def _shards_of(plan: Plan) -> Iterator[tuple[Unit, int]]:
+def _shards_of(plan: ConversionPlan) -> Iterator[tuple[ConversionUnit, int]]:
     """Every shard of a plan, with the unit that writes it."""
     for unit in plan.units:
         for shard in range(unit.first_shard, unit.first_shard + unit.num_shards):

@@ -11,7 +11,7 @@ from mmdata.versions import clip_versions, codec_versions
 from pipelines.clip.backend import Scored
 from pipelines.clip.model import ClipSpec
 from pipelines.conversion.output import committed, lacks_images
-from pipelines.conversion.plan import SegmentScan, Unit
+from pipelines.conversion.plan import ConversionUnit, SegmentScan
 from pipelines.engine.events import Alive
 from schemas.manifest import Kind
 
@@ -70,7 +70,7 @@ class UnitError(MMDataError):
 class UnitTask(Generic[AnyJob]):
     """A unit with all that a worker needs to do it."""
 
-    unit: Unit
+    unit: ConversionUnit
     job: AnyJob
     output: str
     lease_path: str

@@ -23,7 +23,7 @@ from mmdata.sources.records import Overlong, read_records
 from pipelines.clip.backend import Scored
 from pipelines.clip.drafts import ShardScorer, scored_by
 from pipelines.conversion.counts import count_outcome, span_of
-from pipelines.conversion.plan import Unit
+from pipelines.conversion.plan import ConversionUnit
 from pipelines.conversion.shard_job import counted, head_of, pass_over, write_shard
 from pipelines.conversion.task import (
     Job,
@@ -114,7 +114,7 @@ def _fill(
 
 
 def _drafts(
-    unit: Unit, begin: int, records: Iterator[bytes | Overlong], convert: RecordConverter
+    unit: ConversionUnit, begin: int, records: Iterator[bytes | Overlong], convert: RecordConverter
 ) -> Iterator[tuple[int, Outcome | Draft]]:
     """Every record's place in the unit, and what the job makes of it."""
     for place, record in enumerate(_looked_ahead(records, convert), start=begin):

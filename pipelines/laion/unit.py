@@ -36,7 +36,7 @@ from pipelines.conversion.counts import (
     span_of,
 )
 from pipelines.conversion.output import committed
-from pipelines.conversion.plan import Unit
+from pipelines.conversion.plan import ConversionUnit
 from pipelines.conversion.shard_job import counted, head_of, pass_over, write_shard
 from pipelines.conversion.task import Tick, UnitError, UnitTask, check_versions, conversion_versions
 from pipelines.downloads.outcomes import KEPT, has_failed, image_drop, outcome_row, write_table
@@ -117,7 +117,7 @@ class _ShardOfRows:
 
     def __init__(self, task: UnitTask[LaionJob], shard: int, downloads: Downloads) -> None:
         self.task = task
-        self.unit: Unit = task.unit
+        self.unit: ConversionUnit = task.unit
         self.job = task.job
         self.shard = shard
         self.downloads = downloads

@@ -19,7 +19,14 @@ from mmdata.storage.urls import absolute, check_writable
 from mmdata.versions import codec_versions
 from pipelines.conversion.inputs import count_inputs
 from pipelines.conversion.output import check_is_ours
-from pipelines.conversion.plan import Plan, PlanInput, ShardScan, Unit, fingerprint_of, load_plan
+from pipelines.conversion.plan import (
+    ConversionPlan,
+    ConversionUnit,
+    PlanInput,
+    ShardScan,
+    fingerprint_of,
+    load_plan,
+)
 from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.run_plan import run_plan
 from pipelines.conversion.task import JobRun
@@ -125,16 +132,18 @@ def _kind(inputs: Sequence[PlanInput], layout: Layout) -> Kind:
     return "laion" if layout == "pairs" else "mmc4"
 
 
-def _make_plan(job: RepairJob, inputs: list[PlanInput], excluded: list[ExcludedInput]) -> Plan:
+def _make_plan(
+    job: RepairJob, inputs: list[PlanInput], excluded: list[ExcludedInput]
+) -> ConversionPlan:
     """One unit, and one shard, for each tar that holds or held samples."""
-    units: list[Unit] = []
+    units: list[ConversionUnit] = []
     ordinal = 0
     for entry, scan in zip(inputs, _scans(inputs), strict=True):
         if not entry.records:
             continue
         first = int(scan.first_key[-KEY_DIGITS:]) if job.keep_keys else ordinal
         units.append(
-            Unit(
+            ConversionUnit(
                 segment=entry.segments[0],
                 file=entry.name,
                 first_record=0,
@@ -158,7 +167,7 @@ def _make_plan(job: RepairJob, inputs: list[PlanInput], excluded: list[ExcludedI
         options["repaired_options"] = manifest.options
         options["repaired_versions"] = manifest.versions
     versions = codec_versions()
-    return Plan(
+    return ConversionPlan(
         format_version=FORMAT_VERSION,
         kind=job.kind,
         inputs=inputs,

@@ -16,14 +16,14 @@ from pipelines.conversion.output import (
     write_manifest,
 )
 from pipelines.conversion.output_files import LiveFiles
-from pipelines.conversion.plan import Plan, load_plan
+from pipelines.conversion.plan import ConversionPlan, load_plan
 from pipelines.mmc4.run import convert_mmc4
 from schemas.manifest import Tally
 from tests.corpus import make_corpus
 
 
 @pytest.fixture
-def done(tmp_path: Path) -> tuple[str, Plan]:
+def done(tmp_path: Path) -> tuple[str, ConversionPlan]:
     """A conversion of three shards."""
     output = tmp_path / "out"
     corpus = make_corpus(tmp_path, records=12, files=1)
@@ -33,7 +33,7 @@ def done(tmp_path: Path) -> tuple[str, Plan]:
     return str(output), plan
 
 
-def test_a_shard_is_committed_with_its_sidecar_and_sizes(done: tuple[str, Plan]) -> None:
+def test_a_shard_is_committed_with_its_sidecar_and_sizes(done: tuple[str, ConversionPlan]) -> None:
     output, plan = done
     assert committed(output, 0, plan.fingerprint) is not None
     assert committed(output, 0, "another") is None
@@ -43,7 +43,7 @@ def test_a_shard_is_committed_with_its_sidecar_and_sizes(done: tuple[str, Plan])
 @pytest.mark.parametrize("ending", [".tar", ".samples.parquet", ".rejects.jsonl"])
 @pytest.mark.parametrize("damage", ["gone", "shorter", "changed"])
 def test_a_shard_whose_files_are_not_what_was_committed_does_not_exist(
-    ending: str, damage: str, done: tuple[str, Plan]
+    ending: str, damage: str, done: tuple[str, ConversionPlan]
 ) -> None:
     output, plan = done
     path = Path(output, "000000001" + ending)
@@ -58,14 +58,16 @@ def test_a_shard_whose_files_are_not_what_was_committed_does_not_exist(
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"\xff", b"[1]"])
-def test_a_sidecar_that_cannot_be_read_commits_nothing(data: bytes, done: tuple[str, Plan]) -> None:
+def test_a_sidecar_that_cannot_be_read_commits_nothing(
+    data: bytes, done: tuple[str, ConversionPlan]
+) -> None:
     output, plan = done
     Path(output, "000000001.json").write_bytes(data)
     assert committed(output, 1, plan.fingerprint) is None
 
 
 def test_clearing_takes_the_word_back_first_and_leaves_what_is_not_ours(
-    done: tuple[str, Plan], monkeypatch: pytest.MonkeyPatch
+    done: tuple[str, ConversionPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, _ = done
     Path(output, "notes.txt").write_bytes(b"")
@@ -95,7 +97,7 @@ def test_sweeping_removes_temporary_files_of_ours_only(tmp_path: Path) -> None:
 
 
 def test_the_manifest_is_written_after_the_sizes_and_is_the_same_again(
-    done: tuple[str, Plan],
+    done: tuple[str, ConversionPlan],
 ) -> None:
     output, plan = done
     before = {name: Path(output, name).read_bytes() for name in ("manifest.json", "sizes.json")}
@@ -109,7 +111,7 @@ def test_the_manifest_is_written_after_the_sizes_and_is_the_same_again(
     )
 
 
-def test_a_manifest_is_not_written_over_a_missing_shard(done: tuple[str, Plan]) -> None:
+def test_a_manifest_is_not_written_over_a_missing_shard(done: tuple[str, ConversionPlan]) -> None:
     output, plan = done
     for name in ("manifest.json", "000000001.json"):
         Path(output, name).unlink()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mmdata.errors import UserError
 from mmdata.sources.records import Segment
 from pipelines.conversion.plan import (
-    Plan,
+    ConversionPlan,
     PlanInput,
     SegmentScan,
     differences,
@@ -33,7 +33,7 @@ def entry(name: str, counts: list[int], *, crc: int = 1, members: bool = False) 
     )
 
 
-def plan_for(inputs: list[PlanInput], **more: Any) -> Plan:
+def plan_for(inputs: list[PlanInput], **more: Any) -> ConversionPlan:
     given_options: dict[str, Any] = {
         "docs_per_shard": 10,
         "num_shards": None,

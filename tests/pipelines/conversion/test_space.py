@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mmdata.errors import UserError
-from pipelines.conversion.plan import Plan
+from pipelines.conversion.plan import ConversionPlan
 from pipelines.conversion.space import check_space, human_bytes
 from pipelines.mmc4.run import convert_mmc4
 from tests.corpus import Corpus, make_corpus
@@ -17,7 +17,7 @@ def corpus(tmp_path: Path) -> Corpus:
     return make_corpus(tmp_path, records=20)
 
 
-def plan_of(corpus: Corpus, tmp_path: Path) -> Plan:
+def plan_of(corpus: Corpus, tmp_path: Path) -> ConversionPlan:
     options = corpus.options(tmp_path / "out", dry_run=True, docs_per_shard=2)
     return convert_mmc4(options, quiet=True).plan
 
