@@ -13,11 +13,7 @@ from mmdata.sources.fields import WantedField
 from mmdata.sources.pseudonyms import Pseudonyms
 from mmdata.sources.records import Segment
 from mmdata.storage.urls import absolute, check_writable
-from pipelines.clip.backend import (
-    Scored,
-    clip_byte_options,
-    images_per_second,
-)
+from pipelines.clip.backend import Scored, clip_byte_options, images_per_second
 from pipelines.clip.model import ClipSpec
 from pipelines.conversion.fields import check_fields
 from pipelines.conversion.form import Probed, check_form

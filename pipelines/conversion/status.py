@@ -12,14 +12,7 @@ from dataclasses import dataclass, field
 from mmdata.errors import EXIT_DONE, EXIT_FINDINGS, UserError
 from mmdata.shards.naming import MANIFEST_NAME, SIDECAR, shard_stem
 from mmdata.storage.files import list_folder
-from mmdata.storage.lease import (
-    LEASE_NAME,
-    Lease,
-    LeaseHolder,
-    age_seconds,
-    is_stale,
-    read_holder,
-)
+from mmdata.storage.lease import LEASE_NAME, Lease, LeaseHolder, age_seconds, is_stale, read_holder
 from mmdata.storage.urls import absolute
 from pipelines.conversion.dedupe import standing
 from pipelines.conversion.output import add_tally, leftovers, sweep

@@ -10,12 +10,7 @@ from functools import partial
 from typing import Protocol, runtime_checkable
 
 from mmdata.errors import BadInputError, ReadFaultError, StorageError
-from mmdata.samples.assemble import (
-    Draft,
-    MissingImageError,
-    Outcome,
-    finish,
-)
+from mmdata.samples.assemble import Draft, MissingImageError, Outcome, finish
 from mmdata.shards.naming import sample_key
 from mmdata.shards.writer import ShardWriter
 from mmdata.sources.base import RecordError

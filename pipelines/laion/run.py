@@ -5,11 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from mmdata.samples.assemble import AssemblyPolicy
-from mmdata.sources.laion import (
-    SUFFIXES,
-    expand_folders,
-    list_segments,
-)
+from mmdata.sources.laion import SUFFIXES, expand_folders, list_segments
 from mmdata.sources.laion_columns import ColumnNames
 from mmdata.sources.laion_rows import RowFilters
 from pipelines.clip.backend import describe_clip

@@ -13,14 +13,7 @@ from typing import Protocol, cast
 
 from mmdata.fetch.outcome import Fetched, FetchStatus
 from mmdata.images import ImageRejected
-from mmdata.samples.assemble import (
-    Draft,
-    MissingImageError,
-    Outcome,
-    Scores,
-    check,
-    finish,
-)
+from mmdata.samples.assemble import Draft, MissingImageError, Outcome, Scores, check, finish
 from mmdata.samples.pairs import drop_below, finish_pair
 from mmdata.shards.naming import OUTCOMES, sample_key
 from mmdata.shards.writer import ShardWriter
@@ -30,11 +23,7 @@ from mmdata.sources.names import StoredImage
 from mmdata.sources.records import Overlong
 from pipelines.clip.backend import Scored
 from pipelines.clip.drafts import ShardScorer, scored_by
-from pipelines.conversion.counts import (
-    count_outcome,
-    overlong_drop,
-    span_of,
-)
+from pipelines.conversion.counts import count_outcome, overlong_drop, span_of
 from pipelines.conversion.output import committed
 from pipelines.conversion.plan import ConversionUnit
 from pipelines.conversion.shard_job import counted, head_of, pass_over, write_shard

@@ -14,13 +14,7 @@ from dataclasses import dataclass, replace
 from mmdata.catalogue.beside import rule_of_conversion
 from mmdata.catalogue.find import find_shards
 from mmdata.errors import BadInputError, MMDataError, UserError
-from mmdata.report.contents import (
-    Contents,
-    FindingsReport,
-    Folder,
-    read_findings,
-    read_manifest,
-)
+from mmdata.report.contents import Contents, FindingsReport, Folder, read_findings, read_manifest
 from mmdata.report.gallery import read_document, show_documents
 from mmdata.report.page import render
 from mmdata.report.picks import Pick, Picks
