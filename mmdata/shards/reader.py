@@ -269,6 +269,20 @@ def read_samples_table(path: str, columns: list[str]) -> dict[str, list[Any]]:
         return {name: table.column(name).to_pylist() for name in columns}
 
 
+def read_samples_rows(path: str, columns: list[str]) -> list[dict[str, Any]]:
+    """Rows of a samples table.
+
+    Args:
+        path: of the table, here or in a store.
+        columns: names of those that are wanted.
+
+    Raises:
+        BadInputError: it cannot be read or lacks a column.
+    """
+    table = read_samples_table(path, columns)
+    return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
+
+
 def samples_columns(path: str) -> list[str]:
     """The columns that we know of and a samples table has: tables of groups have one more.
 

@@ -21,7 +21,7 @@ from mmdata.images import ImagePolicy, ImageRejected
 from mmdata.samples.assemble import AssemblyPolicy, Draft, Outcome, Picture, finish
 from mmdata.shards.groups import read_label
 from mmdata.shards.naming import KEY_DIGITS, REJECTS, SIDECAR, TAR, sample_key
-from mmdata.shards.reader import ShardReader, read_samples_table, samples_path
+from mmdata.shards.reader import ShardReader, read_samples_rows, samples_path
 from mmdata.shards.writer import ShardWriter
 from mmdata.sources.sample import ParsedSample, parse_sample
 from mmdata.storage.files import read_bytes, size_of
@@ -29,7 +29,7 @@ from mmdata.versions import clip_versions, codec_versions
 from pipelines.clip.backend import Scored
 from pipelines.clip.drafts import ShardScorer
 from pipelines.clip.model import ClipSpec, FrontEnd
-from pipelines.conversion.counts import count_outcome, progress_of
+from pipelines.conversion.counts import count_outcome, forget_note, progress_of, span_of_row
 from pipelines.conversion.shard_job import ShardHead, write_shard
 from pipelines.conversion.task import Tick, UnitError, UnitTask, check_versions, is_done
 from schemas.manifest import GROUP_COLUMNS, Reject, Sidecar, SourceSpan, Tally
@@ -113,19 +113,13 @@ def _add(writer: ShardWriter, source: "_Source", sample: _Sample, outcome: Outco
     """Write what became of one sample, and count it."""
     for reject in source.rejects_up_to(sample.key):
         if reject.key == sample.key and outcome.drop and reject.action == "kept":
-            _forget_note(writer.tally, reject.reason)  # remarks are on what is kept
+            forget_note(writer.tally, reject.reason)
         else:
             writer.reject(reject)
     if outcome.parts:
         outcome.row |= sample.group
         writer.add(int(sample.key[-KEY_DIGITS:]), sample.span, outcome.parts, outcome.row)
     count_outcome(writer, outcome, sample.span, sample.key)
-
-
-def _forget_note(tally: Tally, note: str) -> None:
-    tally.notes[note] -= 1
-    if not tally.notes[note]:
-        del tally.notes[note]
 
 
 class _Source:
@@ -146,11 +140,7 @@ class _Source:
             raise UnitError(f"{path}: has changed since the run was planned; run it again")
         self.groups = read_label(samples_path(path))
         wanted = [*_COLUMNS, *(GROUP_COLUMNS if self.groups else ())]
-        columns = read_samples_table(samples_path(path), wanted)
-        self._rows: list[Row] = [
-            dict(zip(columns, values, strict=True))
-            for values in zip(*columns.values(), strict=True)
-        ]
+        self._rows: list[Row] = read_samples_rows(samples_path(path), wanted)
         self._rejects = deque(_read_rejects(path, self.sidecar))
         self._path = path
         self._job = task.job
@@ -180,14 +170,8 @@ class _Source:
             if len(parsed.base64) != len(row["image_bytes"]):
                 raise UnitError(f"{where}: has other images than its row of the samples table")
             draft = _draft(parsed, row, front, self._job)
-            span = SourceSpan(
-                file=row["source_file"],
-                member=row["source_member"],
-                first_record=row["source_record"],
-                num_records=1,
-            )
             group = {name: row[name] for name in GROUP_COLUMNS if name in row}
-            yield _Sample(key, span, group), draft
+            yield _Sample(key, span_of_row(row), group), draft
 
     def dropped_before(self) -> Tally:
         """The counts of what the shard has lost already; its samples are still to be added."""

@@ -5,9 +5,9 @@ the rejects for it and for each of its images, its counts, and none of its remar
 """
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -15,15 +15,16 @@ import msgspec
 from mmdata.errors import MMDataError
 from mmdata.shards.groups import read_label
 from mmdata.shards.naming import KEY_DIGITS, REJECTS, SAMPLES, SIDECAR, TAR, sample_key, shard_stem
-from mmdata.shards.reader import ShardReader, read_samples_table, samples_columns
+from mmdata.shards.reader import ShardReader, read_samples_rows, samples_columns
 from mmdata.shards.writer import LeaseLostError, ShardWriter, encode_record
 from mmdata.storage.atomic import write_atomically
 from mmdata.storage.files import read_bytes
 from mmdata.storage.lease import holds
+from pipelines.conversion.counts import add_row, forget_note, increment, reject_of, span_of_row
 from pipelines.conversion.output import committed
 from pipelines.conversion.shard_job import ShardHead, write_shard
 from pipelines.conversion.task import Tick
-from schemas.manifest import Reject, Sidecar, SourceSpan, Tally
+from schemas.manifest import Reject, Sidecar, Tally
 from schemas.reasons import DocumentDrop, ImageDrop
 
 _REJECT = msgspec.json.Decoder(Reject)
@@ -89,10 +90,7 @@ def _write_without(
 ) -> Iterator[Tick]:
     """Write a shard anew without some of its documents."""
     stem = os.path.join(task.output, shard_stem(shard))
-    columns = read_samples_table(stem + SAMPLES, samples_columns(stem + SAMPLES))
-    rows = [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-    ]
+    rows = read_samples_rows(stem + SAMPLES, samples_columns(stem + SAMPLES))
     gone = {row["key"]: row for row in rows if int(row["key"][-KEY_DIGITS:]) in firsts}
     kept = [row for row in rows if row["key"] not in gone]
     head = ShardHead(
@@ -134,40 +132,23 @@ def copy_sample(writer: ShardWriter, reader: ShardReader, row: dict[str, Any]) -
     """
     members = [(kind, [bytes(data)]) for kind, data in reader.read(row["key"]).members.items()]
     rest = {name: value for name, value in row.items() if name not in _PLACE}
-    writer.add_members(int(row["key"][-KEY_DIGITS:]), _span(row), members, rest)
-
-
-def _span(row: dict[str, Any]) -> SourceSpan:
-    return SourceSpan(
-        file=row["source_file"],
-        member=row["source_member"],
-        first_record=row["source_record"],
-        num_records=1,
-    )
+    writer.add_members(int(row["key"][-KEY_DIGITS:]), span_of_row(row), members, rest)
 
 
 def _tally(before: Tally, gone: list[dict[str, Any]]) -> Tally:
     """The counts without the documents that go; their remarks are counted off with their lines."""
-    images = sum(len(row["matched"]) for row in gone)
-    return msgspec.structs.replace(
+    tally = msgspec.structs.replace(
         before,
-        documents=before.documents - len(gone),
-        images=before.images - images,
-        sentences=before.sentences - sum(row["sentences"] for row in gone),
-        image_bytes=before.image_bytes - sum(sum(row["image_bytes"]) for row in gone),
-        images_reencoded=before.images_reencoded - sum(sum(row["reencoded"]) for row in gone),
-        documents_dropped=_more(
-            before.documents_dropped, DocumentDrop.DUPLICATE_DOCUMENT, len(gone)
-        ),
-        images_dropped=_more(before.images_dropped, ImageDrop.DOCUMENT_DROPPED, images),
+        documents_dropped=dict(before.documents_dropped),
+        images_dropped=dict(before.images_dropped),
         notes=dict(before.notes),
     )
-
-
-def _more(counts: dict[str, int], reason: str, number: int) -> dict[str, int]:
-    if not number:
-        return dict(counts)
-    return counts | {str(reason): counts.get(reason, 0) + number}
+    for row in gone:
+        add_row(tally, row, times=-1)
+        increment(tally.documents_dropped, DocumentDrop.DUPLICATE_DOCUMENT.value)
+        if row["matched"]:
+            increment(tally.images_dropped, ImageDrop.DOCUMENT_DROPPED.value, len(row["matched"]))
+    return tally
 
 
 def _rejects(
@@ -179,16 +160,11 @@ def _rejects(
 ) -> list[Reject]:
     """The rejects with the new ones among them, in the order of records."""
     kept: dict[str, list[Reject]] = {key: [] for key in gone}
-    remarks: Counter[str] = Counter()
     for reject in before:
         if reject.key in gone and reject.action == "kept":
-            remarks[reject.reason] += 1
+            forget_note(tally, reject.reason)
         else:
             kept.setdefault(reject.key, []).append(reject)
-    for reason, number in remarks.items():
-        tally.notes[reason] -= number
-        if not tally.notes[reason]:
-            del tally.notes[reason]
     for key, row in gone.items():
         first = sample_key(firsts[int(key[-KEY_DIGITS:])], key_prefix)
         kept[key] = list(_of_dropped(row, kept[key], first))
@@ -198,21 +174,10 @@ def _rejects(
 def _of_dropped(row: dict[str, Any], images: list[Reject], first: str) -> Iterator[Reject]:
     """The lines of a document that is dropped: its own, then one an image, by place."""
 
-    def reject(action: Any, reason: str, image: str = "", detail: str = "") -> Reject:
-        return Reject(
-            action=action,
-            reason=reason,
-            file=row["source_file"],
-            member=row["source_member"],
-            record=row["source_record"],
-            key=row["key"],
-            image=image,
-            detail=detail,
-        )
-
+    reject = partial(reject_of, span_of_row(row), row["key"])
     detail = f"equal to {first} in sentences and images"
     yield reject("dropped-document", DocumentDrop.DUPLICATE_DOCUMENT.value, detail=detail)
     before = {int(line.image): line for line in images}
     for place in range(len(before) + len(row["matched"])):
         dropped = ImageDrop.DOCUMENT_DROPPED.value
-        yield before.get(place) or reject("dropped-image", dropped, str(place))
+        yield before.get(place) or reject("dropped-image", dropped, image=str(place))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -9,7 +10,8 @@ import msgspec
 
 from mmdata.errors import BadInputError
 from mmdata.images.policy import ImagePolicy
-from mmdata.sources.base import SourceDocument
+from mmdata.sources.base import RecordDropped, RecordError, SourceDocument
+from mmdata.sources.image_objects import FetchesAhead
 from mmdata.sources.image_store import (
     ImageSource,
     check_images,
@@ -18,6 +20,7 @@ from mmdata.sources.image_store import (
     open_images,
 )
 from mmdata.sources.names import NamedImages, StoredImage
+from mmdata.sources.records import Overlong
 from mmdata.wording import plural
 from schemas.manifest import ExcludedInput
 
@@ -95,6 +98,26 @@ def reader(store: NamedImages, document: SourceDocument) -> Callable[[str], Stor
         return store.read
     urls = image_urls(document)
     return lambda name: store.read(name, urls.get(name, ""))
+
+
+def fetch_ahead(
+    store: NamedImages, parse: Callable[[bytes], SourceDocument], record: bytes | Overlong
+) -> None:
+    """Begin to fetch a record's images from a store that is far away.
+
+    Parsing it twice costs less than waiting once.
+
+    Args:
+        store: where the images lie.
+        parse: reads a record; one that is broken is told of when its turn comes.
+        record: one of the next.
+    """
+    if isinstance(record, Overlong) or not isinstance(store, FetchesAhead):
+        return
+    with suppress(RecordDropped, RecordError):
+        for image in parse(record).images:
+            if image.name and not image.embedded:
+                store.fetch_ahead(image.name)
 
 
 def image_urls(document: SourceDocument) -> dict[str, str]:

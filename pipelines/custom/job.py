@@ -1,11 +1,10 @@
 """How records of conversations are counted, looked at and made samples."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from mmdata.samples.assemble import AssemblyPolicy, Draft, Outcome, assemble, check
-from mmdata.sources.base import RecordDropped, RecordError, SourceDocument, SourceImage
+from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
 from mmdata.sources.conversations.formats import Reading, parse_record
 from mmdata.sources.fields import WantedField
 from mmdata.sources.image_objects import FetchesAhead
@@ -18,7 +17,7 @@ from pipelines.clip.backend import front_end
 from pipelines.clip.model import ClipSpec
 from pipelines.conversion.counts import overlong_drop
 from pipelines.conversion.form import FormFault, json_forms
-from pipelines.conversion.image_inputs import reader
+from pipelines.conversion.image_inputs import fetch_ahead, reader
 from pipelines.conversion.plan import SegmentScan
 from pipelines.conversion.scan import scan_records
 from schemas.manifest import Kind
@@ -161,13 +160,8 @@ class FarCustomConverter(CustomConverter):
     """Converts records whose images are requests to a store: the next records' go out early."""
 
     def ahead(self, record: bytes | Overlong) -> None:
-        """Begin to fetch a record's images; parsing it twice costs less than waiting once."""
-        if isinstance(record, Overlong) or not isinstance(self._store, FetchesAhead):
-            return
-        with suppress(RecordDropped, RecordError):
-            for image in self._job.parse(record).images:
-                if image.name and not image.embedded:
-                    self._store.fetch_ahead(image.name)
+        """Begin to fetch a record's images."""
+        fetch_ahead(self._store, self._job.parse, record)
 
 
 def _relative(image: SourceImage, root: str) -> SourceImage:

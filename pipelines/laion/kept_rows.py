@@ -13,10 +13,10 @@ from typing import Any, Self
 import msgspec
 
 from mmdata.shards.naming import REJECTS, SAMPLES, TAR, shard_stem
-from mmdata.shards.reader import ShardReader, read_samples_table, samples_columns
+from mmdata.shards.reader import ShardReader, read_samples_rows, samples_columns
 from mmdata.shards.writer import ShardWriter
 from mmdata.storage.files import read_bytes
-from pipelines.conversion.counts import increment
+from pipelines.conversion.counts import add_row, increment
 from pipelines.conversion.dedupe_shards import copy_sample
 from pipelines.downloads.outcomes import is_failed, outcomes_path, read_table
 from schemas.manifest import Reject, Tally
@@ -35,11 +35,7 @@ class HeldShard:
     def __init__(self, output: str, shard: int) -> None:
         stem = os.path.join(output, shard_stem(shard))
         self._outcomes = {row["key"]: row for row in read_table(outcomes_path(output, shard))}
-        columns = read_samples_table(stem + SAMPLES, samples_columns(stem + SAMPLES))
-        rows = (
-            dict(zip(columns, values, strict=True))
-            for values in zip(*columns.values(), strict=True)
-        )
+        rows = read_samples_rows(stem + SAMPLES, samples_columns(stem + SAMPLES))
         self._rows = {row["key"]: row for row in rows}
         self._rejects: dict[str, list[Reject]] = {}
         for line in read_bytes(stem + REJECTS).splitlines():
@@ -78,12 +74,8 @@ def count_held(tally: Tally, row: dict[str, Any] | None, rejects: list[Reject]) 
     """Add a record's counts as they were when it was first converted."""
     tally.records += 1
     if row is not None:
-        tally.documents += 1
-        tally.images += len(row["matched"])
+        add_row(tally, row)
         tally.images_listed += len(row["matched"])
-        tally.sentences += row["sentences"]
-        tally.image_bytes += sum(row["image_bytes"])
-        tally.images_reencoded += sum(row["reencoded"])
     for reject in rejects:
         for counts in _counts(tally, reject):
             increment(counts, reject.reason)

@@ -1,8 +1,8 @@
 """How MMC4 documents are counted, looked at and made samples."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 
 from mmdata.errors import BadInputError
@@ -19,7 +19,7 @@ from pipelines.clip.backend import front_end
 from pipelines.clip.model import ClipSpec
 from pipelines.conversion.counts import overlong_drop
 from pipelines.conversion.form import FormFault, json_forms
-from pipelines.conversion.image_inputs import reader
+from pipelines.conversion.image_inputs import fetch_ahead, reader
 from pipelines.conversion.plan import SegmentScan
 from pipelines.conversion.scan import scan_records
 from schemas.manifest import Kind
@@ -122,13 +122,8 @@ class FarMmc4Converter(Mmc4Converter):
     """Converts records whose images are requests to a store: the next records' go out early."""
 
     def ahead(self, record: bytes | Overlong) -> None:
-        """Begin to fetch a record's images; parsing it twice costs less than waiting once."""
-        if isinstance(record, Overlong) or not isinstance(self._store, FetchesAhead):
-            return
-        with suppress(RecordDropped):
-            for image in mmc4.parse_record(record, matrix_wanted=False).images:
-                if image.name:
-                    self._store.fetch_ahead(image.name)
+        """Begin to fetch a record's images."""
+        fetch_ahead(self._store, partial(mmc4.parse_record, matrix_wanted=False), record)
 
 
 def _refuse_array(record: bytes, segment: Segment) -> None:

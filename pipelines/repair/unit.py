@@ -14,7 +14,7 @@ from mmdata.repair.salvage import assign_keys, layout_of, salvage
 from mmdata.samples.assemble import AssemblyPolicy, Outcome
 from mmdata.shards.groups import GroupLabel, read_label
 from mmdata.shards.naming import KEY_DIGITS, sample_key
-from mmdata.shards.reader import read_samples_table, samples_path
+from mmdata.shards.reader import read_samples_rows, samples_path
 from mmdata.shards.structure import Damage, Fault, walk
 from mmdata.shards.tar import BLOCK_BYTES
 from mmdata.shards.writer import ShardWriter
@@ -135,10 +135,9 @@ def read_rows(path: str) -> list[Row] | None:
         if not exists(beside):
             return None
         groups = GROUP_COLUMNS if read_label(beside) else ()
-        columns = read_samples_table(beside, [*_COLUMNS, *groups])
+        rows = read_samples_rows(beside, [*_COLUMNS, *groups])
     except (BadInputError, UnicodeDecodeError):
         return None  # damaged too: the tar's own headers have to do
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     sound = all(_is_sound(row) for row in rows)
     return rows if sound else None
 
