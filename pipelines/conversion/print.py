@@ -33,7 +33,7 @@ def print_conversion(result: ConversionResult, console: Console | None = None) -
         _print_plan(result, console)
         return
     _print_counts(result, console)
-    _print_dropped(result.tally, console)
+    print_dropped(result.tally, console)
     _print_groups(result, console)
     _print_names(result, console)
     _print_excluded(result, console)
@@ -90,7 +90,7 @@ def _per_shard(plan: ConversionPlan) -> list[tuple[str, str]]:
     return [("records read for a shard, at most", records), ("of them in it, about", kept)]
 
 
-def _from_here(path: str) -> str:
+def from_here(path: str) -> str:
     """A path as it was most likely named: from the working folder, where it lies below that."""
     here = os.path.join(os.getcwd(), "")
     return path.removeprefix(here) or path
@@ -98,7 +98,7 @@ def _from_here(path: str) -> str:
 
 def _print_counts(result: ConversionResult, console: Console) -> None:
     tally = result.tally
-    console.print(f"{result.plan.kind} -> {_from_here(result.output)}", markup=False)
+    console.print(f"{result.plan.kind} -> {from_here(result.output)}", markup=False)
     table = Table()
     for name, justify in (("", "left"), ("in", "right"), ("out", "right"), ("dropped", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
@@ -118,7 +118,8 @@ def _print_counts(result: ConversionResult, console: Console) -> None:
     console.print(table)
 
 
-def _print_dropped(tally: Tally, console: Console) -> None:
+def print_dropped(tally: Tally, console: Console) -> None:
+    """Print what was dropped and noted, by reason; nothing where there is nothing."""
     rows = [
         *(("document", "dropped", *item) for item in sorted(tally.documents_dropped.items())),
         *(("image", "dropped", *item) for item in sorted(tally.images_dropped.items())),
@@ -277,7 +278,7 @@ def _print_ending(result: ConversionResult, console: Console) -> None:
         )
 
 
-def _why_refused(counts: Counter[str]) -> str:
+def why_refused(counts: Counter[str]) -> str:
     """No URL may be asked: which, and what opens them."""
     text = "no URL may be asked, so nothing was fetched"
     if counts[FetchStatus.PRIVATE_ADDRESS.value]:

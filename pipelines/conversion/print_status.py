@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.conversion.print import _print_dropped
+from pipelines.conversion.print import print_dropped
 from pipelines.conversion.space import human_bytes, human_seconds
 from pipelines.conversion.status import RunStatus
 
@@ -36,7 +36,7 @@ def print_status(found: RunStatus, console: Console | None = None) -> None:
     for what, amount in rows:
         table.add_row(what, amount)
     console.print(table)
-    _print_dropped(tally, console)
+    print_dropped(tally, console)
     if found.holder is not None:
         console.print(
             f"held by process {found.holder.pid} on {found.holder.host}, heard of "

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmdata.wording import plural
-from pipelines.conversion.print import _from_here, _why_refused
+from pipelines.conversion.print import from_here, why_refused
 from pipelines.conversion.space import human_bytes
 from pipelines.fetch_images.run import FetchResult
 
@@ -12,7 +12,7 @@ from pipelines.fetch_images.run import FetchResult
 def print_fetched(result: FetchResult, console: Console | None = None) -> None:
     """Print what became of the images that were to be fetched."""
     console = console or Console(highlight=False, soft_wrap=True)
-    console.print(f"images -> {_from_here(result.output)}", markup=False)
+    console.print(f"images -> {from_here(result.output)}", markup=False)
     table = Table()
     table.add_column("how it ended")
     table.add_column("images", justify="right")
@@ -20,7 +20,7 @@ def print_fetched(result: FetchResult, console: Console | None = None) -> None:
         table.add_row(how, f"{count:,}")
     console.print(table)
     if result.all_refused:
-        console.print(_why_refused(result.counts))
+        console.print(why_refused(result.counts))
     for label, failure in result.failures:
         console.print(f"failed: {label}: {failure.error}", markup=False)
     if result.files_kept:
