@@ -11,14 +11,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from mmdata.errors import BadInputError, words_of
-from mmdata.sources.name_index import NameIndex
-from mmdata.sources.names import NamedImages, Near
+from mmdata.sources.name_index import IndexedImages
+from mmdata.sources.names import NamedImages
 from mmdata.sources.tar_images import IMAGE_SUFFIXES, url_of
 from mmdata.storage.files import exists, list_names, open_file, read_bytes
 from mmdata.wording import plural
 
 
-class Img2datasetFiles(NamedImages):
+class Img2datasetFiles(IndexedImages):
     """Images of img2dataset's folders, by URL or name.
 
     Args:
@@ -33,7 +33,7 @@ class Img2datasetFiles(NamedImages):
     def __init__(self, root: str, folders: tuple[str, ...], inner: NamedImages) -> None:
         self._root = root
         self._inner = inner
-        self._index = NameIndex()
+        super().__init__("img2dataset's folders")
         names: list[bytes] = []
         for folder in folders:
             urls = dict(_urls(root, folder))
@@ -48,11 +48,6 @@ class Img2datasetFiles(NamedImages):
                 names.append(os.fsencode(name))
         self._index.finish()
         self._names = np.array(names, "S")  # fixed width: as many bytes as the longest
-
-    @property
-    def by_url(self) -> bool:
-        """Whether images can be found by URL."""
-        return self._index.has_urls
 
     def take(self, name: str) -> bytes | None:
         """The file of this name."""
@@ -71,14 +66,6 @@ class Img2datasetFiles(NamedImages):
         """Bytes of the file that came from a URL."""
         name = self._name_of(url)
         return None if name is None else self._inner.length(name)
-
-    def near(self, name: str) -> list[Near]:
-        """The files that a name may mean."""
-        return self._index.near(name)
-
-    def nowhere(self) -> str:
-        """What is said of an image that is not there."""
-        return self._index.nowhere("img2dataset's folders")
 
     def where(self) -> str:
         """What is looked in, for a person."""

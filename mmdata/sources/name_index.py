@@ -15,7 +15,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from mmdata.sources.names import PICTURE_ENDINGS, Near, canonical, split_ending
+from mmdata.sources.names import PICTURE_ENDINGS, NamedImages, Near, canonical, split_ending
 
 _MOST_ENDS = 20_000_000
 _MOST_NAMED = 3
@@ -97,10 +97,6 @@ class NameIndex:
         """Whether so many names are in it that only exact ones are found."""
         return self._ends is not None and self._ends.digests is None
 
-    def nowhere(self, what: str) -> str:
-        """What is said of an image that is not in it, and that only exact names may be found."""
-        return f"not in {what}" + (" (of so many only exact names are found)" * self.too_large)
-
     def exact(self, name: str) -> list[int]:
         """The places of an image of exactly this name, in the order in which they were added."""
         rows = self._order[_equal(self._sorted, hash(name))].tolist()
@@ -131,6 +127,32 @@ class NameIndex:
     def _name(self, row: int) -> str:
         text = self._text[self._starts[row] : self._starts[row + 1]]
         return text.decode("utf-8", "surrogatepass")
+
+
+class IndexedImages(NamedImages):
+    """Images whose names and URLs are in an index.
+
+    Args:
+        what: holds them, for a person.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._index = NameIndex()
+
+    @property
+    def by_url(self) -> bool:
+        """Whether images can be found by URL."""
+        return self._index.has_urls
+
+    def near(self, name: str) -> list[Near]:
+        """The names that one may mean."""
+        return self._index.near(name)
+
+    def nowhere(self) -> str:
+        """What is said of an image that is not there, and that only exact names may be found."""
+        more = " (of so many only exact names are found)" if self._index.too_large else ""
+        return f"not in {self._what}{more}"
 
 
 class _Ends:

@@ -12,8 +12,8 @@ from typing import Any
 from mmdata.errors import BadInputError, words_of
 from mmdata.images import ImageRejected
 from mmdata.sources.arrow_columns import holds_images, image_bytes, is_text, plain_type, values_of
-from mmdata.sources.name_index import NameIndex
-from mmdata.sources.names import NamedImages, Near, is_junk, one_of, shown
+from mmdata.sources.name_index import IndexedImages
+from mmdata.sources.names import is_junk, one_of, shown
 from mmdata.storage.files import open_file
 from mmdata.wording import plural
 from schemas.reasons import ImageDrop
@@ -23,7 +23,7 @@ BYTES_COLUMNS = ("bytes", "image", "jpg")
 _MAX_GROUP_BYTES = 256 * 2**20
 
 
-class ParquetImages(NamedImages):
+class ParquetImages(IndexedImages):
     """Images of any number of parquet files, by name or URL.
 
     Raises:
@@ -33,18 +33,13 @@ class ParquetImages(NamedImages):
     def __init__(self, paths: tuple[str, ...], max_bytes: int) -> None:
         self._paths = paths
         self._max_bytes = max_bytes
-        self._index = NameIndex()
+        super().__init__("the parquet files of images")
         self._columns: list[str] = []
         self._kept: tuple[tuple[int, int], Any] | None = None
         self._files, self._groups, self._rows = array("L"), array("L"), array("L")
         for number, path in enumerate(paths):
             self._columns.append(self._add(number, path))
         self._index.finish()
-
-    @property
-    def by_url(self) -> bool:
-        """Whether images can be found by URL."""
-        return self._index.has_urls
 
     def take(self, name: str) -> bytes | None:
         """The bytes in the row of this name; of several all must be the same picture.
@@ -72,14 +67,6 @@ class ParquetImages(NamedImages):
         """Bytes of the image of a URL."""
         value = self.take_url(url)
         return None if value is None else len(value)
-
-    def near(self, name: str) -> list[Near]:
-        """The names that one may mean."""
-        return self._index.near(name)
-
-    def nowhere(self) -> str:
-        """What is said of an image that is not there."""
-        return self._index.nowhere("the parquet files of images")
 
     def _checked(self, value: bytes, name: str) -> bytes:
         if len(value) > self._max_bytes:

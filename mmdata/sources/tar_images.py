@@ -19,8 +19,8 @@ import msgspec
 from mmdata.errors import BadInputError, ReadFaultError, StorageError
 from mmdata.images import ImageRejected
 from mmdata.shards.structure import Damage, Fault, Member, walk
-from mmdata.sources.name_index import NameIndex
-from mmdata.sources.names import NamedImages, Near, ambiguous, is_junk, one_of, shown
+from mmdata.sources.name_index import IndexedImages
+from mmdata.sources.names import ambiguous, is_junk, one_of, shown
 from mmdata.storage.files import Buffer, open_buffer, read_range
 from mmdata.wording import plural
 from schemas.reasons import ImageDrop
@@ -82,7 +82,7 @@ class _Place:
     size: int
 
 
-class TarImages(NamedImages):
+class TarImages(IndexedImages):
     """Images of any number of tars, by name or URL.
 
     Raises:
@@ -92,7 +92,7 @@ class TarImages(NamedImages):
     def __init__(self, paths: tuple[str, ...], max_bytes: int) -> None:
         self._paths = paths
         self._max_bytes = max_bytes
-        self._index = NameIndex()
+        super().__init__("the tars of images")
         self._files, self._offsets, self._sizes = array("L"), array("Q"), array("Q")
         for number, path in enumerate(paths):
             for member, url in _images(path):
@@ -106,11 +106,6 @@ class TarImages(NamedImages):
 
     def __len__(self) -> int:
         return len(self._files)
-
-    @property
-    def by_url(self) -> bool:
-        """Whether images can be found by URL."""
-        return self._index.has_urls
 
     def take(self, name: str) -> bytes | None:
         """The member of this name; of several with the same name all must be the same picture."""
@@ -135,14 +130,6 @@ class TarImages(NamedImages):
         """Bytes of the member whose JSON names a URL."""
         row = self._index.of_url(url)
         return None if row is None else self._sizes[row]
-
-    def near(self, name: str) -> list[Near]:
-        """The members that a name may mean."""
-        return self._index.near(name)
-
-    def nowhere(self) -> str:
-        """What is said of an image that is not there."""
-        return self._index.nowhere("the tars of images")
 
     def where(self) -> str:
         """What is looked in, for a person."""
