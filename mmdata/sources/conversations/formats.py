@@ -5,9 +5,9 @@ What a record says of which image belongs to which text is its structure, so the
 document keeps its own matrix and alignment.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,12 +17,12 @@ from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
 from mmdata.sources.conversations import dialogue, sequences
 from mmdata.sources.conversations.images import source_image
 from mmdata.sources.conversations.packed import unpack
-from mmdata.sources.conversations.placing import OnTagMismatch, Placed, Utterance, place
+from mmdata.sources.conversations.placing import OnTagMismatch, Utterance, place
 from mmdata.sources.conversations.roles import render
 from mmdata.sources.strict_json import decode_object
 from schemas.reasons import DocumentDrop
 
-Format = Literal["llava", "sharegpt", "messages", "mmc4", "obelics", "chatgpt"]
+Fields = dict[str, msgspec.Raw]
 SOURCE = "placeholder"
 _PAYLOADS = ("image_base64", "bytes")
 
@@ -32,31 +32,35 @@ class Reading:
     """How records are read.
 
     Attributes:
-        format: None: each record is looked at.
+        format: one of `FORMATS`; None: each record is looked at.
         roles: `keep`, `drop`, or a template.
         on_tag_mismatch: what placeholders that do not fit the images do.
         placeholders: further ones than those that are known.
         matrix_wanted: false where a CLIP computes the similarities.
     """
 
-    format: Format | None = None
+    format: str | None = None
     roles: str = "keep"
     on_tag_mismatch: OnTagMismatch = "first-turn"
     placeholders: tuple[str, ...] = ()
     matrix_wanted: bool = True
 
 
-def recognise(fields: dict[str, msgspec.Raw]) -> Format | None:
+class RecordFormat(NamedTuple):
+    """A format of records.
+
+    Attributes:
+        fits: whether a record is of this format, by its fields.
+        parse: makes a document of a record: its bytes, its fields, and how it is read.
+    """
+
+    fits: Callable[[Fields], bool]
+    parse: Callable[[bytes, Fields, Reading], SourceDocument]
+
+
+def recognise(fields: Fields) -> str | None:
     """The format of a record by its fields; None where it is none of those that are known."""
-    if "example" in fields and ("image_map" in fields or "is_gpt" in fields):
-        return "chatgpt"
-    if "text_list" in fields:
-        return "mmc4"
-    if "conversations" in fields:
-        return "sharegpt" if "images" in fields else "llava"
-    if "messages" in fields:
-        return "messages"
-    return "obelics" if "texts" in fields and "images" in fields else None
+    return next((name for name, one in FORMATS.items() if one.fits(fields)), None)
 
 
 def parse_record(record: bytes, reading: Reading) -> SourceDocument:
@@ -81,29 +85,47 @@ def parse_record(record: bytes, reading: Reading) -> SourceDocument:
             "expected conversations, messages, text_list, texts and images, or example and "
             f"image_map, got {names[:100]}",
         )
-    if kind == "mmc4":
-        return _mmc4(record, reading)
-    images: Sequence[SourceImage] = ()
-    used: tuple[str, ...]
-    if kind == "obelics":
-        turns, used = sequences.read_obelics(record), sequences.OBELICS_USED
-    elif kind == "chatgpt":
-        turns, used = sequences.read_chatgpt(record), sequences.CHATGPT_USED
-    else:
-        turns, images = dialogue.read_dialogue(record, reading.placeholders)
-        used = dialogue.USED
-    for name in used:
-        fields.pop(name, None)
-    return _document(turns, place(turns, images, reading.on_tag_mismatch), fields, reading)
+    return FORMATS[kind].parse(record, fields, reading)
 
 
-def _document(
+def _dialogue(record: bytes, fields: Fields, reading: Reading) -> SourceDocument:
+    turns, images = dialogue.read_dialogue(record, reading.placeholders)
+    return document_of(turns, images, without(fields, dialogue.USED), reading)
+
+
+def _obelics(record: bytes, fields: Fields, reading: Reading) -> SourceDocument:
+    turns = sequences.read_obelics(record)
+    return document_of(turns, (), without(fields, sequences.OBELICS_USED), reading)
+
+
+def _chatgpt(record: bytes, fields: Fields, reading: Reading) -> SourceDocument:
+    turns = sequences.read_chatgpt(record)
+    return document_of(turns, (), without(fields, sequences.CHATGPT_USED), reading)
+
+
+def without(fields: Fields, used: Collection[str]) -> Fields:
+    """The fields of a record that its format does not read, which are carried along."""
+    return {name: value for name, value in fields.items() if name not in used}
+
+
+def document_of(
     turns: Sequence[Utterance],
-    placed: Placed,
-    fields: dict[str, msgspec.Raw],
+    images: Sequence[SourceImage],
+    extras: Fields,
     reading: Reading,
 ) -> SourceDocument:
-    """Turns and their images as a document."""
+    """Turns and their images as a document.
+
+    Args:
+        turns: with what stands in them.
+        images: of the record, beside those that stand in its turns.
+        extras: further fields, to be carried along.
+        reading: how the record is read.
+
+    Raises:
+        RecordError: placeholders do not fit the images, and that is to be an error.
+    """
+    placed = place(turns, images, reading.on_tag_mismatch)
     roles = [turn.role for turn in turns]
     texts = placed.texts
     if reading.roles not in ("keep", "drop"):
@@ -118,14 +140,14 @@ def _document(
         similarity=similarity,
         similarity_source=SOURCE,
         alignment="given",
-        extras=fields,
+        extras=extras,
         matched=placed.matched,
         notes=placed.notes,
         roles=roles if reading.roles == "keep" and any(roles) else None,
     )
 
 
-def _mmc4(record: bytes, reading: Reading) -> SourceDocument:
+def _mmc4(record: bytes, _fields: Fields, reading: Reading) -> SourceDocument:
     """An MMC4 document, whose images may be in it as base64."""
     document = mmc4.parse_record(record, matrix_wanted=reading.matrix_wanted)
     for index, image in enumerate(document.images):
@@ -138,3 +160,19 @@ def _mmc4(record: bytes, reading: Reading) -> SourceDocument:
             name = image.name or found.name
             document.images[index] = SourceImage(name, image.fields, found.problem, found.embedded)
     return document
+
+
+#: By name, in the order in which a record is held against them.
+FORMATS: dict[str, RecordFormat] = {
+    "chatgpt": RecordFormat(
+        lambda fields: "example" in fields and ("image_map" in fields or "is_gpt" in fields),
+        _chatgpt,
+    ),
+    "mmc4": RecordFormat(lambda fields: "text_list" in fields, _mmc4),
+    "sharegpt": RecordFormat(
+        lambda fields: "conversations" in fields and "images" in fields, _dialogue
+    ),
+    "llava": RecordFormat(lambda fields: "conversations" in fields, _dialogue),
+    "messages": RecordFormat(lambda fields: "messages" in fields, _dialogue),
+    "obelics": RecordFormat(lambda fields: "texts" in fields and "images" in fields, _obelics),
+}
