@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from flamingo.report.record import Points
+from mmdata.html import axes
 from mmdata.html.markup import Markup, element, shortened
 from mmdata.html.numbers import DASH, Format
 from mmdata.html.svg import BOTTOM, HEIGHT, RIGHT, TOP, WIDTH, drawing, label, line, number_of
-from mmdata.report.sections import table
+from mmdata.html.table import table
 
 _LEFT = 46.0  # px; "12.5 GB" has to stand there
 _BUCKETS, _COLUMNS, _ROWS = 200, 48, 16
@@ -205,37 +206,31 @@ def _ticks(
 ) -> list[float]:
     """Round numbers within a range; of seconds, what is round on a clock."""
     wanted = (high - low) / most
-    step = 10.0 ** math.floor(math.log10(wanted))
-    step *= next(part for part in _STEPS if step * part >= wanted)
+    step = axes.round_step(wanted, _STEPS)
     if seconds:
         step = next((one for one in _CLOCK_STEPS if one >= wanted), -(-wanted // _DAY) * _DAY)
     if whole:
         step = max(1.0, math.ceil(step))
-    first = math.ceil(low / step - 1e-9)
-    return [step * n for n in range(first, math.floor(high / step + 1e-9) + 1)]
+    return axes.round_values(low, high, step)
 
 
 def _grid(chart: Panel, scale: _Scale) -> list[Markup]:
-    floor = HEIGHT - BOTTOM
     low, high = scale.y_range
     if chart.log:
         rising = range(int(low), int(high) + 1)
         values = [10.0**power for power in rising[:: -(-len(rising) // 5)]]
     else:
         values = _ticks(low, high, 4, whole=chart.whole)
-    drawn = []
+    drawn: list[Markup] = []
     for value in values:
-        y = scale.y(value)
-        drawn.append(line(_LEFT, y, WIDTH - RIGHT, y, "grid"))
-        drawn.append(label(_LEFT - 5, y + 3.5, chart.values(value), "tick", "end"))
-    drawn.append(line(_LEFT, floor, WIDTH - RIGHT, floor, "axis"))
+        drawn += axes.level(scale.y(value), chart.values(value), _LEFT)
+    drawn.append(axes.floor(_LEFT))
     is_step = chart.along == "step"
     for value in _ticks(*scale.x_range, 5 if is_step else 4, whole=is_step, seconds=not is_step):
         x = scale.x(value)
         if _LEFT <= x <= WIDTH - RIGHT:
             anchor = "end" if x > WIDTH - RIGHT - 12 else "middle"
-            drawn.append(line(x, floor, x, floor + 3, "axis"))
-            drawn.append(label(x, floor + 15, chart.xs(value), "tick", anchor))
+            drawn += axes.tick(x, chart.xs(value), anchor)
     return drawn
 
 

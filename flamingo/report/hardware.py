@@ -21,7 +21,8 @@ from mmdata.html import numbers
 from mmdata.html.markup import Markup, element, shortened
 from mmdata.html.numbers import Format
 from mmdata.html.svg import number_of
-from mmdata.report.sections import section, table
+from mmdata.html.table import table
+from mmdata.report.sections import section
 
 _MOST_CURVES = 4
 _BAR = 240  # px of the fullest phase

@@ -16,7 +16,8 @@ from flamingo.report.training import notices, overview, speed, training
 from mmdata.html import numbers
 from mmdata.html.markup import Markup, element, shortened
 from mmdata.html.shell import asset, page
-from mmdata.report.sections import section, table
+from mmdata.html.table import table
+from mmdata.report.sections import section
 from mmdata.storage.atomic import write_atomically
 from mmdata.wording import plural
 

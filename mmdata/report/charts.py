@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmdata.html import numbers
+from mmdata.html import axes, numbers
 from mmdata.html.markup import Markup, element
 from mmdata.html.numbers import Format
 from mmdata.html.svg import (
@@ -24,11 +24,11 @@ from mmdata.html.svg import (
     line,
     number_of,
 )
+from mmdata.html.table import plain_table
 from mmdata.report.distribution import Bar, Distribution
 
 _MAX_TICKS = 5
 _GAP = 1.0
-_ROUND_STEPS = [part * 10.0**power for power in range(-3, 5) for part in (1, 2, 5)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +94,7 @@ def histogram(chart: Chart, bars: Sequence[Bar], distribution: Distribution) -> 
     height = floor - TOP
     drawn = []
     for value in (top, top / 2):
-        y = floor - height * value / top
-        drawn.append(line(LEFT, y, WIDTH - RIGHT, y, "grid"))
-        drawn.append(label(LEFT - 5, y + 3.5, numbers.compact(value), "tick", "end"))
+        drawn += axes.level(floor - height * value / top, numbers.compact(value), LEFT)
     for number, bar in enumerate(bars):
         tall = height * bar.count / top
         if bar.count:
@@ -113,7 +111,7 @@ def histogram(chart: Chart, bars: Sequence[Bar], distribution: Distribution) -> 
                 height=number_of(tall),
             )
         )
-    drawn.append(line(LEFT, floor, WIDTH - RIGHT, floor, "axis"))
+    drawn.append(axes.floor(LEFT))
     drawn += _ticks(chart, bars, distribution, width)
     drawn += _mark(chart, bars, distribution, width)
     words = f"Histogram of {distribution.size:,} {chart.of}: {summary(chart, distribution)}"
@@ -122,13 +120,6 @@ def histogram(chart: Chart, bars: Sequence[Bar], distribution: Distribution) -> 
 
 def table(chart: Chart, bars: Sequence[Bar], size: int) -> Markup:
     """The numbers of a chart, folded away."""
-    head = element(
-        "tr",
-        element("th", "from", scope="col"),
-        element("th", "to below", scope="col"),
-        element("th", chart.of, scope="col", class_="num"),
-        element("th", "share", scope="col", class_="num"),
-    )
     rows = [
         element(
             "tr",
@@ -139,8 +130,7 @@ def table(chart: Chart, bars: Sequence[Bar], size: int) -> Markup:
         )
         for bar in bars
     ]
-    caption = element("caption", chart.title, class_="hidden")
-    body = element("table", caption, element("thead", head), element("tbody", rows))
+    body = plain_table(chart.title, ["from", "to below", f"!{chart.of}", "!share"], rows)
     return element("details", element("summary", "Numbers"), body)
 
 
@@ -159,7 +149,6 @@ def _ticks(
     chart: Chart, bars: Sequence[Bar], distribution: Distribution, width: float
 ) -> list[Markup]:
     """Labels: below the middle of a bar of one number, else at round values."""
-    floor = HEIGHT - BOTTOM
     if distribution.scale == "count" and bars[0].high - bars[0].low == 1:
         every = -(-len(bars) // _MAX_TICKS)
         shown = list(range(0, len(bars), every))
@@ -171,11 +160,7 @@ def _ticks(
         values = _round_values(bars, distribution)
         places = [_place(value, bars, distribution, width) for value in values]
         labels = [chart.ticks(value) for value in values]
-    drawn = []
-    for x, words in zip(places, labels, strict=True):
-        drawn.append(line(x, floor, x, floor + 3, "axis"))
-        drawn.append(label(x, floor + 15, words, "tick", "middle"))
-    return drawn
+    return [part for at in zip(places, labels, strict=True) for part in axes.tick(*at)]
 
 
 def _round_values(bars: Sequence[Bar], distribution: Distribution) -> list[float]:
@@ -189,9 +174,7 @@ def _round_values(bars: Sequence[Bar], distribution: Distribution) -> list[float
             if len(inside) <= _MAX_TICKS + 1:
                 return inside or [low]
         return inside[:: -(-len(inside) // _MAX_TICKS)]
-    step = next(step for step in _ROUND_STEPS if (high - low) / step <= _MAX_TICKS)
-    first = math.ceil(low / step - 1e-9)
-    return [step * number for number in range(first, math.floor(high / step + 1e-9) + 1)]
+    return axes.round_values(low, high, axes.round_step((high - low) / _MAX_TICKS, (1, 2, 5, 10)))
 
 
 def _place(value: float, bars: Sequence[Bar], distribution: Distribution, width: float) -> float:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from mmdata.html import numbers
 from mmdata.html.markup import Markup, element, shortened
+from mmdata.html.table import table
 from mmdata.report.contents import Contents, FindingShown, RuleFound
-from mmdata.report.sections import section, table
+from mmdata.report.sections import section
 
 _MAX_FINDINGS = 10  # shown of each rule
 _MAX_CHARS = 400

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from mmdata.html import numbers
 from mmdata.html.markup import Child, Markup, element, shortened
+from mmdata.html.table import table
 from mmdata.report.contents import Contents
 from mmdata.report.flow import Stage, flow, in_words
-from mmdata.report.sections import knows_input, section, table
+from mmdata.report.sections import knows_input, section
 from mmdata.report.summary import Summary
 from schemas.manifest import Reject
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from mmdata.html import numbers
 from mmdata.html.markup import Child, Markup, element, shortened
+from mmdata.html.table import table
 from mmdata.report.contents import Contents, Folder
-from mmdata.report.sections import section, table
+from mmdata.report.sections import section
 
 _MAX_INPUTS = 20
 _MAX_FOLDERS = 10

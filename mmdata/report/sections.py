@@ -1,7 +1,5 @@
 """What sections of the page are made of, and the first of them: notices and figures."""
 
-from collections.abc import Sequence
-
 from mmdata.html import numbers
 from mmdata.html.markup import Child, Markup, element, shortened
 from mmdata.report.contents import Contents
@@ -142,21 +140,4 @@ def knows_input(summary: Summary) -> bool:
         and not summary.num_problems
         and summary.tally.documents == summary.documents
         and summary.tally.images == summary.images
-    )
-
-
-def table(caption: str, heads: Sequence[str], rows: Sequence[Markup]) -> Markup:
-    """A table in a box that scrolls sideways by itself; heads with `!` stand over numbers."""
-    cells = [
-        element("th", head.removeprefix("!"), scope="col", class_="num" if head[0] == "!" else None)
-        for head in heads
-    ]
-    inner = element(
-        "table",
-        element("caption", caption, class_="hidden"),
-        element("thead", element("tr", cells)),
-        element("tbody", rows),
-    )
-    return element(
-        "div", inner, class_="scroll", tabindex=0, role="region", aria_label=shortened(caption, 80)
     )
