@@ -125,7 +125,7 @@ def report(folder: Path) -> None:
         json.loads(line) for line in (ROOT / folder / "metrics.jsonl").read_text().splitlines()
     ]
     first, last = end_losses_of(lines)["mmc4"]
-    title(f"training loss {first} -> {last}; {folder}/loss.png shows it")
+    title(f"training loss {first} -> {last}; mmdata train-report {folder} shows it")
     if last.loss >= first.loss - 0.5:
         sys.exit("demo: the loss did not fall")
 

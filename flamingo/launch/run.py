@@ -28,7 +28,6 @@ from flamingo.parallel.wrap import Wrapped
 from flamingo.telemetry.jsonl import read_log
 from flamingo.telemetry.losses import MeanLoss, end_losses_of
 from flamingo.telemetry.names import METRICS_NAME, OPTIONS_NAME
-from flamingo.telemetry.plot import plot_losses
 from flamingo.telemetry.steps import StepReport
 from flamingo.telemetry.writers import check_services
 from flamingo.train.build import build_model
@@ -69,7 +68,6 @@ class TrainResult:
         steps: optimizer steps done in all.
         losses: of each stream at the start and at the end of the run, earlier starts included.
         checkpoint: the last one written.
-        plot: the loss plot.
         preview: the page of a dry run.
         drops: what selection left out in this run, by reason.
         skipped_steps: not finite, in all.
@@ -84,7 +82,6 @@ class TrainResult:
     steps: int = 0
     losses: dict[str, tuple[MeanLoss, MeanLoss]] = field(default_factory=dict)
     checkpoint: str | None = None
-    plot: str | None = None
     preview: str | None = None
     drops: dict[str, int] = field(default_factory=dict)
     skipped_steps: int = 0
@@ -331,7 +328,6 @@ def _run(
     result.drops = dict(sorted(telemetry.drops.items()))
     result.losses = _end_losses(folder, reports, world)
     result.memory = memory.table()
-    result.plot = plot_losses(folder) if world.is_first else None
 
 
 def _asked_to_stop(stop: StopRequest, saver: Checkpointer, world: World) -> int:
@@ -415,5 +411,8 @@ def summary(result: TrainResult) -> str:
     if result.skipped_steps:
         steps = plural(result.skipped_steps, "step was", "steps were")
         lines.append(f"{steps} not finite and skipped")
-    lines += [f"checkpoint: {result.checkpoint}", f"plot:       {result.plot}"]
+    lines += [
+        f"checkpoint: {result.checkpoint}",
+        f"mmdata train-report {result.folder} makes a page of the run",
+    ]
     return "\n".join(lines) + "\n" + result.memory

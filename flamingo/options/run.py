@@ -37,7 +37,7 @@ class RunOptions(TrainSections):
     section: ClassVar[str] = "Run"
 
     run_name: str
-    """Folder of the run: logs, checkpoints, plot. A run that is there already is resumed."""
+    """Folder of the run: logs and checkpoints. A run that is there already is resumed."""
     seed: int = 42
     """Seed of initial values, order and coins."""
     dry_run: bool = False

@@ -9,7 +9,6 @@ VALIDATION_NAME = "validation.jsonl"
 #: One line a phase of a step: bytes by category.
 MEMORY_NAME = "memory.jsonl"
 OPTIONS_NAME = "options.json"
-PLOT_NAME = "loss.png"
 #: Folder of the samples of GPUs and hosts, one file a rank, and of what services keep.
 TELEMETRY_FOLDER = "telemetry"
 

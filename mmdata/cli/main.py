@@ -241,7 +241,7 @@ def _need(extra: str, command: str, packages: tuple[str, ...] | None = None) -> 
 EXTRAS = {
     "forecast": ("transformers",),
     "clip": ("torch", "torchvision", "open_clip"),
-    "train": ("torch", "torchvision", "open_clip", "transformers", "matplotlib"),
+    "train": ("torch", "torchvision", "open_clip", "transformers"),
     "lora": ("peft",),
 }
 

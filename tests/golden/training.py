@@ -20,9 +20,9 @@ from tests.golden.sample_runs import GROUPS, ROOT, call, codecs, one_thread, pre
 STORED = Path(__file__).with_name("curve.json")
 #: Numbers of a step that are counted or read from a table, and so are equal to the last digit.
 COUNTED = ("step", "learning_rate", "skipped", "samples", "tokens", "images", "streams", "drops")
-#: Not held: the plot is to go, the model's description to have another name (a run that holds it
+#: Not held: the model's description to have another name (a run that holds it
 #: under the old one is resumed by a test of its own), and the tokenizer's files are transformers'.
-NOT_HELD = ("loss.png", "fit.json", "identity.json")
+NOT_HELD = ("fit.json", "identity.json")
 
 _ALWAYS = ["train", "--lm-path", "lm", "--vision-encoder-path", "clip", "--mmc4-shards", "shards",
            "--mmc4-min-image-bytes", "0", "--mmc4-max-tokens", "64", "--learning-rate", "1e-3",

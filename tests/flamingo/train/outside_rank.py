@@ -83,7 +83,6 @@ def passes_behind_steps(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "watched_step", step_and_pass)
-        patch.setattr(run, "plot_losses", lambda _: None)  # a fifth of such a run
         patch.setattr(run, "join", functools.partial(join, environ=environ, init_method=store))
         yield
 
