@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from mmdata.errors import BadInputError
 from mmdata.forecast.table import ANY_TRAITS, COLUMNS, TableRow, Traits, select_row
-from mmdata.forecast.tally import THRESHOLDS, UsageTally
+from mmdata.forecast.tally import THRESHOLDS, TrainingTally
 from mmdata.shards.reader import ShardReader, read_samples_table, samples_path
 from mmdata.shards.tar import BLOCK_BYTES
 from mmdata.storage.files import exists, read_range
@@ -62,7 +62,7 @@ class ForecastTask:
     rows: tuple[int, ...] | None = None
 
 
-def forecast_shard(task: ForecastTask) -> UsageTally:
+def forecast_shard(task: ForecastTask) -> TrainingTally:
     """The counts of one shard.
 
     Raises:
@@ -78,8 +78,8 @@ def media_tokenizer(name: str) -> MediaTokenizer:
     return MediaTokenizer(load_tokenizer(name))
 
 
-def _from_documents(task: ForecastTask) -> UsageTally:
-    tally, question = UsageTally(), task.question
+def _from_documents(task: ForecastTask) -> TrainingTally:
+    tally, question = TrainingTally(), task.question
     tokenizer = media_tokenizer(question.tokenizer) if question.tokenizer else None
     for members in read_members(task.path, task.rows):
         try:
@@ -96,17 +96,17 @@ def _from_documents(task: ForecastTask) -> UsageTally:
     return tally
 
 
-def _try_thresholds(tally: UsageTally, record: Record, policy: SelectionPolicy) -> None:
+def _try_thresholds(tally: TrainingTally, record: Record, policy: SelectionPolicy) -> None:
     for threshold in THRESHOLDS:
         chosen = select(record.candidates, replace(policy, min_similarity=threshold))
         tally.add_threshold(threshold, len(chosen.kept))
 
 
-def _from_table(task: ForecastTask) -> UsageTally:
+def _from_table(task: ForecastTask) -> TrainingTally:
     table = read_samples_table(samples_path(task.path), [*_PLACES, *COLUMNS])
     if task.question.rule == "caption":
         return _captions(table["matched"])
-    tally, policy, settled_by_reading = UsageTally(), task.question.policy, []
+    tally, policy, settled_by_reading = TrainingTally(), task.question.policy, []
     policies = {threshold: replace(policy, min_similarity=threshold) for threshold in THRESHOLDS}
     traits = _traits(task, list(zip(*(table[name] for name in _PLACES), strict=True)))
     for number, values in enumerate(zip(*(table[name] for name in COLUMNS), strict=True)):
@@ -129,11 +129,11 @@ def _from_table(task: ForecastTask) -> UsageTally:
     return tally
 
 
-def _captions(matched: Sequence[Sequence[int]]) -> UsageTally:
+def _captions(matched: Sequence[Sequence[int]]) -> TrainingTally:
     """The counts of a stream of captions, which uses every sample with one image."""
     from mmdata.training_view.selection import DocumentReason
 
-    tally = UsageTally()
+    tally = TrainingTally()
     for images in matched:
         if len(images) == 1:
             tally.add(RecordPlan([], [0]), 1)

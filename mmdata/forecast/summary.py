@@ -3,7 +3,7 @@
 import math
 
 from mmdata.forecast.shard import Question
-from mmdata.forecast.tally import UsageTally, padding_share
+from mmdata.forecast.tally import TrainingTally, padding_share
 from schemas.forecast import (
     Basis,
     Forecast,
@@ -16,14 +16,14 @@ _TWO_SIDED_95 = 1.96
 
 
 def summarise(
-    tally: UsageTally,
+    tally: TrainingTally,
     question: Question,
     *,
     basis: Basis,
     documents: int,
     batch_size: int,
     seed: int | None,
-    thresholds: UsageTally,
+    thresholds: TrainingTally,
     unread: list[str],
 ) -> Forecast:
     """The forecast.
@@ -85,7 +85,7 @@ def _settings(question: Question, batch_size: int) -> ForecastSettings:
     )
 
 
-def _thresholds(tally: UsageTally) -> list[ThresholdForecast]:
+def _thresholds(tally: TrainingTally) -> list[ThresholdForecast]:
     return [
         ThresholdForecast(
             min_similarity=threshold, documents=kept, images=images, share=kept / tally.looked_at
@@ -94,7 +94,7 @@ def _thresholds(tally: UsageTally) -> list[ThresholdForecast]:
     ]
 
 
-def _tokens(tally: UsageTally, max_tokens: int, batch_size: int) -> TokenForecast:
+def _tokens(tally: TrainingTally, max_tokens: int, batch_size: int) -> TokenForecast:
     total = sum(length * count for length, count in tally.lengths.items())
     return TokenForecast(
         total=total,

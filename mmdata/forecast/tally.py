@@ -11,7 +11,7 @@ THRESHOLDS = (0.20, 0.22, 0.24, 0.26, 0.28, 0.30, 0.32)
 
 
 @dataclass(slots=True)
-class UsageTally:
+class TrainingTally:
     """What was seen of some documents.
 
     Attributes:
@@ -75,7 +75,7 @@ class UsageTally:
         documents, images = self.by_threshold.get(threshold, (0, 0))
         self.by_threshold[threshold] = (documents + bool(num_images), images + num_images)
 
-    def merge(self, other: "UsageTally") -> None:
+    def merge(self, other: "TrainingTally") -> None:
         """Add another's counts to these."""
         for name in ("looked_at", "unsettled", "unsettled_small", "used", "single_image"):
             setattr(self, name, getattr(self, name) + getattr(other, name))

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from mmdata.forecast.table import TableRow, Traits
-from mmdata.forecast.tally import UsageTally
+from mmdata.forecast.tally import TrainingTally
 from mmdata.report.tables import ImageRows
 from mmdata.training_view.plans import RecordPlan
 from mmdata.training_view.selection import (
@@ -58,7 +58,7 @@ class TrainingUse:
     """Documents and images that a training run uses, and why not the others: a forecast's counts,
     so that every document and image is in one of them."""
 
-    tally: UsageTally = field(default_factory=UsageTally)
+    tally: TrainingTally = field(default_factory=TrainingTally)
 
     @property
     def documents(self) -> int:

@@ -4,7 +4,7 @@
 each text behind an `image_base64` key is cut out from quote to quote, and a short mark is left in
 its place: what is left are a few kilobytes, and the pictures go to the base64 decoder as they lie
 there. A text with an escape in it stays where it is, and a document that has strings like our marks
-is not cut at all, so that decoding what is left and asking `CutDocument.picture` gives what a JSON
+is not cut at all, so that decoding what is left and asking `CutJson.picture` gives what a JSON
 decoder gives of the whole. The price: a byte in a picture that no JSON may have condemns the
 picture, when it is decoded, and no longer the document.
 """
@@ -20,7 +20,7 @@ _USUAL_OPENING = b':"'
 _MARK, _ESCAPED_MARK = "\x7f", b"\\u007"
 
 
-class CutDocument(NamedTuple):
+class CutJson(NamedTuple):
     """A document whose pictures stand apart.
 
     Attributes:
@@ -42,7 +42,7 @@ class CutDocument(NamedTuple):
         return memoryview(text.encode())
 
 
-def cut_pictures(raw: bytes) -> CutDocument:
+def cut_pictures(raw: bytes) -> CutJson:
     """Cut every text behind an `image_base64` key out of a JSON document.
 
     A key is found by its bytes: inside of a JSON string its quotes would be escaped.
@@ -65,5 +65,5 @@ def cut_pictures(raw: bytes) -> CutDocument:
         found = raw.find(_KEY, max(found + len(_KEY), done))
     rest = b"".join([*kept, view[done:]])
     if rest.count(b"\x7f") != len(pictures) or _ESCAPED_MARK in rest:
-        return CutDocument(raw, [])  # it may have strings like our marks
-    return CutDocument(rest, pictures)
+        return CutJson(raw, [])  # it may have strings like our marks
+    return CutJson(rest, pictures)

@@ -18,7 +18,7 @@ from mmdata.errors import UserError
 from mmdata.forecast.openflamingo import PeerTally, PeerTask, coin_drops, judge_shard
 from mmdata.forecast.shard import ForecastTask, Question, forecast_shard, media_tokenizer
 from mmdata.forecast.summary import summarise
-from mmdata.forecast.tally import UsageTally
+from mmdata.forecast.tally import TrainingTally
 from mmdata.shards.reader import samples_path
 from mmdata.storage.files import exists
 from mmdata.training_view.plans import MAX_TOKENS
@@ -48,13 +48,13 @@ def forecast(options: Validate, holdings: Catalogue) -> Forecast:
     """
     question = _question(options, holdings)
     unread: list[str] = []
-    by_table = UsageTally()
+    by_table = TrainingTally()
     paths = [shard.path for shard in holdings.shards]
     has_tables = _has_tables(holdings)
     if has_tables:
         asked = replace(question, tokenizer=None, exact=options.exact and not question.tokenizer)
         tasks = [ForecastTask(path=path, question=asked, from_table=True) for path in paths]
-        by_table = _sum(tasks, forecast_shard, UsageTally(), options, unread)
+        by_table = _sum(tasks, forecast_shard, TrainingTally(), options, unread)
     if has_tables and not question.tokenizer:
         basis: Basis = "tables"
         tally = by_table
@@ -64,7 +64,7 @@ def forecast(options: Validate, holdings: Catalogue) -> Forecast:
             ForecastTask(path=path, question=question, from_table=False, rows=places)
             for path, places in rows
         ]
-        tally = _sum(documents, forecast_shard, UsageTally(), options, unread)
+        tally = _sum(documents, forecast_shard, TrainingTally(), options, unread)
     return summarise(
         tally,
         question,

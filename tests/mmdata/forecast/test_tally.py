@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmdata.forecast.tally import UsageTally, padding_share
+from mmdata.forecast.tally import TrainingTally, padding_share
 from mmdata.training_view.plans import RecordPlan
 from mmdata.training_view.selection import DocumentReason, ImageReason
 
@@ -20,8 +20,8 @@ PLANS = st.builds(
 )
 
 
-def tally_of(plans: list[RecordPlan]) -> UsageTally:
-    tally = UsageTally()
+def tally_of(plans: list[RecordPlan]) -> TrainingTally:
+    tally = TrainingTally()
     for plan in plans:
         tally.add(plan, len(plan.images) + len(plan.image_drops))
         tally.add_threshold(0.24, len(plan.images))
