@@ -115,7 +115,7 @@ def test_its_batch_is_the_largest_there_can_be(run_options: Callable[..., Train]
     preflight(trainer, shapes_of(options, Layout()))
     assert seen["input_ids"].shape == (3, 48)
     assert seen["images"].shape == (15, 3, 64, 64)
-    assert seen["images_per_sample"].tolist() == [5, 5, 5]
+    assert seen["images_per_sample"] == [5, 5, 5]
 
 
 def test_a_run_that_went_on_is_refused(run_options: Callable[..., Train]) -> None:
