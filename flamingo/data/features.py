@@ -14,12 +14,7 @@ import torch
 from torch import Tensor
 
 from mmdata.errors import BadInputError, UserError
-from mmdata.shards.features import (
-    BYTES_PER_VALUE,
-    FeatureFile,
-    features_path,
-    read_features_header,
-)
+from mmdata.shards.features import BYTES_PER_VALUE, FeatureFile, features_path, read_features_header
 from mmdata.storage.files import size_of
 from mmdata.storage.pread import PreadFile
 

@@ -40,12 +40,7 @@ from flamingo.train.checkpoint.checkpoint import FOLDER
 from flamingo.train.checkpoint.trained import Trained, build, find_trained
 from mmdata import __version__
 from mmdata.errors import UserError
-from mmdata.storage.atomic import (
-    give_usual_modes,
-    sha256_of,
-    sync_folder,
-    write_atomically,
-)
+from mmdata.storage.atomic import give_usual_modes, sha256_of, sync_folder, write_atomically
 from mmdata.training_view.tokenizer import load_tokenizer
 
 EXPORTS = "exports"

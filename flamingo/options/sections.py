@@ -2,12 +2,7 @@
 
 from dataclasses import dataclass
 
-from flamingo.options.data import (
-    DataOptions,
-    ReadingOptions,
-    SelectionOptions,
-    ValidationOptions,
-)
+from flamingo.options.data import DataOptions, ReadingOptions, SelectionOptions, ValidationOptions
 from flamingo.options.hardware import HardwareOptions
 from flamingo.options.memory import MemoryOptions
 from flamingo.options.optimisation import OptimisationOptions

@@ -24,12 +24,7 @@ from mmdata.cli.arguments import check_complete, is_option, meant, read_argument
 from mmdata.cli.config_file import read_changed, read_config, take_config
 from mmdata.cli.help_pages import asks_for_help, commands_page, options_page
 from mmdata.dependencies import refuse_base_versions, require
-from mmdata.errors import (
-    EXIT_CANNOT_START,
-    EXIT_INTERRUPTED,
-    MMDataError,
-    UserError,
-)
+from mmdata.errors import EXIT_CANNOT_START, EXIT_INTERRUPTED, MMDataError, UserError
 from mmdata.show.options import Show
 from mmdata.wording import plural
 from pipelines.align.options import Align

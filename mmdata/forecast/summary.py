@@ -4,13 +4,7 @@ import math
 
 from mmdata.forecast.shard import Question
 from mmdata.forecast.tally import TrainingTally, padding_share
-from schemas.forecast import (
-    Basis,
-    Forecast,
-    ForecastSettings,
-    ThresholdForecast,
-    TokenForecast,
-)
+from schemas.forecast import Basis, Forecast, ForecastSettings, ThresholdForecast, TokenForecast
 
 _TWO_SIDED_95 = 1.96
 

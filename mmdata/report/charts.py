@@ -12,18 +12,7 @@ from dataclasses import dataclass
 from mmdata.html import axes, numbers
 from mmdata.html.markup import Markup, element
 from mmdata.html.numbers import Format
-from mmdata.html.svg import (
-    BOTTOM,
-    HEIGHT,
-    LEFT,
-    RIGHT,
-    TOP,
-    WIDTH,
-    drawing,
-    label,
-    line,
-    number_of,
-)
+from mmdata.html.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, drawing, label, line, number_of
 from mmdata.html.table import plain_table
 from mmdata.report.distribution import Bar, Distribution
 

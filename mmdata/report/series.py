@@ -4,18 +4,7 @@ from collections.abc import Sequence
 
 from mmdata.html import numbers
 from mmdata.html.markup import Markup, element
-from mmdata.html.svg import (
-    BOTTOM,
-    HEIGHT,
-    LEFT,
-    RIGHT,
-    TOP,
-    WIDTH,
-    drawing,
-    label,
-    line,
-    number_of,
-)
+from mmdata.html.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, drawing, label, line, number_of
 
 _LEFT = LEFT + 8  # px; three decimals are wider than a count
 _LEAST_SPAN = 0.01  # of a cosine: less than that is noise and is not blown up

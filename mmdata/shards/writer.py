@@ -15,15 +15,7 @@ from mmdata.errors import MMDataError
 from mmdata.shards.columns import arrow_array
 from mmdata.shards.energon import encode_offsets
 from mmdata.shards.groups import GroupLabel
-from mmdata.shards.naming import (
-    REJECTS,
-    SAMPLES,
-    SIDECAR,
-    TAR,
-    TAR_INDEX,
-    sample_key,
-    shard_stem,
-)
+from mmdata.shards.naming import REJECTS, SAMPLES, SIDECAR, TAR, TAR_INDEX, sample_key, shard_stem
 from mmdata.shards.tar import END_MARK, member_header, padding
 from mmdata.storage.atomic import Pending, pending_file, remove, sync_folder, write_atomically
 from schemas.document import FORMAT_VERSION

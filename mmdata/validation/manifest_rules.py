@@ -22,14 +22,7 @@ from mmdata.validation.documents import Problem, schema_problem
 from mmdata.validation.findings import Findings
 from mmdata.validation.shard import ShardResult
 from schemas.document import FORMAT_VERSION
-from schemas.manifest import (
-    Groups,
-    Manifest,
-    ManifestShard,
-    Sidecar,
-    Tally,
-    manifest_fingerprint,
-)
+from schemas.manifest import Groups, Manifest, ManifestShard, Sidecar, Tally, manifest_fingerprint
 
 _MANIFEST_DECODER = msgspec.json.Decoder(Manifest)
 _SIZES_DECODER = msgspec.json.Decoder(dict[str, int])

@@ -11,14 +11,7 @@ import msgspec
 from mmdata.errors import EXIT_DONE, EXIT_FINDINGS
 from mmdata.validation.rules import RULES
 from schemas.forecast import Forecast, PeerForecast
-from schemas.validation import (
-    AcrossReport,
-    Finding,
-    Level,
-    RuleCount,
-    Severity,
-    ValidationReport,
-)
+from schemas.validation import AcrossReport, Finding, Level, RuleCount, Severity, ValidationReport
 
 __all__ = ["ReportBuilder", "ValidationReport", "with_outlook"]
 

@@ -4,12 +4,7 @@ import dataclasses
 
 import pytest
 
-from flamingo.modules.adapter_settings import (
-    DEFAULT_TARGETS,
-    AdapterSettings,
-    split_targets,
-    tell,
-)
+from flamingo.modules.adapter_settings import DEFAULT_TARGETS, AdapterSettings, split_targets, tell
 from mmdata.errors import UserError
 from tests.flamingo.models.flamingo.tiny_lms import CONFIGS
 

@@ -6,12 +6,7 @@ from typing import Any
 import pytest
 
 from flamingo.models.flamingo.options import Train
-from flamingo.options.streams import (
-    from_mapping,
-    mix_of,
-    training_streams,
-    validation_streams,
-)
+from flamingo.options.streams import from_mapping, mix_of, training_streams, validation_streams
 from mmdata.cli.config_file import read_config
 from mmdata.errors import UserError
 

@@ -7,11 +7,7 @@ import pytest
 from mmdata.shards.structure import Damage
 from mmdata.validation.findings import Findings
 from mmdata.validation.rules import RULES
-from mmdata.validation.tar_rules import (
-    CODE_OF_DAMAGE,
-    check_structure,
-    pictures_by_name,
-)
+from mmdata.validation.tar_rules import CODE_OF_DAMAGE, check_structure, pictures_by_name
 from schemas.manifest import Layout
 from tests.shard_factory import make_tar
 

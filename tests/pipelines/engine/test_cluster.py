@@ -34,15 +34,7 @@ from tests.corpus import (
     snapshot,
 )
 from tests.pipelines.clip.counting_encoder import CountingEncoder
-from tests.processes import (
-    SLOW,
-    Start,
-    committed,
-    descendants,
-    hooked,
-    starter,
-    wait_for_shards,
-)
+from tests.processes import SLOW, Start, committed, descendants, hooked, starter, wait_for_shards
 
 pytestmark = [
     pytest.mark.matrix,

@@ -5,12 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmdata.errors import UserError
-from mmdata.shards.features import (
-    FEATURES,
-    FeatureWriter,
-    TowerSpec,
-    read_features_header,
-)
+from mmdata.shards.features import FEATURES, FeatureWriter, TowerSpec, read_features_header
 from mmdata.storage.files import size_of
 from pipelines.features.options import Features
 from pipelines.features.run import write_features

@@ -4,10 +4,7 @@ import pytest
 import torch
 
 from flamingo.models.flamingo.build import create_model_and_transforms
-from flamingo.models.flamingo.parallelize import (
-    fill_language_model,
-    fill_tower,
-)
+from flamingo.models.flamingo.parallelize import fill_language_model, fill_tower
 from flamingo.parallel.world import World
 from flamingo.parallel.wrap import rows_of
 from mmdata.errors import UserError

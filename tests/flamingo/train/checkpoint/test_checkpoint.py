@@ -17,12 +17,7 @@ from flamingo.models.flamingo.checkpoint import trainable_state_dict
 from flamingo.models.flamingo.model import Flamingo
 from flamingo.modules.checkpoint_files import read_header, read_weights
 from flamingo.train.checkpoint import checkpoint
-from flamingo.train.checkpoint.checkpoint import (
-    Checkpointer,
-    RunState,
-    find_checkpoint,
-    read_state,
-)
+from flamingo.train.checkpoint.checkpoint import Checkpointer, RunState, find_checkpoint, read_state
 from flamingo.train.checkpoint.retention import SaveRule
 from mmdata.errors import StorageError, UserError
 from tests.flamingo.models.flamingo.tiny_lms import make_flamingo
