@@ -45,7 +45,7 @@ def with_largest_batch(options: RunOptions, world: World) -> RunOptions:
 
 
 def micro_batches_of(options: RunOptions) -> Iterator[RunOptions]:
-    """The same step in micro-batches of every size that divides it, the largest first."""
+    """The options of one step in micro-batches of every size that divides it, the largest first."""
     before = options.gradient_accumulation_steps
     sizes = {one.name: one.config.batch_size for one in training_streams(options)}
     if options.mix is not None:

@@ -150,7 +150,7 @@ class Estimator:
         self._simulation = Simulation(model, options, device or kernels_of(options))
 
     def estimate(self, options: RunOptions, rules: Mapping[str, str] | None = None) -> Estimate:
-        """Of the options that this was made of, or the same with other batch sizes.
+        """The memory of a run with the options that this was made of, but for its batch sizes.
 
         Args:
             options: of the run.
@@ -168,7 +168,7 @@ class Estimator:
 
 
 def estimate(options: RunOptions, **how: object) -> Estimate:
-    """Of a run; see `Estimator` for `how`."""
+    """The memory of a run by kind and moment; see `Estimator` for `how`."""
     return Estimator(options, **how).estimate(options)  # type: ignore[arg-type]
 
 
@@ -179,7 +179,7 @@ def kernels_of(options: RunOptions) -> torch.device:
 
 
 def layout_of(options: RunOptions) -> Layout:
-    """Of the ranks that the options ask for, there or not.
+    """The layout on the ranks that the options ask for, whether they are there or not.
 
     Raises:
         UserError: how many is not said by a number.

@@ -110,7 +110,7 @@ class LiveMemory(TorchDispatchMode):
 
 def storage_key(tensor: Tensor) -> int:
     """Equal for tensors on the same memory, while it lives."""
-    return local_storage(tensor)._cdata
+    return int(local_storage(tensor)._cdata)
 
 
 def local_storage(tensor: Tensor) -> Any:

@@ -40,7 +40,13 @@ class Layout:
 
     @classmethod
     def of(cls, parallel: str, ranks: int, shards: int | None) -> "Layout":
-        """As a run of so many ranks would have it; `shards` is for hsdp."""
+        """The layout of a run.
+
+        Args:
+            parallel: as --parallel says.
+            ranks: of the run.
+            shards: ranks that share one copy of the model, with hsdp; None for all.
+        """
         if parallel == "fsdp":
             return cls("fsdp", ranks, ranks)
         if parallel == "hsdp":
@@ -60,7 +66,7 @@ class Layout:
         return rows * (parameter.numel() // max(1, parameter.shape[0]))
 
     def bytes(self, parameter: Tensor) -> int:
-        """The same in bytes."""
+        """Bytes of a parameter that the first rank holds."""
         if is_quantised(parameter):  # its element size is that of the numbers it stands for
             return stored_bytes(parameter) * self.elements(parameter) // parameter.numel()
         return self.elements(parameter) * parameter.element_size()
@@ -92,7 +98,7 @@ class Fixed:
 
 
 def fixed_memory(model: TrainableModel, options: RunOptions, layout: Layout) -> Fixed:
-    """Of a model on the meta device, or a real one that is not spread yet.
+    """The bytes that no batch changes, of a model that is not spread yet, with or without memory.
 
     Args:
         model: with its final types and what trains.
@@ -138,7 +144,7 @@ def optimizer_bytes(
 
 
 def unique_bytes(tensors: Iterable[Tensor]) -> int:
-    """Of the memory behind tensors, once where several share it."""
+    """Bytes of the memory behind tensors, once where several share it."""
     found = {one.untyped_storage()._cdata: one.untyped_storage().nbytes() for one in tensors}
     return sum(found.values())
 

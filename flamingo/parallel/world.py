@@ -76,7 +76,7 @@ class World:
         return summed.tolist()
 
     def add_up(self, values: Tensor) -> Tensor:
-        """The same of a tensor on the device, without waiting for it; in place."""
+        """The sum over ranks of a tensor on the device, in place and without waiting for it."""
         if self.size > 1:
             dist.all_reduce(values)
         return values

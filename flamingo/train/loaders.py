@@ -94,7 +94,7 @@ def make_validation(
 
 
 def open_cache(options: RunOptions) -> ShardCache | None:
-    """Of shards of a store; None without --cache-dir."""
+    """The cache for shards of a store; None without --cache-dir."""
     if options.cache_dir is None:
         return None
     return ShardCache(options.cache_dir, int(options.cache_gb * 1e9))
@@ -103,7 +103,7 @@ def open_cache(options: RunOptions) -> ShardCache | None:
 def micro_batches(
     options: RunOptions, wanted: list[TrainStream], world: World
 ) -> dict[str, tuple[int, int]]:
-    """Of each stream (samples of a micro-batch, micro-batches of a step on a rank), unread."""
+    """(samples of a micro-batch, micro-batches of a step on a rank) of each stream, unread."""
     plan = _mixed if options.mix is not None else _each
     parts = plan(options, wanted, world, {})
     return {
@@ -115,7 +115,7 @@ def micro_batches(
 def _each(
     options: RunOptions, wanted: list[TrainStream], world: World, kept: Mapping[str, int]
 ) -> dict[str, tuple[int, Share]]:
-    """Of each stream its micro-batch and its share, where each has a batch of its own."""
+    """Each stream's micro-batch and its share, where each has a batch of its own."""
     parts = {}
     for one in wanted:
         micro = one.config.batch_size
@@ -130,7 +130,7 @@ def _each(
 def _mixed(
     options: RunOptions, wanted: list[TrainStream], world: World, kept: Mapping[str, int]
 ) -> dict[str, tuple[int, Share]]:
-    """The same where one batch is shared by all streams."""
+    """Each stream's micro-batch and its share, where one batch is shared by all streams."""
     micro = options.batch_size or sum(one.config.batch_size for one in wanted)
     asked = micro * options.gradient_accumulation_steps * world.size
     total = sum(kept.values()) or asked

@@ -163,7 +163,7 @@ class Trainer:
         return self.pass_loss(self.model, batch)
 
     def pass_loss(self, through: nn.Module, batch: Batch) -> Tensor:
-        """The same through what a training pass calls in place of the model."""
+        """Summed cross-entropy of a micro-batch, 0-d, through what a pass calls for the model."""
         with autocast(self.options, self.world.device):
             return self.model.loss(batch, self.world.device, through=through)
 

@@ -22,7 +22,11 @@ from mmdata.dependencies import require
 
 
 def expect_optimizer(options: RunOptions) -> None:
-    """Before anything loads. Raises MissingExtraError where the optimizer is not installed."""
+    """Refuse an optimizer that is not installed, before anything loads.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
     if options.optimizer == "adamw8bit":
         require("torchao", ("torchao",), "--optimizer adamw8bit")
 
@@ -59,7 +63,7 @@ def _optimizer(groups: list[dict[str, Any]], options: RunOptions) -> torch.optim
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The same rate for all groups."""
+    """Give all groups of the optimizer one learning rate."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):  # a compiled step reads it from there
             group["lr"].fill_(rate)
@@ -93,7 +97,7 @@ def plain_state(value: Tensor) -> Tensor:
     dequantise = getattr(local, "dequantize", None)
     if type(local) in (Tensor, nn.Parameter, nn.Buffer) or dequantise is None:
         return value
-    numbers = dequantise()
+    numbers: Tensor = dequantise()
     if not isinstance(value, DTensor):
         return numbers.to("cpu")  # four times the codes: not on the device
     return DTensor.from_local(

@@ -42,7 +42,7 @@ class StepCounts:
         wait_seconds: float,
         damage: Iterable[DamageCount] = (),
     ) -> "StepCounts":
-        """Of the micro-batches that were drawn here."""
+        """The counts of the micro-batches that were drawn on this rank."""
         batches = [batch for micro in drawn.values() for batch in micro]
         return cls(
             targets={name: sum(b.num_targets for b in micro) for name, micro in drawn.items()},
@@ -55,7 +55,7 @@ class StepCounts:
 
     @classmethod
     def together(cls, parts: Sequence["StepCounts"]) -> "StepCounts":
-        """Of all ranks."""
+        """The counts of all ranks together."""
         names = parts[0].targets
         return cls(
             targets={name: sum(part.targets[name] for part in parts) for name in names},

@@ -158,7 +158,7 @@ class Validation:
         return {name: one.loss for name, one in found.items()}
 
     def _total(self, trainer: Trainer, stream: Stream) -> Evaluation:
-        """Of all ranks' parts of a stream."""
+        """The loss of a stream, from the parts that all ranks have of it."""
         if self._world.is_sharded:  # whose ranks speak to each other in every pass
             parts = self._world.gather(evaluate(trainer, stream, self._world))
         else:

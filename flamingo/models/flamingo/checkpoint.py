@@ -85,7 +85,7 @@ def our_name(name: str, layers: str, embedding: str, head: str) -> str:
 
 def module_name(parent: nn.Module, wanted: nn.Module) -> str:
     """Dotted name of a submodule."""
-    return next(name for name, module in parent.named_modules() if module is wanted)
+    return str(next(name for name, module in parent.named_modules() if module is wanted))
 
 
 def load_openflamingo(

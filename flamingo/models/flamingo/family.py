@@ -56,11 +56,11 @@ class FlamingoFamily:
     }
 
     def image_size(self, options: Train) -> int:
-        """Of the vision tower."""
+        """Pixels of a side of what the vision tower takes."""
         return configured_image_size(tower_name(options.vision_encoder_path))
 
     def feature_identity(self, options: Train) -> str:
-        """Of the vision tower, and which of its tokens are taken."""
+        """The identity of the vision tower, and of which of its tokens are taken."""
         tower = tower_name(options.vision_encoder_path)
         with hub_offline(offline=options.offline):
             pretrained = None if ":" in tower else options.vision_encoder_pretrained

@@ -80,7 +80,7 @@ def _weights(module: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def _products(module: nn.Module, *, flows: bool) -> float:
-    """Of one position in all matrices; `flows`: the gradient goes on through them."""
+    """Operations of one position in all matrices; `flows`: the gradient goes on through them."""
     return sum(
         2.0 * math.prod(weight.shape) * (1 + flows + weight.requires_grad)
         for weight in _weights(module)
@@ -92,7 +92,7 @@ def _trains(module: nn.Module) -> bool:
 
 
 def _tower(tower: nn.Module) -> float:
-    """Of one image in the vision tower, its class token included; 0 where features stand for it."""
+    """Operations of one image in the vision tower, with its class token; 0 without a tower."""
     if isinstance(tower, AbsentTower):
         return 0.0
     vision: Any = tower
@@ -100,7 +100,7 @@ def _tower(tower: nn.Module) -> float:
     flows = _trains(tower)
     patches = 2.0 * math.prod(vision.conv1.weight.shape) * math.prod(vision.grid_size)
     attention = 4.0 * positions**2 * width * len(vision.transformer.resblocks)
-    return (
+    return float(
         patches * (1 + vision.conv1.weight.requires_grad)
         + positions * _products(vision.transformer, flows=flows)
         + attention * (3 if flows else 1)
@@ -108,7 +108,7 @@ def _tower(tower: nn.Module) -> float:
 
 
 def _resampler(resampler: PerceiverResampler, num_patches: int) -> float:
-    """Of one image in the resampler, whose latents see its patch tokens and themselves."""
+    """Operations of one image in the resampler; latents see its patch tokens and themselves."""
     num_latents = resampler.latents.shape[0]
     total = 0.0
     for part in resampler.modules():
@@ -131,7 +131,7 @@ def _cross_attention(block: GatedCrossAttentionBlock, num_latents: int) -> tuple
 
 
 def _outside_blocks(model: FlamingoNetwork) -> float:
-    """Of one position in the LM's matrices that stand neither in a block nor in the head."""
+    """Operations of one position in the LM's matrices outside of its blocks and its head."""
     inside = {id(weight) for layer in model.decoder_blocks for weight in _weights(layer)}
     inside |= {id(weight) for weight in _weights(_head(model))}
     outside = [weight for weight in _weights(model.lang_encoder) if id(weight) not in inside]
@@ -139,10 +139,10 @@ def _outside_blocks(model: FlamingoNetwork) -> float:
 
 
 def _head(model: FlamingoNetwork) -> nn.Module:
-    return cast(Any, model.lang_encoder).get_output_embeddings()
+    return cast(nn.Module, cast(Any, model.lang_encoder).get_output_embeddings())
 
 
 def _attention_width(config: Any) -> int:
     """Heads x their size."""
-    heads = config.num_attention_heads
-    return heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    heads: int = config.num_attention_heads
+    return heads * int(getattr(config, "head_dim", None) or config.hidden_size // heads)

@@ -13,13 +13,13 @@ class Identity:
     """The facts of a model; a checkpoint records them."""
 
     family: str
-    """Of language models: `model_type` of the LM's config."""
+    """Family of language models: `model_type` of the LM's config."""
     hidden_size: int
     num_layers: int
     vision_width: int
     cross_attn_every_n_layers: int
     rows: int
-    """Of the embedding matrix, after resizing to the tokenizer."""
+    """Rows of the embedding matrix, after resizing to the tokenizer."""
     special_tokens: dict[str, int]
     tokenizer_sha256: str
     lm_sha256: str | None = None

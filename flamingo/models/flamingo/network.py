@@ -256,7 +256,8 @@ class FlamingoNetwork(TrainableModel):
         """(N, V, D) -> (N, K, D)."""
         if not torch.is_autocast_enabled(tokens.device.type):
             tokens = tokens.to(self.perceiver.latents.dtype)
-        return self.perceiver(tokens)
+        latents: Tensor = self.perceiver(tokens)
+        return latents
 
     def _media_of_call(
         self,

@@ -190,7 +190,7 @@ class Checkpointer:
         """
         self.wait()
         self._threads.shutdown()
-        saved = self._world.gather(self._saved)[0]  # also a barrier
+        saved: str | None = self._world.gather(self._saved)[0]  # also a barrier
         if self._group is not None:
             dist.destroy_process_group(self._group)
         return saved

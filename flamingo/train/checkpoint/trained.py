@@ -44,7 +44,7 @@ class Trained:
     trust_remote_code: bool = False
 
     def moved(self, **places: str | None) -> "Trained":
-        """The same with other places of its parts, where they are given.
+        """The trained model with its parts in other places, where these are given.
 
         Raises:
             UserError: a model of this family has no such part.
