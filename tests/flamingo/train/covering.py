@@ -28,6 +28,7 @@ def covering_rows(
     levers: Levers,
     is_taken: Callable[[Setting], bool],
     cost: Callable[[Setting], int] = lambda _: 0,
+    with_lever: int | None = None,
 ) -> list[Row]:
     """Rows in which every pair is met that any taken row has; the same ones every time.
 
@@ -35,11 +36,19 @@ def covering_rows(
         levers: each one's settings.
         is_taken: whether a run may have these settings.
         cost: of a run; among equals the cheapest is chosen.
+        with_lever: only pairs with a setting of this lever have to be met; None: all pairs.
     """
     every = product(*(range(len(lever)) for lever in levers))
     rows = [row for row in every if is_taken(settings(levers, row))]
     bits: dict[tuple[int, int, int, int], int] = {}
-    masks = [sum(1 << bits.setdefault(pair, len(bits)) for pair in pairs(row)) for row in rows]
+    masks = [
+        sum(
+            1 << bits.setdefault(pair, len(bits))
+            for pair in pairs(row)
+            if with_lever is None or with_lever in (pair[0], pair[2])
+        )
+        for row in rows
+    ]
     costs = [cost(settings(levers, row)) for row in rows]
     left = (1 << len(bits)) - 1
     chosen = []

@@ -112,6 +112,12 @@ def measure(trainer: Trainer) -> None:
     MemoryLog(None, trainer, every=1).measure("before forward")
 
 
+def by_hand(trainer: Trainer) -> None:
+    """Both of them."""
+    generate(trainer)
+    measure(trainer)
+
+
 def _one_picture(trainer: Trainer) -> Shape:
     documents = 1 if trainer.options.pack else None
     return Shape(
@@ -127,6 +133,5 @@ def _one_picture(trainer: Trainer) -> Shape:
 
 PASSES: dict[str, Callable[[Trainer], None]] = {
     "": no_pass,
-    "generate": generate,
-    "measure": measure,
+    "by hand": by_hand,
 }

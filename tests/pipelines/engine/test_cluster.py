@@ -4,7 +4,7 @@ Real processes: Ray's own head and raylets, killed with SIGKILL. What is written
 to the byte to what one process writes that nothing happens to.
 
 They share a cluster: first those that leave it as it was, then the one that takes a node from it,
-last the one that takes its head. All of it once with Ray's tokens and once without.
+last the one that takes its head. It asks for Ray's tokens; another of one node does without them.
 """
 
 import os
@@ -66,19 +66,26 @@ def reference(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return snapshot(output)
 
 
-@pytest.fixture(scope="module", params=["token", "disabled"])
-def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A head and two nodes, one core each, that ask for a token or for none."""
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head and two nodes, one core each, that ask for a token."""
+    with running_cluster("token", nodes=2) as made:
+        yield made
+
+
+@contextmanager
+def running_cluster(mode: str, nodes: int) -> Iterator[Any]:
+    """A head and nodes, one core each, with Ray's tokens or without."""
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    with pytest.MonkeyPatch.context() as patch, ray_tokens(request.param):
+    with pytest.MonkeyPatch.context() as patch, ray_tokens(mode):
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_raylet_start_wait_time_s", "120")  # on a busy machine
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
         made = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
         try:
-            for _ in range(2):
+            for _ in range(nodes):
                 made.add_node(**node)
             yield made
         finally:
@@ -142,8 +149,6 @@ def test_a_token_that_does_not_fit_is_one_line(
     given: dict[str, str],
     told: str,
 ) -> None:
-    if os.environ["RAY_AUTH_MODE"] != "token":
-        pytest.skip("this cluster asks for no token")
     for name, value in given.items():
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -152,22 +157,6 @@ def test_a_token_that_does_not_fit_is_one_line(
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"mmdata: Ray {cluster.address}: ")
     assert told in line
-
-
-def test_a_token_that_nobody_asks_for_is_one_line(
-    cluster: Any, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Left alone, tasks of such a run never answer."""
-    if os.environ["RAY_AUTH_MODE"] == "token":
-        pytest.skip("this cluster asks for a token")
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    done = run_cli(corpus.command(tmp_path / "out", "--ray-address", cluster.address))
-    assert done.returncode == 2, done.stdout + done.stderr
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(
-        f"mmdata: Ray {cluster.address}: it asks for no token, and this side sends"
-    )
-    assert "run the same command with RAY_AUTH_MODE=disabled" in line
 
 
 def test_an_interruption_leaves_the_cluster_soon_and_says_how_to_go_on(
@@ -274,3 +263,23 @@ def test_a_lost_head_ends_the_run_in_one_line_and_the_same_command_goes_on(
     done = run_cli(corpus.command(output, *MORE, "--workers", "0"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert snapshot(output) == reference
+
+
+def test_a_cluster_without_tokens_is_used_without_and_a_token_sent_to_it_is_one_line(
+    corpus: Corpus, reference: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left alone, tasks of a run that sends one never answer."""
+    with running_cluster("disabled", nodes=0) as made:
+        command = corpus.command(tmp_path / "out", *MORE, "--ray-address", made.address)
+        with monkeypatch.context() as sending:
+            sending.setenv("RAY_AUTH_MODE", "token")
+            done = run_cli(command)
+        assert done.returncode == 2, done.stdout + done.stderr
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(
+            f"mmdata: Ray {made.address}: it asks for no token, and this side sends"
+        )
+        assert "run the same command with RAY_AUTH_MODE=disabled" in line
+        done = run_cli(command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert snapshot(tmp_path / "out") == reference
