@@ -1,7 +1,7 @@
 # Every target makes what it needs: `make demo` and `make test` work as the first command.
 #   make demo    the sample in examples/ from raw documents to a trained tiny model
 #   make test    the test suite, a process a core
-#   make test-matrix   what holds for many ranks, workers, nodes, LM families, combinations of options
+#   make test-matrix   what holds for many ranks, workers, nodes, kinds, combinations of options
 #   make test-latest   quick tests and the demo with the newest versions that pyproject.toml allows
 #   make lint    format, lint, types, import direction (changes nothing)
 #   make bench   speed and memory against their goals, pass or fail (20 minutes; needs openssl)
@@ -31,15 +31,16 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/demo.py
 
 # The report is tested in a browser: one that is installed, else playwright's own where the network
-# gives it. Without one those tests are skipped and say why.
+# gives it. Without one those tests are skipped and say why. At most 12 minutes on two quiet cores.
 test: $(VENV)/.installed-dev
 	@$(BIN)/python -m tests.browser
 	$(BIN)/python $(TESTS) -m "not matrix"
 
+# At most 8 minutes on two quiet cores.
 test-matrix: $(VENV)/.installed-dev
 	$(BIN)/python $(TESTS) -m matrix
 
-# At most 6 minutes on two quiet cores, installation included, where .venv has the same torch already.
+# At most 5 minutes on two quiet cores, installation included, where .venv has the same torch already.
 test-latest: $(LATEST)/bin/python
 	@echo "bringing $(LATEST) to the newest versions that pyproject.toml allows"
 	@$(LATEST)/bin/python -m tests.newest install

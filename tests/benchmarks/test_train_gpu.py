@@ -90,6 +90,7 @@ def test_all_parts_run_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "not measured on a CPU" in shown
 
 
+@pytest.mark.matrix
 def test_a_variant_that_runs_out_of_memory_is_told_and_the_others_run(
     bench: train_gpu.Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -140,6 +140,7 @@ def test_a_stream_of_features_needs_few_open_files(world: World, features: Path)
     assert len(os.listdir("/proc/self/fd")) - before <= 1
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_training_on_packed_sequences_and_chunks_ends_and_resumes(
     run_options: Callable[..., Train],

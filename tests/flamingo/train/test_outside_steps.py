@@ -57,6 +57,7 @@ def is_taken(chosen: Setting) -> bool:
     return True
 
 
+@pytest.mark.matrix
 def test_a_sharded_run_that_is_validated_is_saved_resumed_and_exported(
     run_options: Options, world: World
 ) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mmdata.storage.lease import LEASE_NAME, LeaseHolder
+from mmdata.storage.lease import LEASE_NAME, LeaseHolder, process_start
 from pipelines.mmc4.run import convert_mmc4
 from tests.corpus import (
     ROOT,
@@ -27,6 +27,7 @@ from tests.corpus import (
     leftovers,
     make_corpus,
     run_cli,
+    run_here,
     snapshot,
 )
 from tests.processes import (
@@ -73,7 +74,7 @@ def run_again(corpus: Corpus, output: Path, reference: dict[str, str], *more: st
     """The same command goes on, and in the end nothing shows what happened."""
     check_nothing_half_written(output)
     kept = committed(output)
-    done = run_cli(corpus.command(output, *MORE, *more))
+    done = run_here(corpus.command(output, *MORE, *more))
     assert done.returncode == 0, done.stdout + done.stderr
     if kept < RECORDS:
         assert f"{kept} shards were there already and were kept" in done.stdout
@@ -104,6 +105,10 @@ def test_a_killed_driver_that_nobody_has_waited_for_does_not_hold_the_folder(
     process = start("--workers", "0")
     wait_for_shards(process, output)
     os.kill(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 300
+    while process_start(process.pid):  # until it does not run any more
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
     run_again(corpus, output, reference, "--workers", "0")
 
 

@@ -176,6 +176,7 @@ def test_a_run_that_is_killed_goes_on(web: Web, tmp_path: Path, how: signal.Sign
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "once")
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_a_retry_that_is_killed_goes_on(web: Web, tmp_path: Path) -> None:
     count = 60
@@ -209,6 +210,7 @@ def test_workers_of_ray_write_the_same_bytes(web: Web, tmp_path: Path) -> None:
     assert bytes_of(tmp_path / "ray") == bytes_of(tmp_path / "here")
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_img2dataset_fetches_the_same_images(web: Web, tmp_path: Path) -> None:
