@@ -90,7 +90,8 @@ def _make(folder: Path) -> None:
 
 
 def _rank(rank: int, folder: Path) -> None:
-    from flamingo.models.flamingo.parallelize import create_sharded_model
+    from flamingo.models.flamingo.build import create_model_and_transforms
+    from flamingo.models.flamingo.parallelize import OwnRows
     from flamingo.parallel.world import World
     from flamingo.parallel.wrap import rows_of
 
@@ -101,7 +102,7 @@ def _rank(rank: int, folder: Path) -> None:
     mesh = init_device_mesh("cpu", (NUM_RANKS,))
     world = World(rank=rank, size=NUM_RANKS, parallel="fsdp", mesh=mesh)
     peak, (model, _, _) = _peak_bytes(
-        lambda: create_sharded_model(**arguments, rows=rows_of(world))
+        lambda: create_model_and_transforms(**arguments, weights=OwnRows(rows_of(world)))
     )
     whole = sum(one.numel() * one.element_size() for one in model.parameters())
     (folder / f"peak.{rank}").write_text(f"{peak} {whole}")

@@ -57,7 +57,7 @@ def absent_tower(name: str, *_: object, **__: object) -> tuple[AbsentTower, None
     Raises:
         UserError: there is no such config.
     """
-    config = _vision_config(name)
+    config = vision_config(name)
     size, patch = _pair(config.get("image_size", 224)), _pair(config["patch_size"])
     grid = (size[0] // patch[0], size[1] // patch[1])
     return AbsentTower(name, int(config["width"]), grid), None
@@ -74,7 +74,7 @@ def tower_identity(name: str, pretrained: str | None, vision_tokens: str) -> str
     Raises:
         UserError: there are no weights, which would be others in each process.
     """
-    size = _vision_config(name).get("image_size", 224)
+    size = vision_config(name).get("image_size", 224)
     shown = size if isinstance(size, int) else "x".join(map(str, size))
     return f"{_weights(name, pretrained)} {vision_tokens} {shown}"
 
@@ -109,13 +109,25 @@ def _digest(files: list[Path]) -> str:
     return whole.hexdigest()[:_DIGITS]
 
 
-def _vision_config(name: str) -> dict[str, Any]:
+def vision_config(
+    name: str, *, what: str = "vision tower", refusal: str = "is neither a folder nor open_clip's"
+) -> dict[str, Any]:
+    """What open_clip's config of a model says of its vision tower.
+
+    Args:
+        name: of the model, as open_clip has it; `hf-hub:` and `local-dir:` included.
+        what: the model is, for messages.
+        refusal: what to say of a name that open_clip does not know.
+
+    Raises:
+        UserError: there is no such config.
+    """
     try:
         config = open_clip.get_model_config(name.replace("/", "-") if ":" not in name else name)
     except (OSError, ValueError) as error:
-        raise UserError(f"vision tower {name}: {error}") from error
+        raise UserError(f"{what} {name}: {error}") from error
     if config is None:
-        raise UserError(f"vision tower {name}: is neither a folder nor open_clip's")
+        raise UserError(f"{what} {name}: {refusal}")
     vision: dict[str, Any] = config["vision_cfg"]
     return vision
 

@@ -25,7 +25,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.serialization import config as serialization_config
 
-from flamingo.modules.absent_tower import AbsentTower
+from flamingo.modules.absent_tower import AbsentTower, vision_config
 from flamingo.modules.checkpoint_files import why_not_weights
 from flamingo.modules.meta import parameters_on_meta
 from mmdata.errors import UserError
@@ -82,16 +82,8 @@ def configured_width(name: str) -> int | None:
     """
     if name.startswith("hf-hub:"):
         return None
-    try:
-        config = open_clip.get_model_config(name.replace("/", "-") if ":" not in name else name)
-    except (OSError, ValueError) as error:
-        raise UserError(f"vision tower {name}: {error}") from error
-    if config is None:
-        raise UserError(
-            f"vision tower {name}: expected a model of open_clip (open_clip.list_models()), "
-            "got another name"
-        )
-    vision: dict[str, Any] = config["vision_cfg"]
+    unknown = "expected a model of open_clip (open_clip.list_models()), got another name"
+    vision = vision_config(name, refusal=unknown)
     kind = vision.get("timm_model_name")
     if isinstance(vision.get("layers"), list):
         kind = "a ResNet"
@@ -351,15 +343,7 @@ def configured_image_size(name: str) -> int:
     Raises:
         UserError: open_clip does not know it, or it takes no squares.
     """
-    import open_clip
-
-    try:
-        config = open_clip.get_model_config(name)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--vision-encoder-path {name}: {error}") from error
-    if config is None:
-        raise UserError(f"--vision-encoder-path {name}: is neither a folder nor open_clip's")
-    size = config["vision_cfg"].get("image_size", 224)
+    size = vision_config(name, what="--vision-encoder-path").get("image_size", 224)
     if isinstance(size, list | tuple):
         if len(set(size)) != 1:
             raise UserError(f"--vision-encoder-path {name}: takes {size} pixels, not a square")

@@ -52,11 +52,7 @@ class WholeWeights:
     """Parts are loaded with their weights, on the CPU, and put together."""
 
     def tower(
-        self,
-        name: str,
-        pretrained: str | None,
-        cache_dir: str | None,
-        offline: bool,  # noqa: FBT001
+        self, name: str, pretrained: str | None, *, cache_dir: str | None, offline: bool
     ) -> tuple[nn.Module, Any]:
         """(tower, image processor); arguments as `load_tower`."""
         return load_tower(name, pretrained, cache_dir=cache_dir, offline=offline)
@@ -76,25 +72,43 @@ class WholeWeights:
         tower: nn.Module,
         lang_encoder: nn.Module,
         tokenizer: Any,
+        *,
         seed: int,
         new_token_init: str,
+        adapters: AdapterSettings | None,
+        own_dtype: torch.dtype = torch.float32,
         **options: Any,
     ) -> Flamingo:
-        """The whole model, all of it filled; options as `assemble`."""
-        return assemble(
-            tower, lang_encoder, tokenizer, seed=seed, new_token_init=new_token_init, **options
+        """A Flamingo around a tower and an LM that are there already; `options` are Flamingo's.
+
+        With parameters on the meta device nothing is filled.
+        """
+        rows, ids = num_rows(tokenizer), token_ids(tokenizer)
+        old_rows = embedding_and_head(lang_encoder)[0].weight.shape[0]
+        resize_vocabulary(lang_encoder, rows)
+        if adapters is not None:
+            attr_name = options.get("decoder_layers_attr_name")
+            inject_adapters(lang_encoder, adapters, attr_name=attr_name, dtype=own_dtype)
+        model = Flamingo(
+            tower,
+            lang_encoder,
+            eoc_token_id=ids.eoc,
+            media_token_id=ids.media,
+            pad_token_id=ids.pad,
+            **options,
         )
+        for part in (model.perceiver, model.media_tokens, *model.cross_attention_blocks):
+            part.to(own_dtype)
+        if not model.perceiver.latents.is_meta:
+            initialise_new_parts(model, old_rows, seed=seed, new_token_init=new_token_init)
+        return model
 
 
 class NoWeights(WholeWeights):
     """Parameters stay on the meta device, unfilled; configs are all that has to be there."""
 
     def tower(
-        self,
-        name: str,
-        pretrained: str | None,
-        cache_dir: str | None,
-        offline: bool,  # noqa: FBT001
+        self, name: str, pretrained: str | None, *, cache_dir: str | None, offline: bool
     ) -> tuple[nn.Module, Any]:
         return empty_tower(name, offline=offline)
 
@@ -104,17 +118,9 @@ class NoWeights(WholeWeights):
         with parameters_on_meta():
             return hub.empty_language_model(dtype, attn_implementation)
 
-    def assemble(
-        self,
-        tower: nn.Module,
-        lang_encoder: nn.Module,
-        tokenizer: Any,
-        seed: int,
-        new_token_init: str,
-        **options: Any,
-    ) -> Flamingo:
+    def assemble(self, *parts: Any, **options: Any) -> Flamingo:
         with parameters_on_meta():
-            return assemble(tower, lang_encoder, tokenizer, seed=seed, **options)
+            return super().assemble(*parts, **options)
 
 
 _WHOLE = WholeWeights()  # has no state
@@ -154,8 +160,10 @@ def create_model_and_transforms(
         trust_remote_code=trust_remote_code,
         cache_dir=cache_dir,
     )
-    every_n: dict[str, Any] = {"cross_attn_every_n_layers": cross_attn_every_n_layers}
-    every_n["decoder_layers_attr_name"] = decoder_layers_attr_name
+    every_n: dict[str, Any] = {
+        "cross_attn_every_n_layers": cross_attn_every_n_layers,
+        "decoder_layers_attr_name": decoder_layers_attr_name,
+    }
     with hub_offline(offline=offline):
         tokenizer = hub.tokenizer(tokenizer_path)
         lm_config = hub.lm_config()
@@ -167,56 +175,32 @@ def create_model_and_transforms(
         if (width := configured_width(clip_vision_encoder_path)) is not None:
             check(vision_width=width)
         tower, image_processor = (absent_tower if without_tower else weights.tower)(
-            clip_vision_encoder_path, clip_vision_encoder_pretrained, cache_dir, offline
+            clip_vision_encoder_path,
+            clip_vision_encoder_pretrained,
+            cache_dir=cache_dir,
+            offline=offline,
         )
         tower.to(tower_dtype)
         lm = weights.language_model(hub, dtype=lm_dtype, attn_implementation=attn_implementation)
         if adapters is not None and adapters.is_quantised:
             weights.quantise(lm, decoder_layers_attr_name)
-    own = every_n | {"freeze_lm_embeddings": freeze_lm_embeddings, "adapters": adapters}
-    model = weights.assemble(tower, lm, tokenizer, seed, new_token_init, **own, **flamingo_options)
+    model = weights.assemble(
+        tower,
+        lm,
+        tokenizer,
+        seed=seed,
+        new_token_init=new_token_init,
+        adapters=adapters,
+        freeze_lm_embeddings=freeze_lm_embeddings,
+        **every_n,
+        **flamingo_options,
+    )
     model.facts = check(vision_width=model.vis_dim)  # again, with all files at hand
     model.normalization = normalization_of(image_processor)
     if init_from is not None:
         load_weights(model, init_from, on_load)
     model.set_activation_checkpointing(checkpoint_policy if gradient_checkpointing else None)
     return model, image_processor, tokenizer
-
-
-def assemble(
-    tower: nn.Module,
-    lang_encoder: nn.Module,
-    tokenizer: Any,
-    *,
-    seed: int,
-    new_token_init: str = "normal",
-    adapters: AdapterSettings | None = None,
-    own_dtype: torch.dtype = torch.float32,
-    **options: Any,
-) -> Flamingo:
-    """A Flamingo around a tower and an LM that are there already; `options` are Flamingo's.
-
-    With parameters on the meta device nothing is filled.
-    """
-    rows, ids = num_rows(tokenizer), token_ids(tokenizer)
-    old_rows = embedding_and_head(lang_encoder)[0].weight.shape[0]
-    resize_vocabulary(lang_encoder, rows)
-    if adapters is not None:
-        attr_name = options.get("decoder_layers_attr_name")
-        inject_adapters(lang_encoder, adapters, attr_name=attr_name, dtype=own_dtype)
-    model = Flamingo(
-        tower,
-        lang_encoder,
-        eoc_token_id=ids.eoc,
-        media_token_id=ids.media,
-        pad_token_id=ids.pad,
-        **options,
-    )
-    for part in (model.perceiver, model.media_tokens, *model.cross_attention_blocks):
-        part.to(own_dtype)
-    if not model.perceiver.latents.is_meta:
-        initialise_new_parts(model, old_rows, seed=seed, new_token_init=new_token_init)
-    return model
 
 
 def initialise_new_parts(model: Flamingo, old_rows: int, *, seed: int, new_token_init: str) -> None:

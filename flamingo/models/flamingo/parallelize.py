@@ -3,52 +3,35 @@
 Parameters are made on the meta device, spread, and given memory for their own rows; then each rank
 copies those rows from files that are mapped, and draws what no file holds one parameter at a time.
 So a rank never holds more than one whole tensor beyond its shards, and what it reads from the disk
-is its share. The values are those of `create_model_and_transforms`, whose arguments these are.
+is its share. The values are those of a model that is built whole.
 
 Read whole are only LMs that transformers computes from their files rather than reads, and files
 that cannot be mapped (`lm_files.py`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from flamingo.models.family import Rows
-from flamingo.models.flamingo.build import (
-    WholeWeights,
-    assemble,
-    create_model_and_transforms,
-    initialise_new_parts,
-)
+from flamingo.models.flamingo.build import NoWeights, initialise_new_parts
 from flamingo.models.flamingo.model import Flamingo
 from flamingo.modules.absent_tower import AbsentTower
 from flamingo.modules.freezing import is_adapter
 from flamingo.modules.hub import Hub
 from flamingo.modules.language_model import embedding_and_head, fill_grown_rows
 from flamingo.modules.lm_files import stored_weights
-from flamingo.modules.meta import materialise, parameters_on_meta
+from flamingo.modules.meta import materialise
 from flamingo.modules.placement import _fill
 from flamingo.modules.quantised import is_quantised, quantise_linears
 from flamingo.modules.vision import map_tower
 from mmdata.errors import UserError
 
 
-def create_sharded_model(
-    *arguments: Any, rows: Rows, **options: Any
-) -> tuple[Flamingo, Callable[..., Tensor], Any]:
-    """`create_model_and_transforms` of a model that is spread; every rank has to call it.
-
-    Returns:
-        (model, image_processor, tokenizer). The model lies where the rows say, and its parameters
-        are DTensors.
-    """
-    return create_model_and_transforms(*arguments, weights=OwnRows(rows), **options)
-
-
-class OwnRows(WholeWeights):
-    """Parts are built empty; once they are spread, a rank fills its rows."""
+class OwnRows(NoWeights):
+    """Parts are built empty; once they are spread, a rank fills its rows. Every rank builds."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -56,11 +39,7 @@ class OwnRows(WholeWeights):
         self._lm: Mapping[str, Tensor] = {}
 
     def tower(
-        self,
-        name: str,
-        pretrained: str | None,
-        cache_dir: str | None,
-        offline: bool,  # noqa: FBT001
+        self, name: str, pretrained: str | None, *, cache_dir: str | None, offline: bool
     ) -> tuple[nn.Module, Any]:
         tower, image_processor, self._tower = map_tower(
             name, pretrained, cache_dir=cache_dir, offline=offline
@@ -70,8 +49,7 @@ class OwnRows(WholeWeights):
     def language_model(
         self, hub: Hub, dtype: torch.dtype, attn_implementation: str | None
     ) -> nn.Module:
-        with parameters_on_meta():
-            lm = hub.empty_language_model(dtype, attn_implementation)
+        lm = super().language_model(hub, dtype, attn_implementation)
         self._lm = stored_weights(
             lm, hub.weight_files(), lambda: hub.language_model(dtype, attn_implementation)
         )
@@ -88,23 +66,18 @@ class OwnRows(WholeWeights):
         )
 
     def assemble(
-        self,
-        tower: nn.Module,
-        lang_encoder: nn.Module,
-        tokenizer: Any,
-        seed: int,
-        new_token_init: str,
-        **options: Any,
+        self, tower: nn.Module, lang_encoder: nn.Module, *others: Any, **options: Any
     ) -> Flamingo:
         old_rows = embedding_and_head(lang_encoder)[0].weight.shape[0]
-        with parameters_on_meta():
-            model = assemble(tower, lang_encoder, tokenizer, seed=seed, **options)
+        model = super().assemble(tower, lang_encoder, *others, **options)
         self._rows.shard(model)
         materialise(model, self._rows.place, buffers=self._rows.device)
         fill_tower(model, self._tower)
         fill_language_model(model, self._lm)
         fill_grown_rows(lang_encoder, old_rows)
-        initialise_new_parts(model, old_rows, seed=seed, new_token_init=new_token_init)
+        initialise_new_parts(
+            model, old_rows, seed=options["seed"], new_token_init=options["new_token_init"]
+        )
         self._tower, self._lm = {}, {}  # closes the files
         return model
 

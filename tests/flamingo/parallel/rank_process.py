@@ -25,7 +25,7 @@ from flamingo.models.flamingo.checkpoint import (
     trainable_state_dict,
 )
 from flamingo.models.flamingo.model import Flamingo
-from flamingo.models.flamingo.parallelize import create_sharded_model
+from flamingo.models.flamingo.parallelize import OwnRows
 from flamingo.modules.adapter_settings import AdapterSettings
 from flamingo.modules.checkpoint_files import write_weights
 from flamingo.parallel.shard import shard_model
@@ -251,8 +251,8 @@ def _values(
     found = {}
     for variant, (family, options) in VARIANTS.items():
         world = _world(rank, copies if variant == "hsdp" else mesh)
-        model, _, _ = create_sharded_model(
-            **arguments(folder, family, **options), rows=rows_of(world)
+        model, _, _ = create_model_and_transforms(
+            **arguments(folder, family, **options), weights=OwnRows(rows_of(world))
         )
         assert all(isinstance(one, DTensor) for one in model.parameters())
         found[variant] = {name: full_tensor(x) for name, x in model.state_dict().items()}
@@ -263,7 +263,9 @@ def _logits(folder: Path, rank: int, mesh: DeviceMesh) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for family in CONFIGS:
         world = _world(rank, mesh)
-        model, _, _ = create_sharded_model(**arguments(folder, family), rows=rows_of(world))
+        model, _, _ = create_model_and_transforms(
+            **arguments(folder, family), weights=OwnRows(rows_of(world))
+        )
         if family == "opt":
             model.allow_packing()  # runs the LM by itself, as `generate` does
         found[family] = logits_of(model)
@@ -275,7 +277,8 @@ def _logits(folder: Path, rank: int, mesh: DeviceMesh) -> dict[str, Any]:
 def _memory(folder: Path, rank: int, mesh: DeviceMesh) -> dict[str, int]:
     with LiveBytes() as live:
         options = arguments(folder, "gpt_neox", new_token_init="mean")
-        model, _, _ = create_sharded_model(**options, rows=rows_of(_world(rank, mesh)))
+        rows = rows_of(_world(rank, mesh))
+        model, _, _ = create_model_and_transforms(**options, weights=OwnRows(rows))
         return {
             "above_shards": live.peak - live.now,
             "left": live.now,
