@@ -40,7 +40,13 @@ from flamingo.train.checkpoint.checkpoint import FOLDER
 from flamingo.train.checkpoint.trained import Trained, build, find_trained
 from mmdata import __version__
 from mmdata.errors import UserError
-from mmdata.storage.atomic import give_usual_modes, sha256_of, sync_folder, write_atomically
+from mmdata.storage.atomic import (
+    give_usual_modes,
+    sha256_of,
+    sync_folder,
+    sync_tree,
+    write_atomically,
+)
 from mmdata.training_view.tokenizer import load_tokenizer
 
 EXPORTS = "exports"
@@ -189,7 +195,7 @@ def _folder_in_one(output: str, *, overwrite: bool) -> Iterator[str]:
     try:
         yield draft
         give_usual_modes(draft)
-        _sync_tree(draft)
+        sync_tree(draft)
         _check_free(output, overwrite=overwrite)  # it took a while
         old = None
         if os.path.lexists(output):
@@ -202,14 +208,6 @@ def _folder_in_one(output: str, *, overwrite: bool) -> Iterator[str]:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-
-
-def _sync_tree(folder: str) -> None:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with open(os.path.join(parent, name), "rb") as file:
-                os.fsync(file.fileno())
-        sync_folder(parent)
 
 
 def _write_manifest(folder: str, format: Format) -> dict[str, Any]:

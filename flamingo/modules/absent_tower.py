@@ -110,13 +110,12 @@ def _digest(files: list[Path]) -> str:
 
 
 def vision_config(
-    name: str, *, what: str = "vision tower", refusal: str = "is neither a folder nor open_clip's"
+    name: str, *, refusal: str = "is neither a folder nor open_clip's"
 ) -> dict[str, Any]:
     """What open_clip's config of a model says of its vision tower.
 
     Args:
         name: of the model, as open_clip has it; `hf-hub:` and `local-dir:` included.
-        what: the model is, for messages.
         refusal: what to say of a name that open_clip does not know.
 
     Raises:
@@ -125,9 +124,9 @@ def vision_config(
     try:
         config = open_clip.get_model_config(name.replace("/", "-") if ":" not in name else name)
     except (OSError, ValueError) as error:
-        raise UserError(f"{what} {name}: {error}") from error
+        raise UserError(f"vision tower {name}: {error}") from error
     if config is None:
-        raise UserError(f"{what} {name}: {refusal}")
+        raise UserError(f"vision tower {name}: {refusal}")
     vision: dict[str, Any] = config["vision_cfg"]
     return vision
 

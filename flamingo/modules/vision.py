@@ -343,7 +343,13 @@ def configured_image_size(name: str) -> int:
     Raises:
         UserError: open_clip does not know it, or it takes no squares.
     """
-    size = vision_config(name, what="--vision-encoder-path").get("image_size", 224)
+    try:
+        config = open_clip.get_model_config(name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--vision-encoder-path {name}: {error}") from error
+    if config is None:
+        raise UserError(f"--vision-encoder-path {name}: is neither a folder nor open_clip's")
+    size = config["vision_cfg"].get("image_size", 224)
     if isinstance(size, list | tuple):
         if len(set(size)) != 1:
             raise UserError(f"--vision-encoder-path {name}: takes {size} pixels, not a square")

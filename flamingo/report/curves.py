@@ -15,7 +15,7 @@ from itertools import accumulate
 from flamingo.report.record import Points
 from mmdata.html import axes
 from mmdata.html.markup import Markup, element, shortened
-from mmdata.html.numbers import DASH, Format
+from mmdata.html.numbers import Format
 from mmdata.html.svg import BOTTOM, HEIGHT, RIGHT, TOP, WIDTH, drawing, label, line, number_of
 from mmdata.html.table import table
 
@@ -320,12 +320,10 @@ def _key(chart: Panel, curves: Sequence[Curve]) -> Markup:
             aria_hidden="true",
         )
         name = shortened(curve.name, _NAME_CHARS)
-        entries.append(element("li", swatch, f" {name} ", element("b", _last(chart, curve))))
+        entries.append(
+            element("li", swatch, f" {name} ", element("b", chart.values(curve.points[-1][1])))
+        )
     return element("ul", entries, class_="keys", aria_label="Curves, with their last values")
-
-
-def _last(chart: Panel, curve: Curve) -> str:
-    return chart.values(curve.points[-1][1]) if curve.points else DASH
 
 
 def _table(chart: Panel, curves: Sequence[Curve]) -> Markup:

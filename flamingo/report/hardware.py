@@ -147,11 +147,7 @@ def _greatest(found: Points) -> Points:
 
 def gpus(record: RunRecord) -> Markup:
     """The panels that a GPU is judged by."""
-    with_gpu = {
-        rank: lines
-        for rank, lines in record.ranks.items()
-        if any(line.get("gpu") for line in lines)
-    }
+    with_gpu = _ranks_with(record, "gpu")
     if not with_gpu:
         text = "No GPU told anything in this run."
         return section("gpus", "GPUs", element("p", text, class_="muted"))
@@ -189,11 +185,7 @@ def gpus(record: RunRecord) -> Markup:
 
 def hosts(record: RunRecord) -> Markup:
     """Processors, memory and disk of the machines."""
-    with_host = {
-        rank: lines
-        for rank, lines in record.ranks.items()
-        if any(line.get("host") for line in lines)
-    }
+    with_host = _ranks_with(record, "host")
     clock = Clock(record.ranks)
 
     def chart(names: Mapping[str, str], title: str, values: Format, **more: Any) -> Panel:
@@ -222,6 +214,12 @@ def hosts(record: RunRecord) -> Markup:
         chart({"disk_free_bytes": ""}, "Space left for the run", numbers.num_bytes, low=0.0),
     ]
     return section("hosts", "Hosts", grid(panels))
+
+
+def _ranks_with(record: RunRecord, part: str) -> dict[int, list[Line]]:
+    """The lines of those ranks that told anything of a GPU or a host."""
+    ranks = record.ranks.items()
+    return {rank: lines for rank, lines in ranks if any(line.get(part) for line in lines)}
 
 
 def _timed(

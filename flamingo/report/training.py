@@ -8,6 +8,7 @@ from flamingo.telemetry.console import duration
 from flamingo.telemetry.losses import end_losses
 from mmdata.html import numbers
 from mmdata.html.markup import Child, Markup, element, shortened
+from mmdata.html.numbers import Format
 from mmdata.report.sections import section, tile
 
 _NAME_CHARS = 40  # of a stream
@@ -50,53 +51,42 @@ def overview(record: RunRecord) -> Markup:
 
 def training(record: RunRecord) -> Markup:
     """Loss, validation, learning rate, gradient norm."""
-    marks = _resumes(record)
     losses = []
     for name in _streams(record):
         found = _losses(record, name)
         losses.append(_with_spread(Curve(name, running_mean(found)), found))
+    measured = _by_name(record.validation, "losses", dots=True)
+    perplexities = _by_name(record.validation, "perplexity", dots=True)
+    rates = [Curve("learning rate", points(record.steps, "learning_rate"))]
     norms = points(record.steps, "gradient_norm")
     charts = [
-        Panel(
-            id="c-loss",
-            title="Training loss, nats per token",
-            curves=losses,
-            values=_loss,
-            marks=marks,
+        _panel(
+            record,
+            "c-loss",
+            "Training loss, nats per token",
+            losses,
+            _loss,
             note="The line is a running mean over 5% of the run; behind it, each step.",
         ),
-        Panel(
-            id="c-validation",
-            title="Validation loss, nats per token",
-            curves=_by_name(record.validation, "losses", dots=True),
-            values=_loss,
-            marks=marks,
-        ),
-        Panel(
-            id="c-perplexity",
-            title="Validation perplexity",
-            curves=_by_name(record.validation, "perplexity", dots=True),
-            values=_short,
-            marks=marks,
+        _panel(record, "c-validation", "Validation loss, nats per token", measured, _loss),
+        _panel(
+            record,
+            "c-perplexity",
+            "Validation perplexity",
+            perplexities,
+            _short,
             log=_is_spread([y for _, y in points(record.validation, "perplexity")]),
         ),
-        Panel(
-            id="c-rate",
-            title="Learning rate",
-            curves=[Curve("learning rate", points(record.steps, "learning_rate"))],
-            values=_exponent,
+        _panel(record, "c-rate", "Learning rate", rates, _exponent, low=0.0),
+        _panel(
+            record,
+            "c-norm",
+            "Gradient norm, before clipping",
+            [_with_spread(Curve("norm", running_mean(norms)), norms)],
+            _short,
             low=0.0,
-            marks=marks,
-        ),
-        Panel(
-            id="c-norm",
-            title="Gradient norm, before clipping",
-            curves=[_with_spread(Curve("norm", running_mean(norms)), norms)],
-            values=_short,
-            low=0.0,
-            marks=marks,
             log=_is_spread([y for _, y in norms]),
-            note="A dotted line is a resume." if marks else "",
+            note="A dotted line is a resume." if _resumes(record) else "",
         ),
     ]
     return section("training", "Training", grid(charts))
@@ -104,52 +94,49 @@ def training(record: RunRecord) -> Markup:
 
 def speed(record: RunRecord) -> Markup:
     """How fast, and what the time went into."""
-    marks = _resumes(record)
-    steps = record.steps
+    tokens = [Curve("tokens/s", points(record.steps, "interval", "tokens_per_second"))]
+    samples = _by_name(record.steps, "interval", "samples_per_second_per_gpu")
+    whole, waiting = _times(record, "step_seconds"), _times(record, "data_seconds")
     charts = [
-        Panel(
-            id="c-tokens",
-            title="Tokens a second",
-            curves=[Curve("tokens/s", points(steps, "interval", "tokens_per_second"))],
-            values=numbers.compact,
+        _panel(record, "c-tokens", "Tokens a second", tokens, numbers.compact, low=0.0),
+        _panel(record, "c-samples", "Samples a second, of one rank", samples, _short, low=0.0),
+        _panel(record, "c-step", "Time of a step", whole, seconds_of, low=0.0),
+        _panel(record, "c-data", "Of it, waiting for data", waiting, seconds_of, low=0.0),
+        _panel(
+            record,
+            "c-mfu",
+            "Model FLOPs utilisation",
+            [Curve("MFU", points(record.steps, "interval", "mfu"))],
+            percent,
             low=0.0,
-            marks=marks,
-        ),
-        Panel(
-            id="c-samples",
-            title="Samples a second, of one rank",
-            curves=_by_name(steps, "interval", "samples_per_second_per_gpu"),
-            values=_short,
-            low=0.0,
-            marks=marks,
-        ),
-        Panel(
-            id="c-step",
-            title="Time of a step",
-            curves=_times(record, "step_seconds"),
-            values=seconds_of,
-            low=0.0,
-            marks=marks,
-        ),
-        Panel(
-            id="c-data",
-            title="Of it, waiting for data",
-            curves=_times(record, "data_seconds"),
-            values=seconds_of,
-            low=0.0,
-            marks=marks,
-        ),
-        Panel(
-            id="c-mfu",
-            title="Model FLOPs utilisation",
-            curves=[Curve("MFU", points(steps, "interval", "mfu"))],
-            values=percent,
-            low=0.0,
-            marks=marks,
             note="Operations that the model needs, of those that the GPUs' peak would do.",
         ),
     ]
     return section("speed", "Speed", grid(charts))
+
+
+def _panel(
+    record: RunRecord,
+    name: str,
+    title: str,
+    curves: Sequence[Curve],
+    values: Format,
+    *,
+    low: float | None = None,
+    log: bool = False,
+    note: str = "",
+) -> Panel:
+    """A chart over the steps, with a line where the run was resumed."""
+    return Panel(
+        id=name,
+        title=title,
+        curves=curves,
+        values=values,
+        low=low,
+        marks=_resumes(record),
+        log=log,
+        note=note,
+    )
 
 
 def grid(charts: Sequence[Panel]) -> Markup:

@@ -44,6 +44,15 @@ def sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
+def sync_tree(folder: str) -> None:
+    """Make all files of a folder on this machine durable, with their names."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(parent, name), "rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(parent)
+
+
 def is_special(path: str) -> bool:
     """Whether a device, a pipe or a socket is there, such as /dev/null or /dev/stdout.
 

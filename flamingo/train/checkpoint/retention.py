@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from mmdata.storage.atomic import sync_folder, write_atomically
+from mmdata.storage.atomic import sync_folder, sync_tree, write_atomically
 
 LATEST = "latest"
 BEST = "best"
@@ -94,7 +94,7 @@ def publish(root: str, draft: str, *, step: int, is_best: bool, rule: SaveRule) 
     Returns:
         The checkpoint's folder.
     """
-    _sync_tree(draft)
+    sync_tree(draft)
     final = _free_name(root, step)
     os.rename(draft, os.path.join(root, final))
     sync_folder(root)
@@ -132,14 +132,3 @@ def _remove(root: str, name: str) -> None:
     gone = os.path.join(root, f"{name}.{uuid.uuid4().hex}{DRAFT_SUFFIX}")
     os.rename(os.path.join(root, name), gone)
     shutil.rmtree(gone)
-
-
-def _sync_tree(folder: str) -> None:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            descriptor = os.open(os.path.join(parent, name), os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        sync_folder(parent)

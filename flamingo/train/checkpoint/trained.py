@@ -24,24 +24,16 @@ _BESIDE = "./"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trained:
-    """Where trained weights are, and what they belong to.
+class Trained(Saved):
+    """Where trained weights are, and what they belong to; code is never trusted of a file.
 
     Attributes:
-        weights: a checkpoint's folder or a weight file.
-        tokenizer: folder or name on the hub.
         family: of the model.
-        parts: what it is built of, by the options that `Family.parts` names.
         step: optimizer steps that it was trained for, where that is known.
-        trust_remote_code: of the run that it comes from; never for a file.
     """
 
-    weights: str
-    tokenizer: str
     family: str
-    parts: Mapping[str, Any]
     step: int | None = None
-    trust_remote_code: bool = False
 
     def moved(self, **places: str | None) -> "Trained":
         """The trained model with its parts in other places, where these are given.
@@ -101,8 +93,7 @@ def weights_of(path: str) -> str:
 
 def build(trained: Trained, *, offline: bool) -> tuple[TrainableModel, Any]:
     """(model on the CPU, in eval mode; tokenizer)."""
-    saved = Saved(trained.weights, trained.tokenizer, trained.parts, trained.trust_remote_code)
-    return find_family(trained.family).load(saved, offline=offline)
+    return find_family(trained.family).load(trained, offline=offline)
 
 
 def _family_of(described: Mapping[str, Any]) -> Family[Any]:
