@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from flamingo.models.flamingo.build import initialise_new_parts
 from flamingo.models.flamingo.family import part_types
 from flamingo.models.flamingo.model import Flamingo
 from flamingo.models.flamingo.options import Train
@@ -137,7 +136,7 @@ def build(
         )
     for part in (model.perceiver, model.media_tokens, *model.cross_attention_blocks):
         part.to(types["own_dtype"])
-    initialise_new_parts(model, shape.lm["vocab_size"], seed=SEED, new_token_init="normal")
+    model.initialise(SEED, old_rows=shape.lm["vocab_size"])
     with torch.no_grad():
         for block in model.cross_attention_blocks:
             # Closed gates would hide from the loss what cross-attention does.

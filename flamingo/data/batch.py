@@ -10,7 +10,7 @@ of an image, D their width, M `<image>` tags.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from flamingo.modules.loss import IGNORED
 from mmdata.training_view.records import RecordRule
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Sequences of one stream, on the CPU.
 
@@ -48,19 +48,19 @@ class Batch:
         num_targets: tokens of the loss.
     """
 
-    pixels: Tensor | None
-    features: Tensor | None
-    mirrored: Tensor | None
+    pixels: Tensor | None = None
+    features: Tensor | None = None
+    mirrored: Tensor | None = None
     image_index: Tensor
     images_per_sample: Tensor
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
-    document_index: Tensor | None
-    keys: tuple[str, ...]
-    sources: tuple[str, ...]
-    position: Position
-    drops: Counter[str]
+    document_index: Tensor | None = None
+    keys: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    position: Position = field(default_factory=Position)
+    drops: Counter[str] = field(default_factory=Counter)
     num_targets: int
 
     def __len__(self) -> int:
@@ -135,18 +135,11 @@ def blank_batch(feature_width: int | None = None) -> Batch:
     """
     ids = torch.zeros(1, 2, dtype=torch.long)
     return Batch(
-        pixels=None,
         features=None if feature_width is None else torch.zeros(0, 1, feature_width),
-        mirrored=None,
         image_index=torch.zeros(0, dtype=torch.long),
         images_per_sample=torch.zeros(1, dtype=torch.long),
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         labels=torch.full_like(ids, IGNORED),
-        document_index=None,
-        keys=(),
-        sources=(),
-        position=Position(),
-        drops=Counter(),
         num_targets=0,
     )

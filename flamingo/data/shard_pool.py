@@ -10,8 +10,9 @@ shard that is cut short during a run is a damaged sample, and not the end of the
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
+from flamingo.data.cache import ShardCache
 from mmdata.catalogue.shards import Shard
 from mmdata.errors import BadInputError, MMDataError
 from mmdata.shards.index import Entry, ShardIndex, index_shard, is_member
@@ -25,18 +26,6 @@ _READ = frozenset((*IMAGE_EXTENSIONS, "txt", "json"))
 #: Files that are open at once: well below the usual limit of 1,024 open files.
 _MOST_OPEN = 256
 _T = TypeVar("_T")
-
-
-class Store(Protocol):
-    """Where shards that are not on this machine come from."""
-
-    def open(self, shard: Shard) -> PreadFile:
-        """A local copy, waited for; it stays while it is open."""
-        ...
-
-    def expect(self, shards: Sequence[Shard]) -> None:
-        """Begin to fetch what will be needed."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +56,7 @@ class ShardPool:
         self,
         shards: Sequence[Shard],
         *,
-        store: Store | None = None,
+        store: ShardCache | None = None,
         index_folder: str | None = None,
         most_indexes: int,
         most_open: int = _MOST_OPEN,

@@ -99,11 +99,7 @@ def export(options: Export) -> ExportResult:
         format=options.format,
         holds_adapters=form.holds_adapters,
     )
-    trained = trained.moved(
-        lm_path=options.lm_path,
-        vision_encoder_path=options.vision_encoder_path,
-        vision_encoder_pretrained=options.vision_encoder_pretrained,
-    )
+    trained = trained.moved(**options.places())
     with _folder_in_one(output, overwrite=options.overwrite) as draft:
         if options.format == "safetensors" and not options.merge_lora:
             copy_weights(trained, header, draft, offline=options.offline)

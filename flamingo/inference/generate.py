@@ -22,11 +22,7 @@ def generate(options: Generate) -> str:
     trained = find_trained(options.checkpoint)
     if trained is None:
         raise UserError(f"--checkpoint {options.checkpoint}: holds no checkpoint of ours")
-    trained = trained.moved(
-        lm_path=options.lm_path,
-        vision_encoder_path=options.vision_encoder_path,
-        vision_encoder_pretrained=options.vision_encoder_pretrained,
-    )
+    trained = trained.moved(**options.places())
     model, tokenizer = build(trained, offline=options.offline)
     model.to(choose_device(options.device)).eval()
     ids = prompt_ids(options.prompt, MediaTokenizer(tokenizer))

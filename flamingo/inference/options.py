@@ -22,6 +22,11 @@ class MovedOptions(Options):
     offline: bool = False
     """Use no network at all."""
 
+    def places(self) -> dict[str, str | None]:
+        """Where parts of a model are now, by the options that name them; None: where they were."""
+        named = ("lm_path", "vision_encoder_path", "vision_encoder_pretrained")
+        return {name: getattr(self, name) for name in named}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Generate(MovedOptions):

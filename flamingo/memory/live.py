@@ -8,7 +8,7 @@ then.
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from flamingo.models.family import TrainableModel
+from flamingo.modules.placement import local_part
 
 #: Made where no part of the model runs: before the head, behind it, after the forward pass.
 ELSEWHERE = "embeddings and masks"
@@ -115,9 +116,8 @@ def storage_key(tensor: Tensor) -> int:
 
 def local_storage(tensor: Tensor) -> Any:
     """The memory behind a tensor; of one that is spread over ranks, behind what lies here."""
-    local: Callable[[], Tensor] | None = getattr(tensor, "to_local", None)
     with torch.no_grad():
-        return (tensor if local is None else local()).untyped_storage()
+        return local_part(tensor).untyped_storage()
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from flamingo.memory.estimate import GB
 from flamingo.memory.live import LiveMemory, local_storage
+from flamingo.modules.placement import local_part
 from flamingo.telemetry.names import MEMORY_NAME
 from flamingo.train.loop import PHASES, Phase, Trainer
 
@@ -64,8 +65,7 @@ def held_bytes(tensors: Iterable[Any]) -> dict[int, tuple[str, int]]:
 
 def _plain(tensor: Tensor) -> Iterator[Tensor]:
     """The tensors that one of a kind of its own (quantized, spread) is made of."""
-    local = getattr(tensor, "to_local", None)
-    whole: Any = tensor if local is None else local()
+    whole: Any = local_part(tensor)
     if not hasattr(type(whole), "__tensor_flatten__"):
         yield whole
         return

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from flamingo.models.family import Shape
+from flamingo.modules.placement import local_part
 from flamingo.options.run import RunOptions
 from flamingo.train.loop import Trainer
 from flamingo.train.optim import clip_gradients, settle
@@ -58,7 +59,7 @@ def preflight(trainer: Trainer, shapes: Sequence[Shape]) -> None:
 @contextmanager
 def _nothing_stays(trainer: Trainer, trained: Sequence[Tensor]) -> Iterator[None]:
     device = trainer.world.device
-    values = [_local(one).to("cpu", copy=True) for one in trained]
+    values = [local_part(one.detach()).to("cpu", copy=True) for one in trained]
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield
@@ -66,12 +67,5 @@ def _nothing_stays(trainer: Trainer, trained: Sequence[Tensor]) -> Iterator[None
         trainer.optimizer.zero_grad(set_to_none=True)
         trainer.optimizer.state.clear()
         for one, value in zip(trained, values, strict=True):
-            _local(one).copy_(value)
+            local_part(one.detach()).copy_(value)
         settle(trainer.optimizer)  # one that has copies of its own takes them anew
-
-
-def _local(parameter: Tensor) -> Tensor:
-    """What of a parameter lies here, sharing its memory."""
-    value = parameter.detach()
-    local = getattr(value, "to_local", None)
-    return value if local is None else local()

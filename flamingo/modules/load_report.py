@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,29 +23,21 @@ MIN_COSINE = 0.5
 unrelated ones are at 0."""
 _COMPARED_ROWS = 4096
 
-PERCEIVER = "perceiver"
-CROSS_ATTENTION = "cross-attention"
-INPUT_ROWS = "media-token rows, input"
-OUTPUT_ROWS = "media-token rows, output"
-EMBEDDINGS = "LM embeddings"
-ADAPTERS = "LM adapters"
-LM = "LM, all else"
-BUFFERS = "LM tables"
-TOWER = "vision encoder"
-UNKNOWN = "unknown"
 
-GROUPS = (
-    PERCEIVER,
-    CROSS_ATTENTION,
-    INPUT_ROWS,
-    OUTPUT_ROWS,
-    EMBEDDINGS,
-    ADAPTERS,
-    LM,
-    BUFFERS,
-    TOWER,
-    UNKNOWN,
-)
+class Group(StrEnum):
+    """A part of the model, in the order of the table."""
+
+    PERCEIVER = "perceiver"
+    CROSS_ATTENTION = "cross-attention"
+    INPUT_ROWS = "media-token rows, input"
+    OUTPUT_ROWS = "media-token rows, output"
+    EMBEDDINGS = "LM embeddings"
+    ADAPTERS = "LM adapters"
+    LM = "LM, all else"
+    BUFFERS = "LM tables"
+    TOWER = "vision encoder"
+    UNKNOWN = "unknown"
+
 
 #: Causal masks and rotary tables that transformers of 2023 saved and today's computes.
 _COMPUTED = re.compile(
@@ -58,7 +51,7 @@ _HEADINGS = ("", "in the file", "in the model", "loaded", "expected", "")
 class GroupReport:
     """One part of the model: numbers of tensors, and whether they are as they should be."""
 
-    name: str
+    name: Group
     in_file: int
     in_model: int
     loaded: int
@@ -114,58 +107,61 @@ def report_load(
     names, known = list(given), set(targets)
     in_file = Counter(_group_of(name, known, matrices) for name in names)
     in_model = Counter(_group_of(name, known, matrices) for name in known)
-    in_file[BUFFERS] += computed
+    in_file[Group.BUFFERS] += computed
     report = LoadReport(loaded=sorted(name for name in names if name in known))
-    for group, rows in ((INPUT_ROWS, "input_rows"), (OUTPUT_ROWS, "output_rows")):
+    for group, rows in ((Group.INPUT_ROWS, "input_rows"), (Group.OUTPUT_ROWS, "output_rows")):
         in_file[group] += rows in matrices and matrices[rows] in names
         if in_model[group] and not in_file[group]:
             report.kept_initial.append(f"media_tokens.{rows}")
-    for group in GROUPS:
+    for group in Group:
         has, wants = in_file[group], in_model[group]
-        if not has and not wants and group != OUTPUT_ROWS:
+        if not has and not wants and group != Group.OUTPUT_ROWS:
             continue
-        loaded = 0 if group in (BUFFERS, UNKNOWN) else has
+        loaded = 0 if group in (Group.BUFFERS, Group.UNKNOWN) else has
         expected, note = _judge(group, has, wants, tied=tied)
-        if group == EMBEDDINGS and has:
+        if group == Group.EMBEDDINGS and has:
             note = note_on_embeddings
         report.groups.append(GroupReport(group, has, wants, loaded, expected, note))
     return report
 
 
-def _judge(group: str, has: int, wants: int, *, tied: bool) -> tuple[bool, str]:
+def _judge(group: Group, has: int, wants: int, *, tied: bool) -> tuple[bool, str]:
     """Whether numbers are as they should be, and what to say of them."""
-    if group == ADAPTERS and not has:
+    if group == Group.ADAPTERS and not has:
         return True, "not in the file: they begin by changing nothing"
-    if group in (PERCEIVER, CROSS_ATTENTION, ADAPTERS):
+    if group in (Group.PERCEIVER, Group.CROSS_ATTENTION, Group.ADAPTERS):
         return has == wants, "" if has == wants else f"{wants - has} missing"
-    if group == INPUT_ROWS and not has:
+    if group == Group.INPUT_ROWS and not has:
         return False, "not in the file: they stay at their initial values"
-    if group == OUTPUT_ROWS and tied:
+    if group == Group.OUTPUT_ROWS and tied:
         return True, "tied to the input's"
-    if group == OUTPUT_ROWS and not has:
+    if group == Group.OUTPUT_ROWS and not has:
         return True, "OpenFlamingo saves no untied lm_head: they stay at their initial values"
-    if group in (EMBEDDINGS, LM, TOWER) and not has:
+    if group in (Group.EMBEDDINGS, Group.LM, Group.TOWER) and not has:
         return True, "frozen: loaded from where the model comes from"
-    if group == BUFFERS:
+    if group == Group.BUFFERS:
         return True, "computed by this version"
-    if group == UNKNOWN:
+    if group == Group.UNKNOWN:
         return False, "belongs to no part of this model"
     return True, ""
 
 
-def _group_of(name: str, known: set[str], matrices: Mapping[str, str]) -> str:
-    rows = {"media_tokens.input_rows": INPUT_ROWS, "media_tokens.output_rows": OUTPUT_ROWS}
+def _group_of(name: str, known: set[str], matrices: Mapping[str, str]) -> Group:
+    rows = {
+        "media_tokens.input_rows": Group.INPUT_ROWS,
+        "media_tokens.output_rows": Group.OUTPUT_ROWS,
+    }
     if name in rows:
         return rows[name]
     if name not in known:
-        return UNKNOWN
+        return Group.UNKNOWN
     if name in matrices.values():
-        return EMBEDDINGS
+        return Group.EMBEDDINGS
     if ".gated_cross_attn_layer." in name:
-        return CROSS_ATTENTION
+        return Group.CROSS_ATTENTION
     if name.startswith("lang_encoder."):
-        return ADAPTERS if ".lora_" in name else LM
-    return TOWER if name.startswith("vision_encoder.") else PERCEIVER
+        return Group.ADAPTERS if ".lora_" in name else Group.LM
+    return Group.TOWER if name.startswith("vision_encoder.") else Group.PERCEIVER
 
 
 def is_computed(name: str) -> bool:

@@ -17,6 +17,11 @@ from mmdata.errors import UserError
 _MEAN_ROWS = 4096
 
 
+def local_part(tensor: Tensor) -> Tensor:
+    """What of a tensor lies on this rank, sharing its memory; all of one that is whole."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def local_rows(tensor: Tensor) -> tuple[Tensor, int]:
     """The rows of a tensor that lie here, sharing its memory, and the number of the first.
 

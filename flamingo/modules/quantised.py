@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from flamingo.modules.language_model import find_decoder_layers
+from flamingo.modules.placement import local_part
 from mmdata.errors import MissingExtraError, UserError
 
 BLOCK = 64
@@ -27,8 +27,7 @@ MAX_SCALES = 256
 
 def is_quantised(value: Tensor) -> bool:
     """Whether a tensor, spread or not, is in NF4."""
-    here = value.to_local() if isinstance(value, DTensor) else value
-    return type(here).__name__ == "NF4Tensor"
+    return type(local_part(value)).__name__ == "NF4Tensor"
 
 
 def quantised_names(model: nn.Module) -> list[str]:
@@ -38,7 +37,7 @@ def quantised_names(model: nn.Module) -> list[str]:
 
 def stored_bytes(value: Tensor) -> int:
     """Bytes that a tensor takes on this rank; for one in NF4 `element_size` would be wrong."""
-    here: Any = value.to_local() if isinstance(value, DTensor) else value
+    here: Any = local_part(value)
     if is_quantised(here):
         parts = (here.quantized_data, here.quantized_scalers, here.quantization_factor)
         return sum(part.numel() * part.element_size() for part in parts)

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from flamingo.models.family import TrainableModel
+from flamingo.modules.placement import local_part
 from flamingo.options.run import RunOptions
 from flamingo.train.offload import OffloadedOptimizer
 from mmdata.dependencies import require
@@ -93,7 +94,7 @@ def clip_gradients(
 
 def plain_state(value: Tensor) -> Tensor:
     """A state of the optimizer as ordinary numbers; codes are computed back."""
-    local = value.to_local() if isinstance(value, DTensor) else value
+    local = local_part(value)
     dequantise = getattr(local, "dequantize", None)
     if type(local) in (Tensor, nn.Parameter, nn.Buffer) or dequantise is None:
         return value

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -123,7 +122,8 @@ class Validation:
         measured: set[int] = set()
         if self._world.is_first:
             forget_after(self._path, done)
-            measured = {line["step"] for line in _lines(self._path)}
+            if os.path.exists(self._path):
+                measured = {line["step"] for line in read_log(self._path)}
         self._measured: set[int] = self._world.gather(measured)[0]
 
     def is_due(self, step: int, *, is_last: bool) -> bool:
@@ -164,7 +164,3 @@ class Validation:
         else:
             parts = self._world.exchange(lambda: evaluate(trainer, stream))
         return sum(parts, Evaluation())
-
-
-def _lines(path: str) -> list[dict[str, Any]]:
-    return read_log(path) if os.path.exists(path) else []

@@ -100,7 +100,7 @@ class WholeWeights:
         for part in (model.perceiver, model.media_tokens, *model.cross_attention_blocks):
             part.to(own_dtype)
         if not model.perceiver.latents.is_meta:
-            initialise_new_parts(model, old_rows, seed=seed, new_token_init=new_token_init)
+            model.initialise(seed, new_token_init=new_token_init, old_rows=old_rows)
         return model
 
 
@@ -201,12 +201,6 @@ def create_model_and_transforms(
         load_weights(model, init_from, on_load)
     model.set_activation_checkpointing(checkpoint_policy if gradient_checkpointing else None)
     return model, image_processor, tokenizer
-
-
-def initialise_new_parts(model: Flamingo, old_rows: int, *, seed: int, new_token_init: str) -> None:
-    """Fills what no file holds, but for rows that the LM's matrices grew; it had `old_rows`."""
-    known = min(old_rows, *model.media_tokens.token_ids)
-    model.initialise(seed, new_token_init=new_token_init, num_known_rows=known)
 
 
 def load_weights(

@@ -27,20 +27,6 @@ class EncodedMedia:
     images_per_sample: tuple[int, ...]
 
 
-def check_forms(
-    images: Tensor | None,
-    vision_x: Tensor | None,
-    media: EncodedMedia | None,
-    features: Tensor | None,
-    images_per_sample: Tensor | Sequence[int] | None,
-) -> None:
-    """Media come in one form, and a ragged stack with its counts."""
-    if sum(form is not None for form in (images, vision_x, media, features)) > 1:
-        raise UserError("images, features, vision_x and media: expected one of them, got several")
-    if images_per_sample is None and (images is not None or features is not None):
-        raise UserError("images: expected images_per_sample beside it, got none")
-
-
 def unpad_openflamingo(
     vision_x: Tensor, tags_per_sample: Sequence[int]
 ) -> tuple[Tensor, list[int]]:

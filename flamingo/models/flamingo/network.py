@@ -25,7 +25,6 @@ from flamingo.models.flamingo.identity import Identity
 from flamingo.models.flamingo.initialise import initialise, initialise_adapters
 from flamingo.models.flamingo.media import (
     EncodedMedia,
-    check_forms,
     check_tags,
     counts_of,
     pad_latents,
@@ -163,21 +162,24 @@ class FlamingoNetwork(TrainableModel):
             )
 
     def initialise(
-        self, seed: int, *, new_token_init: str = "normal", num_known_rows: int | None = None
+        self, seed: int, *, new_token_init: str = "normal", old_rows: int | None = None
     ) -> None:
-        """Fills everything that is ours from the seed alone; also after `to_empty`."""
+        """Fills everything that is ours from the seed alone; also after `to_empty`.
+
+        Rows that the LM's matrices grew are not ours; before, they had `old_rows`.
+        """
         generator = torch.Generator().manual_seed(seed)
         initialise(self.perceiver, generator)
         for block in self.cross_attention_blocks:
             initialise(block, generator)
         initialise_adapters(self.lang_encoder, seed)
-        known = min(self.media_tokens.token_ids) if num_known_rows is None else num_known_rows
+        token_ids = self.media_tokens.token_ids
         initialise_rows(
             self.media_tokens,
             self.lang_encoder,
             mode=new_token_init,
             seed=seed,
-            num_known_rows=known,
+            num_known_rows=min(token_ids if old_rows is None else (old_rows, *token_ids)),
         )
 
     @property
@@ -273,7 +275,12 @@ class FlamingoNetwork(TrainableModel):
         check: bool = True,
     ) -> EncodedMedia:
         """The media of a call, from whichever form they were given in, checked against the tags."""
-        check_forms(images, vision_x, media, features, images_per_sample)
+        if sum(form is not None for form in (images, vision_x, media, features)) > 1:
+            raise UserError(
+                "images, features, vision_x and media: expected one of them, got several"
+            )
+        if images_per_sample is None and (images is not None or features is not None):
+            raise UserError("images: expected images_per_sample beside it, got none")
         tags = None
         if check or vision_x is not None:
             tags = count_tags(input_ids, self.media_token_id, preceding_tags)[:, -1].tolist()

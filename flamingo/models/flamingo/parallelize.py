@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from flamingo.models.family import Rows
-from flamingo.models.flamingo.build import NoWeights, initialise_new_parts
+from flamingo.models.flamingo.build import NoWeights
 from flamingo.models.flamingo.model import Flamingo
 from flamingo.modules.absent_tower import AbsentTower
 from flamingo.modules.freezing import is_adapter
@@ -75,8 +75,8 @@ class OwnRows(NoWeights):
         fill_tower(model, self._tower)
         fill_language_model(model, self._lm)
         fill_grown_rows(lang_encoder, old_rows)
-        initialise_new_parts(
-            model, old_rows, seed=options["seed"], new_token_init=options["new_token_init"]
+        model.initialise(
+            options["seed"], new_token_init=options["new_token_init"], old_rows=old_rows
         )
         self._tower, self._lm = {}, {}  # closes the files
         return model

@@ -3,13 +3,11 @@
 Dimensions: B sequences, L positions, N images, S pixels, V patch tokens of an image, D their width.
 """
 
-from collections import Counter
 from typing import Any, cast
 
 import torch
 
 from flamingo.data.batch import Batch
-from flamingo.data.order import Position
 from flamingo.models.family import Shape
 from flamingo.models.flamingo.network import FlamingoNetwork
 from flamingo.modules.loss import IGNORED
@@ -40,7 +38,6 @@ def worst_batch(model: FlamingoNetwork, limits: Shape) -> Batch:
     return Batch(
         pixels=pixels,
         features=features,
-        mirrored=None,
         image_index=torch.arange(number),
         images_per_sample=torch.full((size,), tags),
         input_ids=ids,
@@ -49,7 +46,5 @@ def worst_batch(model: FlamingoNetwork, limits: Shape) -> Batch:
         document_index=index,
         keys=("",) * size,
         sources=("",) * size,
-        position=Position(),
-        drops=Counter(),
         num_targets=int((labels[:, 1:] != IGNORED).sum()),
     )

@@ -14,9 +14,9 @@ from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from flamingo.models.family import TrainableModel
+from flamingo.modules.placement import local_part
 from flamingo.modules.sharded_files import WEIGHTS_PREFIX, fill_tensors, tensors_in
 from flamingo.parallel.world import World
 from flamingo.train.optim import plain_state, settle
@@ -99,8 +99,7 @@ def restore_tensors(
 def can_be_staged(tensors: Iterable[Tensor]) -> bool:
     """Whether a copy on the CPU can be made of each; not of quantised states, as torchao's."""
     plain = (Tensor, nn.Parameter, nn.Buffer)
-    local = (one.to_local() if isinstance(one, DTensor) else one for one in tensors)
-    return all(type(one) in plain for one in local)
+    return all(type(local_part(one)) in plain for one in tensors)
 
 
 def _kept_tensors(model: TrainableModel) -> dict[str, Tensor]:

@@ -154,7 +154,7 @@ def test_initial_values_are_a_function_of_the_seed_alone():
 
 def test_rows_can_start_at_the_mean_of_the_lms_rows():
     model = wrap(make_lm("llama"))
-    model.initialise(seed=1, new_token_init="mean", num_known_rows=EOC)
+    model.initialise(seed=1, new_token_init="mean", old_rows=EOC)
     mean = model.lang_encoder.get_input_embeddings().weight[:EOC].mean(dim=0)
     torch.testing.assert_close(model.media_tokens.input_rows[0], mean)
     with pytest.raises(UserError, match="expected 'normal' or 'mean', got 'zeros'"):
