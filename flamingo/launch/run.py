@@ -91,16 +91,6 @@ class TrainResult:
     memory: str = ""
     exit_code: int = 0
 
-    @property
-    def first(self) -> dict[str, float]:
-        """The loss of each stream at the start."""
-        return {name: first.loss for name, (first, _) in self.losses.items()}
-
-    @property
-    def last(self) -> dict[str, float]:
-        """The loss of each stream at the end."""
-        return {name: last.loss for name, (_, last) in self.losses.items()}
-
 
 @dataclass(frozen=True, slots=True)
 class _Setup:
@@ -209,8 +199,9 @@ def _save_rule(options: RunOptions, batch: dict[str, int]) -> SaveRule:
 
 def _train(options: RunOptions, setup: _Setup, world: World) -> TrainResult:
     before = setup.resume.state
-    result = TrainResult(options.run_name, resumed_from=before.step, steps=before.step)
-    result.is_told = world.is_first
+    result = TrainResult(
+        options.run_name, resumed_from=before.step, steps=before.step, is_told=world.is_first
+    )
     if before.step >= setup.total_steps:
         return result
     resumed = setup.resume.weights

@@ -55,14 +55,8 @@ class LiveMemory(TorchDispatchMode):
 
     def see(self, tensor: Tensor, label: str | None = None) -> None:
         """Count the memory behind a tensor, if it is not counted yet."""
-        storage, key = local_storage(tensor), storage_key(tensor)
-        num_bytes = storage.nbytes()
-        if key in self._alive:
-            return
-        label = label or self._labels[-1]
-        gone = weakref.ref(storage, lambda _: self._forget(key))
-        self._alive[key] = (gone, label, num_bytes)
-        self._add(label, num_bytes)
+        if storage_key(tensor) not in self._alive:
+            self.relabel(tensor, label or self._labels[-1])
 
     def ignore(self, tensors: Iterable[Tensor]) -> None:
         """Not to be counted, made here or not: parameters, say."""

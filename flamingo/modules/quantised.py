@@ -11,7 +11,7 @@ afterwards, which is why all ranks (and any number of them) compute with the sam
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -102,16 +102,10 @@ def dequantise_linears(lang_encoder: nn.Module) -> int:
     for module in lang_encoder.modules():
         for name, value in list(module.named_parameters(recurse=False)):
             if is_quantised(value):
-                whole = _original(value)
+                whole = cast(Any, value).get_original_weight()
                 module._parameters[name] = nn.Parameter(whole, requires_grad=False)
                 count += 1
     return count
-
-
-def _original(value: Any) -> Tensor:
-    """(rows, columns) of the NF4 tensor's own type."""
-    original: Tensor = value.get_original_weight()
-    return original
 
 
 def _take(name: str, empty: Tensor, stored: Mapping[str, Tensor]) -> Tensor:

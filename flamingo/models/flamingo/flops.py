@@ -33,7 +33,7 @@ from flamingo.models.flamingo.cross_attention import GatedCrossAttentionBlock
 from flamingo.models.flamingo.network import FlamingoNetwork
 from flamingo.models.flamingo.resampler import PerceiverResampler, ResamplerAttention
 from flamingo.modules.absent_tower import AbsentTower
-from flamingo.modules.language_model import text_config
+from flamingo.modules.language_model import embedding_and_head, text_config
 
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
@@ -63,7 +63,7 @@ def count_flops(model: FlamingoNetwork) -> StepFlops | None:
         image=image + cross,
         token=token,
         pair=pair,
-        target=_products(_head(model), flows=True),
+        target=_products(embedding_and_head(model.lang_encoder)[1], flows=True),
     )
 
 
@@ -133,13 +133,9 @@ def _cross_attention(block: GatedCrossAttentionBlock, num_latents: int) -> tuple
 def _outside_blocks(model: FlamingoNetwork) -> float:
     """Operations of one position in the LM's matrices outside of its blocks and its head."""
     inside = {id(weight) for layer in model.decoder_blocks for weight in _weights(layer)}
-    inside |= {id(weight) for weight in _weights(_head(model))}
+    inside |= {id(weight) for weight in _weights(embedding_and_head(model.lang_encoder)[1])}
     outside = [weight for weight in _weights(model.lang_encoder) if id(weight) not in inside]
     return sum(2.0 * math.prod(w.shape) * (2 + w.requires_grad) for w in outside)
-
-
-def _head(model: FlamingoNetwork) -> nn.Module:
-    return cast(nn.Module, cast(Any, model.lang_encoder).get_output_embeddings())
 
 
 def _attention_width(config: Any) -> int:

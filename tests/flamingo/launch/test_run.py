@@ -123,8 +123,8 @@ def test_any_subset_of_the_streams_trains(run_options: Options, world: World) ->
     captions = str(world.captions)
     both = train(run_options("both", laion_shards=captions))
     alone = train(run_options("alone", mmc4_shards=None, laion_shards=captions))
-    assert set(both.last) == {"mmc4", "laion"}
-    assert set(alone.last) == {"laion"}
+    assert set(both.losses) == {"mmc4", "laion"}
+    assert set(alone.losses) == {"laion"}
     with pytest.raises(UserError, match="nothing to train on"):
         run_options("none", mmc4_shards=None)
 
@@ -271,7 +271,8 @@ def test_a_dry_run_writes_the_page_and_loads_no_model(run_options: Options, tmp_
 def test_bf16_mixed_trains_fp32_weights(run_options: Options) -> None:
     options = run_options("bf16", precision="amp_bf16", max_steps=2)
     result = train(options)
-    assert result.last["mmc4"] == pytest.approx(result.first["mmc4"], abs=1.0)
+    first, last = result.losses["mmc4"]
+    assert last.loss == pytest.approx(first.loss, abs=1.0)
     assert {value.dtype for value in weights(options, 2).values()} == {torch.float32}
 
 
@@ -324,7 +325,7 @@ def test_one_batch_is_shared_by_streams(run_options: Options, world: World) -> N
         gradient_accumulation_steps=2,
     )
     result = train(mixed)
-    assert set(result.last) == {"web", "pairs"}
+    assert set(result.losses) == {"web", "pairs"}
     line = read_log(os.path.join(mixed.run_name, "metrics.jsonl"))[0]
     assert line["samples"] == 16
     state = read_state(str(find_checkpoint(mixed.run_name)))

@@ -84,5 +84,6 @@ def test_a_run_trains_on_the_same_samples_in_smaller_parts(
     half = list(micro_batches_of(run_options()))[1]
     budget = estimate(half).total / GB * 1.0001
     parts = train(run_options("parts", max_steps=2, auto_batch_size=True, memory_budget=budget))
-    assert parts.first["mmc4"] == pytest.approx(whole.first["mmc4"], rel=1e-4)
+    (of_parts, _), (of_whole, _) = parts.losses["mmc4"], whole.losses["mmc4"]
+    assert of_parts.loss == pytest.approx(of_whole.loss, rel=1e-4)
     assert parts.drops == whole.drops
