@@ -166,7 +166,7 @@ class FlamingoNetwork(TrainableModel):
     ) -> None:
         """Fills everything that is ours from the seed alone; also after `to_empty`.
 
-        Rows that the LM's matrices grew are not ours; before, they had `old_rows`.
+        The LM's matrices had `old_rows` rows before they grew; those behind enter no mean.
         """
         generator = torch.Generator().manual_seed(seed)
         initialise(self.perceiver, generator)
