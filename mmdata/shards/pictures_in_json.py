@@ -15,9 +15,10 @@ from typing import NamedTuple
 _KEY = b'"image_base64"'
 _OPENING = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*"')
 #: Nearly all are written like this, and comparing is faster than matching.
-_USUAL_OPENING = b':"'
+_USUAL_OPENING = _KEY + b':"'
 #: What a mark begins with: JSON allows the DEL character, and no text begins with it.
-_MARK, _ESCAPED_MARK = "\x7f", b"\\u007"
+_MARK = "\x7f"
+_MARK_BYTES, _ESCAPED_MARK = _MARK.encode(), b"\\u007"
 
 
 class CutJson(NamedTuple):
@@ -53,17 +54,20 @@ def cut_pictures(raw: bytes) -> CutJson:
     done = 0
     found = raw.find(_KEY)
     while found >= 0:
-        start = found + len(_KEY) + len(_USUAL_OPENING)
-        if raw[start - len(_USUAL_OPENING) : start] != _USUAL_OPENING:
+        start = found + len(_USUAL_OPENING)
+        if not raw.startswith(_USUAL_OPENING, found):
             opening = _OPENING.match(raw, found + len(_KEY))
             start = opening.end() if opening else -1
         end = raw.find(b'"', start) if start >= 0 else -1
         if end >= 0 and raw.find(b"\\", start, end) < 0:
             kept += (view[done:start], b"\x7f%d" % len(pictures))
             pictures.append(view[start:end])
-            done = end
-        found = raw.find(_KEY, max(found + len(_KEY), done))
-    rest = b"".join([*kept, view[done:]])
-    if rest.count(b"\x7f") != len(pictures) or _ESCAPED_MARK in rest:
+            done = found = end
+        else:
+            found += len(_KEY)
+        found = raw.find(_KEY, found)
+    kept.append(view[done:])
+    rest = b"".join(kept)
+    if rest.count(_MARK_BYTES) != len(pictures) or (b"\\" in rest and _ESCAPED_MARK in rest):
         return CutJson(raw, [])  # it may have strings like our marks
     return CutJson(rest, pictures)

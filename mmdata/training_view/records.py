@@ -6,7 +6,7 @@ measured by its length.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -68,7 +68,7 @@ class Record:
     """
 
     texts: list[str]
-    images: list[Base64 | memoryview | None]
+    images: Sequence[Base64 | memoryview | None]
     candidates: Candidates
 
 
@@ -91,7 +91,7 @@ def read_record(members: Mapping[str, memoryview], rule: RecordRule) -> Record:
         UnusableError: the sample is no such record; says the reason.
     """
     if rule == "interleaved":
-        if "json" not in members or any(name in members for name in IMAGE_EXTENSIONS):
+        if "json" not in members or not members.keys().isdisjoint(IMAGE_EXTENSIONS):
             raise UnusableError(DocumentReason.NOT_INTERLEAVED)
         return _document(members["json"])
     extension = next((name for name in IMAGE_EXTENSIONS if name in members), None)
@@ -107,7 +107,7 @@ def read_record(members: Mapping[str, memoryview], rule: RecordRule) -> Record:
 
 def likely_rule(members: Mapping[str, memoryview]) -> RecordRule | None:
     """What a sample looks like; None when like nothing that training reads."""
-    if any(name in members for name in IMAGE_EXTENSIONS):
+    if not members.keys().isdisjoint(IMAGE_EXTENSIONS):
         return "caption" if "txt" in members else None
     try:
         record = _document(members["json"])
@@ -150,11 +150,8 @@ def _document(data: memoryview) -> Record:
     if not document.text_list:
         raise UnusableError(DocumentReason.NO_TEXT)
     sizes = [None if image is None else image.num_bytes for image in images]
-    return Record(
-        document.text_list,
-        list(images),
-        _candidates(document, len(document.text_list), document.image_info, sizes),
-    )
+    candidates = _candidates(document, len(document.text_list), document.image_info, sizes)
+    return Record(document.text_list, images, candidates)
 
 
 def _decode(data: bytes) -> tuple[_Document, list[Base64 | None]]:

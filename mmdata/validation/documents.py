@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -172,9 +172,10 @@ def _not_told_apart(raw: bytes) -> tuple[str, Problem] | None:
 
     JSON007: a number that readers refuse, or take for infinity. One pass for both.
     """
-    numbers = {"parse_int": check_integer, "parse_float": check_real}
     try:
-        _loads(raw, object_pairs_hook=_refuse_duplicates, **numbers)
+        _TOLD_APART.decode(raw.decode("utf-8", "surrogatepass"))
+    except RecursionError:
+        raise Unreadable("JSON005", _TOO_DEEP) from None
     except _DuplicateKey as error:
         return "JSON003", ("$", "each key once", f"{error.args[0]!r} twice")
     except BadNumberError as error:
@@ -182,10 +183,10 @@ def _not_told_apart(raw: bytes) -> tuple[str, Problem] | None:
     return None
 
 
-def _loads(raw: bytes, **options: Any) -> object:
+def _loads(raw: bytes) -> object:
     """Python's json, for which integers of any length are no matter."""
     try:
-        return json.loads(raw, **{"parse_int": str, **options})
+        return json.loads(raw, parse_int=str)
     except RecursionError:
         raise Unreadable("JSON005", _TOO_DEEP) from None
 
@@ -199,3 +200,9 @@ def _refuse_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
                 raise _DuplicateKey(key)
             seen.add(key)
     return unique
+
+
+#: Made once: making one takes a tenth of the time that a document takes.
+_TOLD_APART = json.JSONDecoder(
+    object_pairs_hook=_refuse_duplicates, parse_int=check_integer, parse_float=check_real
+)
