@@ -6,6 +6,7 @@ input and options give the same bytes.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -66,6 +67,15 @@ class Tally(Struct, kw_only=True):
     images_dropped: dict[str, int] = {}
     notes: dict[str, int] = {}
     other_splits: Annotated[int, Meta(ge=0, description="records of the other splits")] = 0
+
+    def add(self, other: "Tally") -> None:
+        """Add another's counts to these; reasons come in the order of their names."""
+        for name in self.__struct_fields__:
+            mine, more = getattr(self, name), getattr(other, name)
+            if isinstance(mine, dict):
+                setattr(self, name, dict(sorted((Counter(mine) + Counter(more)).items())))
+            else:
+                setattr(self, name, mine + more)
 
 
 class Sidecar(Struct, kw_only=True, frozen=True, omit_defaults=True):

@@ -33,6 +33,7 @@ from scipy.optimize import linear_sum_assignment
 
 from mmdata.forecast.in_order import read_in_order
 from mmdata.forecast.shard import media_tokenizer
+from mmdata.forecast.tally import add_counts
 from mmdata.images.pillow import PILLOW_ERRORS
 from mmdata.training_view.plans import MAX_TOKENS
 from mmdata.training_view.records import RecordRule
@@ -86,10 +87,7 @@ class PeerTally:
 
     def merge(self, other: "PeerTally") -> None:
         """Add another's counts to these."""
-        for name in ("looked_at", "used", "single_image", "images_used", "mispaired", "extra_tags"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.dropped.update(other.dropped)
-        self.images_dropped.update(other.images_dropped)
+        add_counts(self, other)
 
 
 class _Lost(Exception):

@@ -1,7 +1,8 @@
 """Counts of what training would use; they add up over shards and are small whatever these hold."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from mmdata.training_view.plans import RecordPlan
 from mmdata.training_view.selection import DocumentReason
@@ -77,17 +78,20 @@ class TrainingTally:
 
     def merge(self, other: "TrainingTally") -> None:
         """Add another's counts to these."""
-        for name in ("looked_at", "unsettled", "unsettled_small", "used", "single_image"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("images", "images_used", "images_of_dropped"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.dropped.update(other.dropped)
-        self.images_dropped.update(other.images_dropped)
-        self.reasons_of_dropped.update(other.reasons_of_dropped)
-        self.lengths.update(other.lengths)
+        add_counts(self, other)
         for threshold, (documents, images) in other.by_threshold.items():
             mine = self.by_threshold.get(threshold, (0, 0))
             self.by_threshold[threshold] = (mine[0] + documents, mine[1] + images)
+
+
+def add_counts(total: Any, more: Any) -> None:
+    """Add the counts of a dataclass to those of another: numbers, and numbers by reason."""
+    for one in fields(total):
+        mine, other = getattr(total, one.name), getattr(more, one.name)
+        if isinstance(mine, Counter):
+            mine.update(other)
+        elif isinstance(mine, int):
+            setattr(total, one.name, mine + other)
 
 
 def padding_share(lengths: Counter[int], batch_size: int) -> float:

@@ -8,7 +8,7 @@ import struct
 
 from mmdata.images.facts import Header, truncated, unreadable
 
-_IMAGE, _EXTENSION, _TRAILER = 0x2C, 0x21, 0x3B
+_IMAGE, _EXTENSION = 0x2C, 0x21
 _MAX_BLOCKS = 100_000
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmdata.errors import BadInputError
 from mmdata.images import ImagePolicy, ImageRejected, verify_image
+from mmdata.shards.columns import text_columns
 from mmdata.shards.reader import dots_hint, name_told_twice, refuse_damage, split_name
 from mmdata.shards.structure import Member, walk
 from mmdata.storage.files import Buffer
@@ -128,25 +129,19 @@ def _count(tally: Tally, row: Row) -> None:
 
 
 def _pair(picture: bytes, caption: bytes) -> Row:
-    row = _texts([caption])
+    row = text_columns([caption])
     row |= {"matched": [0], "similarity": [None], "margin": [None]}
     return row | _images([picture])
-
-
-def _texts(texts: list[bytes]) -> Row:
-    digest = hashlib.sha256(b"".join(text + b"\n" for text in texts)).hexdigest()
-    total = sum(map(len, texts))
-    return {"sentences": len(texts), "text_bytes": total, "text_sha256": digest}
 
 
 def _document(raw: bytes) -> Row:
     try:
         parsed = parse_document(raw)
     except Unreadable:
-        row = _texts([]) | {"matched": [], "similarity": [], "margin": []}
+        row = text_columns([]) | {"matched": [], "similarity": [], "margin": []}
         return row | _images([])
     document = parsed.document
-    row = _texts([text.encode("utf-8", "surrogatepass") for text in document.text_list])
+    row = text_columns([text.encode("utf-8", "surrogatepass") for text in document.text_list])
     indices = [image.matched_text_index for image in document.image_info]
     sims = [image.matched_sim for image in document.image_info]
     row["matched"] = [index if isinstance(index, int) else _NO_SENTENCE for index in indices]

@@ -5,7 +5,6 @@ has no second copy, so its pair drops with it.
 """
 
 import hashlib
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -14,7 +13,7 @@ import numpy as np
 from mmdata.images import ImageRejected, prepare_image
 from mmdata.repair.found import Row
 from mmdata.samples.assemble import AssemblyPolicy, Draft, Outcome, Picture
-from mmdata.samples.pairs import finish_pair
+from mmdata.samples.pairs import PairOutcome, finish_pair
 from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
 from mmdata.sources.strict_json import decode_object
 from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, TEXT_EXTENSION
@@ -25,22 +24,9 @@ _COSINE_BOUND = 1.0 + 1e-4
 Notes = list[tuple[int | None, str, str]]
 
 
-@dataclass(slots=True)
-class MendedPair:
-    """What becomes of a pair.
-
-    Attributes:
-        outcome: with its row of the samples table, or why it drops.
-        members: (extension, data) as they are written.
-    """
-
-    outcome: Outcome
-    members: list[tuple[str, list[bytes]]] = field(default_factory=list)
-
-
 def mend_pair(
     members: dict[str, bytes], key: str, policy: AssemblyPolicy, row: Row | None = None
-) -> MendedPair:
+) -> PairOutcome:
     """What becomes of a sample of layout `pairs`.
 
     Args:
@@ -65,7 +51,7 @@ def mend_pair(
         outcome = Outcome(drop=(dropped.reason, dropped.detail))
         if extension is not None:
             outcome.dropped_images[0] = (ImageDrop.DOCUMENT_DROPPED, "")
-        return MendedPair(outcome)
+        return PairOutcome(outcome)
     listed.fields["raw_url"] = msgspec.Raw(msgspec.json.encode(_text(metadata, "url") or ""))
     known = _similarity(metadata)
     source = _text(metadata, "similarity_source") or ("laion" if known is not None else "")
@@ -86,7 +72,7 @@ def mend_pair(
         draft.outcome.dropped_images[0] = (rejected.reason, f"{listed.name}: {rejected.detail}")
     pair = finish_pair(draft, key)
     written = _with_original_size(pair.members, metadata)
-    return MendedPair(pair.outcome, _with_own_json(written, members.get("json")))
+    return PairOutcome(pair.outcome, _with_own_json(written, members.get("json")))
 
 
 def _metadata(raw: bytes | None, notes: Notes) -> dict[str, msgspec.Raw]:

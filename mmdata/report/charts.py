@@ -20,7 +20,7 @@ _MAX_TICKS = 5
 _GAP = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Chart:
     """How a distribution is to be shown.
 
@@ -29,7 +29,7 @@ class Chart:
         title: of the chart.
         of: what is counted, in the plural: `images`.
         values: how a value is written.
-        ticks: how it is written at the axis.
+        ticks: how it is written at the axis, where that is otherwise.
         mark: a value to draw a line at, and its label.
         note: a sentence below the chart.
     """
@@ -38,7 +38,7 @@ class Chart:
     title: str
     of: str
     values: Format
-    ticks: Format
+    ticks: Format | None = None
     mark: tuple[float, str] | None = None
     note: str = ""
 
@@ -138,17 +138,16 @@ def _ticks(
     chart: Chart, bars: Sequence[Bar], distribution: Distribution, width: float
 ) -> list[Markup]:
     """Labels: below the middle of a bar of one number, else at round values."""
+    write = chart.ticks or chart.values
     if distribution.scale == "count" and bars[0].high - bars[0].low == 1:
         every = -(-len(bars) // _MAX_TICKS)
         shown = list(range(0, len(bars), every))
         places = [LEFT + (number + 0.5) * width for number in shown]
-        labels = [
-            ("≥\u2009" if bars[n].open_ended else "") + chart.ticks(bars[n].low) for n in shown
-        ]
+        labels = [("≥\u2009" if bars[n].open_ended else "") + write(bars[n].low) for n in shown]
     else:
         values = _round_values(bars, distribution)
         places = [_place(value, bars, distribution, width) for value in values]
-        labels = [chart.ticks(value) for value in values]
+        labels = [write(value) for value in values]
     return [part for at in zip(places, labels, strict=True) for part in axes.tick(*at)]
 
 

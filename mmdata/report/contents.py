@@ -14,28 +14,7 @@ from mmdata.shards.naming import MANIFEST_NAME
 from mmdata.storage.files import read_bytes
 from mmdata.training_view.selection import SelectionPolicy
 from schemas.manifest import ExcludedInput, ManifestInput
-
-
-class RuleFound(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule of the validator that was broken."""
-
-    code: str
-    severity: str
-    findings: int
-    shards: int
-    meaning: str
-    remedy: str
-
-
-class FindingShown(msgspec.Struct, frozen=True, kw_only=True):
-    """One of its findings."""
-
-    shard: str
-    code: str
-    key: str = ""
-    path: str = ""
-    expected: str = ""
-    got: str = ""
+from schemas.validation import Finding, RuleCount
 
 
 class FindingsReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,8 +22,8 @@ class FindingsReport(msgspec.Struct, frozen=True, kw_only=True):
 
     level: str
     shards: int
-    counts: list[RuleFound]
-    findings: list[FindingShown]
+    counts: list[RuleCount]
+    findings: list[Finding]
 
 
 class ManifestFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from mmdata.html import numbers
 from mmdata.html.markup import Markup, element, shortened
 from mmdata.html.table import table
-from mmdata.report.contents import Contents, FindingShown, RuleFound
+from mmdata.report.contents import Contents
 from mmdata.report.sections import section
+from schemas.validation import Finding, RuleCount
 
 _MAX_FINDINGS = 10  # shown of each rule
 _MAX_CHARS = 400
@@ -25,7 +26,7 @@ def findings(contents: Contents) -> Markup:
     if not report.counts:
         clean = element("p", "Nothing was found.", class_="good panel padded")
         return section("findings", "Findings", element("p", lead, class_="lead"), clean)
-    shown: dict[str, list[FindingShown]] = {}
+    shown: dict[str, list[Finding]] = {}
     for finding in report.findings:
         shown.setdefault(finding.code, []).append(finding)
     rows = [_rule_row(rule, shown.get(rule.code, [])) for rule in report.counts]
@@ -38,7 +39,7 @@ def findings(contents: Contents) -> Markup:
     )
 
 
-def _rule_row(rule: RuleFound, shown: Sequence[FindingShown]) -> Markup:
+def _rule_row(rule: RuleCount, shown: Sequence[Finding]) -> Markup:
     lines = [element("li", _finding_line(finding)) for finding in shown[:_MAX_FINDINGS]]
     more = rule.findings - len(lines)
     if more > 0:
@@ -69,6 +70,6 @@ def _severity(name: str) -> str:
     return "bad" if name == "error" else "warn"
 
 
-def _finding_line(finding: FindingShown) -> str:
+def _finding_line(finding: Finding) -> str:
     where = " ".join(part for part in (finding.shard, finding.key, finding.path) if part)
     return shortened(f"{where}: expected {finding.expected}, got {finding.got}", _MAX_CHARS)

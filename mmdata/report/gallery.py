@@ -174,15 +174,18 @@ def _read_pair(pick: Pick) -> ShardDocument:
             break
         place += _BLOCK
         if header.name == f"{pick.row['key']}.txt":
-            caption = rest[place : place + header.size].decode("utf-8", "replace")
-            return ShardDocument(text_list=[caption], image_info=[], alignment="given")
+            return _caption(rest[place : place + header.size])
         place += -(-header.size // _BLOCK) * _BLOCK
     with ShardReader(pick.shard) as reader:  # others put it anywhere
         text = reader.read(pick.row["key"]).members.get("txt")
         if text is not None:
-            caption = bytes(text).decode("utf-8", "replace")
-            return ShardDocument(text_list=[caption], image_info=[], alignment="given")
+            return _caption(text)
     raise Unreadable("PAIR003", ("", "a caption behind the picture", "none"))
+
+
+def _caption(text: bytes | memoryview) -> ShardDocument:
+    caption = str(text, "utf-8", "replace")
+    return ShardDocument(text_list=[caption], image_info=[], alignment="given")
 
 
 def _describe(

@@ -4,18 +4,18 @@ It holds no time and no random number: the same dataset gives the same bytes.
 """
 
 from mmdata.html import numbers
-from mmdata.html.markup import Markup, element, joined
+from mmdata.html.markup import Markup, element
 from mmdata.html.shell import page
 from mmdata.report.cards import gallery
 from mmdata.report.charts import Chart, figure
 from mmdata.report.contents import Contents
-from mmdata.report.distribution import Distribution
 from mmdata.report.findings import findings
 from mmdata.report.pipeline import pipeline
 from mmdata.report.provenance import provenance
 from mmdata.report.sections import notices, overview, section
 from mmdata.report.series import series
 from mmdata.report.shares import shares
+from mmdata.report.tokens import TokenCount
 
 _SECTIONS = {
     "overview": "Overview",
@@ -57,7 +57,7 @@ def distributions(contents: Contents) -> Markup:
             drawn.append(shares("c-formats", "Formats of image files", formats, "images"))
             drawn.append(shares("c-kept", "Image files as they came", _kept(contents), "images"))
     if contents.tokens is not None:
-        drawn.append(_tokens(contents))
+        drawn.append(_tokens(contents.tokens, contents.seed))
     points = _by_shard(contents)
     if len(points) > 1:
         note = "Shards that stand apart from the others may have been made in another way."
@@ -69,50 +69,35 @@ def _charts(contents: Contents) -> dict[str, Chart]:
     policy, found = contents.policy, contents.summary.distributions
     count, px, size, cos = numbers.count, numbers.pixels, numbers.num_bytes, numbers.cosine
     below = found["similarity"].share_below(policy.min_similarity)
-    negative = _share_negative(found["margin"])
+    negative = found["margin"].share_below(0.0)
     return {
-        "images": Chart(
-            id="c-images", title="Images per document", of="documents", values=count, ticks=count
-        ),
-        "sentences": Chart(
-            id="c-sentences",
-            title="Sentences per document",
-            of="documents",
-            values=count,
-            ticks=count,
-        ),
-        "text_bytes": Chart(
-            id="c-text", title="Text per document", of="documents", values=size, ticks=size
-        ),
-        "longest_side": Chart(
-            id="c-long", title="Longest side of an image", of="images", values=px, ticks=count
-        ),
-        "shortest_side": Chart(
-            id="c-short", title="Shortest side of an image", of="images", values=px, ticks=count
-        ),
+        "images": Chart("c-images", "Images per document", "documents", count),
+        "sentences": Chart("c-sentences", "Sentences per document", "documents", count),
+        "text_bytes": Chart("c-text", "Text per document", "documents", size),
+        "longest_side": Chart("c-long", "Longest side of an image", "images", px, count),
+        "shortest_side": Chart("c-short", "Shortest side of an image", "images", px, count),
         "image_bytes": Chart(
-            id="c-bytes",
-            title="Bytes of an image file",
-            of="images",
-            values=size,
-            ticks=size,
+            "c-bytes",
+            "Bytes of an image file",
+            "images",
+            size,
             mark=(policy.min_image_bytes, "training's least"),
         ),
         "similarity": Chart(
-            id="c-similarity",
-            title="Similarity to the matched sentence",
-            of="images",
-            values=cos,
-            ticks=numbers.short_cosine,
+            "c-similarity",
+            "Similarity to the matched sentence",
+            "images",
+            cos,
+            numbers.short_cosine,
             mark=(policy.min_similarity, "training's least"),
             note=f"{below:.1%} of the images are below {policy.min_similarity:g}.",
         ),
         "margin": Chart(
-            id="c-margin",
-            title="Assignment margin",
-            of="images",
-            values=cos,
-            ticks=numbers.short_cosine,
+            "c-margin",
+            "Assignment margin",
+            "images",
+            cos,
+            numbers.short_cosine,
             mark=(0.0, "0"),
             note=(
                 "Similarity to the matched sentence minus the best other one. "
@@ -143,27 +128,14 @@ def _by_shard(contents: Contents) -> list[tuple[str, float]]:
     return points
 
 
-def _share_negative(margin: Distribution) -> float:
-    return margin.share_below(0.0)
-
-
-def _tokens(contents: Contents) -> Markup:
-    tokens = contents.tokens
-    if tokens is None:
-        return joined([])
+def _tokens(tokens: TokenCount, seed: int) -> Markup:
     number = tokens.distribution.size
     note = (
         f"Text tokens of {numbers.plural(number, 'document')} drawn at random (seed "
-        f"{contents.seed}), by {tokens.tokenizer}; tags and end tokens come on top."
+        f"{seed}), by {tokens.tokenizer}; tags and end tokens come on top."
     )
     if tokens.unreadable:
         note += f" {tokens.unreadable:,} more could not be read."
-    chart = Chart(
-        id="c-tokens",
-        title="Text tokens per document",
-        of="documents",
-        values=numbers.count,
-        ticks=numbers.compact,
-        note=note,
-    )
+    title, count, ticks = "Text tokens per document", numbers.count, numbers.compact
+    chart = Chart("c-tokens", title, "documents", count, ticks, note=note)
     return figure(chart, tokens.distribution)

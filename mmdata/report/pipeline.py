@@ -9,6 +9,7 @@ from mmdata.report.contents import Contents
 from mmdata.report.flow import Stage, flow, in_words
 from mmdata.report.sections import knows_input, section
 from mmdata.report.summary import Summary
+from mmdata.report.training import images_dropped
 from schemas.manifest import Reject
 
 _MAX_CHARS = 200
@@ -20,13 +21,13 @@ def stages(summary: Summary) -> dict[str, list[Stage]]:
     found = {
         "documents": [
             Stage("records in the input", tally.records, tally.documents_dropped),
-            Stage("in the shards", summary.documents, use.documents_dropped),
-            Stage("used in training", use.documents, {}),
+            Stage("in the shards", summary.documents, use.dropped),
+            Stage("used in training", use.used, {}),
         ],
         "images": [
             Stage("listed in the input", tally.images_listed, tally.images_dropped),
-            Stage("in the shards", summary.images, use.images_dropped),
-            Stage("used in training", use.images, {}),
+            Stage("in the shards", summary.images, images_dropped(use)),
+            Stage("used in training", use.images_used, {}),
         ],
     }
     if not knows_input(summary):

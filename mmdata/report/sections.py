@@ -4,12 +4,7 @@ from mmdata.html import numbers
 from mmdata.html.markup import Child, Markup, element, shortened
 from mmdata.report.contents import Contents
 from mmdata.report.summary import Summary
-from mmdata.report.training import HELD_OUT
-
-_MAX_FINDINGS = 10  # shown of each rule
-_MAX_INPUTS = 20
-_MAX_FOLDERS = 10
-_MAX_CHARS = 200
+from mmdata.report.training import HELD_OUT, coin_drops
 
 
 def section(identity: str, title: str, *children: Child) -> Markup:
@@ -75,11 +70,11 @@ def overview(contents: Contents) -> Markup:
 def _used_tile(contents: Contents) -> Markup:
     """What an epoch uses of the documents that are there to be trained on, after the coin."""
     use, summary = contents.summary.training, contents.summary
-    coin, held_out = use.coin_drops(contents.policy), use.documents_dropped[HELD_OUT]
-    documents = use.documents - coin
+    coin, held_out = coin_drops(use, contents.policy), use.dropped[HELD_OUT]
+    documents = use.used - coin
     detail = [
         f"{numbers.plural(documents, 'document')} an epoch, "
-        + numbers.plural(use.images - coin, "image")
+        + numbers.plural(use.images_used - coin, "image")
     ]
     if coin:
         detail.append(f"after the coin, which leaves out {coin:,}")

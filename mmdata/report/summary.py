@@ -15,10 +15,11 @@ import msgspec
 import numpy as np
 
 from mmdata.errors import MMDataError
+from mmdata.forecast.tally import TrainingTally
 from mmdata.report.distribution import Distribution
 from mmdata.report.picks import Picks, pick
 from mmdata.report.tables import SamplesTable
-from mmdata.report.training import Alignment, TrainingUse, training_use
+from mmdata.report.training import Alignment, training_use
 from mmdata.shards.naming import REJECTS, SIDECAR, TAR
 from mmdata.shards.reader import samples_path
 from mmdata.storage.files import exists, open_file, read_bytes
@@ -98,7 +99,7 @@ class Summary:
     reencoded: int = 0
     formats: Counter[str] = field(default_factory=Counter)
     distributions: dict[str, Distribution] = field(default_factory=_distributions)
-    training: TrainingUse = field(default_factory=TrainingUse)
+    training: TrainingTally = field(default_factory=TrainingTally)
     picks: Picks = field(default_factory=Picks)
     examples: dict[tuple[str, str], list[Reject]] = field(default_factory=dict)
     by_shard: dict[int, tuple[int, int, float]] = field(default_factory=dict)
@@ -108,7 +109,7 @@ class Summary:
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.problems = sorted(self.problems + other.problems)[:_MAX_PROBLEMS]
-        add_tally(self.tally, other.tally)
+        self.tally.add(other.tally)
         self.formats.update(other.formats)
         for name, distribution in self.distributions.items():
             distribution.merge(other.distributions[name])
@@ -214,17 +215,6 @@ def read_rejects(path: str) -> Iterable[Reject]:
                 yield msgspec.json.decode(line, type=Reject)
     except (FileNotFoundError, msgspec.DecodeError):
         return
-
-
-def add_tally(total: Tally, part: Tally) -> None:
-    """Add the counts of one tally to another."""
-    for name in Tally.__struct_fields__:
-        value, more = getattr(total, name), getattr(part, name)
-        if isinstance(value, dict):
-            more = {key: value.get(key, 0) + more.get(key, 0) for key in value | more}
-            setattr(total, name, more)
-        else:
-            setattr(total, name, value + more)
 
 
 def _place_of(reject: Reject) -> tuple[str, str, int, str]:

@@ -7,7 +7,7 @@ document.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mmdata.forecast.table import TableRow, Traits
 from mmdata.forecast.tally import TrainingTally
@@ -53,48 +53,16 @@ def is_held_out(split: object) -> bool:
     return isinstance(split, str) and split.lower().replace("_", "-") in _HELD_OUT_NAMES
 
 
-@dataclass(slots=True)
-class TrainingUse:
-    """Documents and images that a training run uses, and why not the others: a forecast's counts,
-    so that every document and image is in one of them."""
+def images_dropped(tally: TrainingTally) -> Counter[str]:
+    """The images that are not used, by reason; those of dropped documents too."""
+    with_document = tally.images_of_dropped - tally.reasons_of_dropped.total()
+    reasons = tally.images_dropped + tally.reasons_of_dropped
+    return reasons + Counter({DOCUMENT_DROPPED: with_document})
 
-    tally: TrainingTally = field(default_factory=TrainingTally)
 
-    @property
-    def documents(self) -> int:
-        """Documents that are used."""
-        return self.tally.used
-
-    @property
-    def images(self) -> int:
-        """Images that are used, in the documents that are."""
-        return self.tally.images_used
-
-    @property
-    def single_image(self) -> int:
-        """Documents that are used with one image, about which a coin still decides."""
-        return self.tally.single_image
-
-    @property
-    def documents_dropped(self) -> Counter[str]:
-        """The other documents, by reason."""
-        return self.tally.dropped
-
-    @property
-    def images_dropped(self) -> Counter[str]:
-        """The other images, by reason; of dropped documents too."""
-        tally = self.tally
-        with_document = tally.images_of_dropped - tally.reasons_of_dropped.total()
-        reasons = tally.images_dropped + tally.reasons_of_dropped
-        return reasons + Counter({DOCUMENT_DROPPED: with_document})
-
-    def coin_drops(self, policy: SelectionPolicy) -> int:
-        """Documents with one image that the coin leaves out of an epoch, on average."""
-        return round(self.single_image * (1 - policy.keep_single_image))
-
-    def merge(self, other: "TrainingUse") -> None:
-        """Take over what another one counted."""
-        self.tally.merge(other.tally)
+def coin_drops(tally: TrainingTally, policy: SelectionPolicy) -> int:
+    """Documents with one image that the coin leaves out of an epoch, on average."""
+    return round(tally.single_image * (1 - policy.keep_single_image))
 
 
 def verdicts(
@@ -108,19 +76,22 @@ def verdicts(
     return chosen.document_drop, drops
 
 
-def training_use(rows: ImageRows, alignment: Alignment, policy: SelectionPolicy) -> TrainingUse:
-    """What is used of the documents of one samples table."""
-    use = TrainingUse()
+def training_use(rows: ImageRows, alignment: Alignment, policy: SelectionPolicy) -> TrainingTally:
+    """What is used of the documents of one samples table, and why not the others.
+
+    These are a forecast's counts, so that every document and image is in one of them.
+    """
+    use = TrainingTally()
     if alignment.held_out:
-        use.tally.looked_at = use.tally.dropped[HELD_OUT] = len(rows.sentences)
-        use.tally.images = use.tally.images_of_dropped = len(rows.similarity)
+        use.looked_at = use.dropped[HELD_OUT] = len(rows.sentences)
+        use.images = use.images_of_dropped = len(rows.similarity)
         return use
     for row in range(len(rows.sentences)):
         chosen, num_images = _selected(rows, row, alignment, policy)
         images = [image for image, _ in chosen.kept]
-        use.tally.add(RecordPlan([], images, chosen.image_drops, chosen.document_drop), num_images)
+        use.add(RecordPlan([], images, chosen.image_drops, chosen.document_drop), num_images)
     if alignment.captions:
-        use.tally.single_image = 0  # no coin
+        use.single_image = 0  # no coin
     return use
 
 

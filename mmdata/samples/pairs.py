@@ -4,7 +4,6 @@ The members are `{key}.jpg|png|webp`, `{key}.txt` and `{key}.json`, as img2datas
 row of the samples table is about the picture: its offset, size and sha256.
 """
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +11,8 @@ import msgspec
 import pybase64
 
 from mmdata.samples.assemble import Draft, Outcome, Picture, Scores, drop, group_row
+from mmdata.samples.encode import picture_columns
+from mmdata.shards.columns import text_columns
 from mmdata.sources.laion_rows import carried
 from schemas.document import FORMAT_VERSION
 from schemas.laion import Pair
@@ -117,16 +118,9 @@ def _row(picture: Picture, caption: bytes, similarity: float) -> dict[str, Any]:
     return {
         "size": picture.num_bytes,
         "sha256": picture.sha256,
-        "sentences": 1,
-        "text_bytes": len(caption),
-        "text_sha256": hashlib.sha256(caption + b"\n").hexdigest(),
+        **text_columns([caption]),
         "matched": [0],
         "similarity": [similarity],
         "margin": [None],
-        "image_bytes": [picture.num_bytes],
-        "width": [picture.width],
-        "height": [picture.height],
-        "format": [picture.format],
-        "image_sha256": [picture.sha256],
-        "reencoded": [picture.reencoded],
+        **picture_columns([picture]),
     }

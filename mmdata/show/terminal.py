@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mmdata.images import ImageRejected
+from mmdata.show.options import Show
 from mmdata.show.preview import half_blocks
 from mmdata.show.text import by_sentence, image_line, source_lines
-from mmdata.show.view import ImageView, SampleView, ShowOptions, views
+from mmdata.show.view import ImageView, SampleView, views
 from mmdata.training_view.defaults import MIN_SIMILARITY
 from mmdata.validation.findings import printable
 from mmdata.wording import plural
@@ -24,7 +25,7 @@ _BAR_CELLS = 10
 _WEAK_MARGIN = 0.0
 
 
-def show_in_terminal(options: ShowOptions, console: Console, *, preview: bool) -> None:
+def show_in_terminal(options: Show, console: Console, *, preview: bool) -> None:
     """Print the samples that `views` finds.
 
     Args:

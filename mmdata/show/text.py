@@ -8,17 +8,18 @@ an escape, and the pictures that `--extract` writes are named by key and number,
 import json
 from collections.abc import Iterator
 
-from mmdata.show.view import ImageView, SampleView, ShowOptions, views
+from mmdata.show.options import Show
+from mmdata.show.view import ImageView, SampleView, views
 from mmdata.validation.findings import printable
 from mmdata.wording import plural
 
 
-def show(options: ShowOptions) -> str:
+def show(options: Show) -> str:
     """Samples as text; see `views`."""
     return "\n\n".join("\n".join(sample_lines(view)) for view in views(options))
 
 
-def show_json(options: ShowOptions) -> str:
+def show_json(options: Show) -> str:
     """Samples as JSON, one a line, in ASCII; pictures as facts, without their bytes."""
     return "".join(json.dumps(_record(view)) + "\n" for view in views(options))
 

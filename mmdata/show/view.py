@@ -6,11 +6,12 @@ Strings are those of the data; each way of showing makes them harmless to where 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mmdata.errors import UserError
 from mmdata.shards.reader import Sample, ShardReader, read_samples_table, samples_path
 from mmdata.show.choose import Extractor, choose
+from mmdata.show.options import Show
 from mmdata.storage.files import exists
 from mmdata.storage.paths import expand_paths
 from mmdata.validation.documents import Parsed, Unreadable, parse_document
@@ -18,21 +19,6 @@ from mmdata.validation.image_rules import NotBase64, decode_base64
 from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, TEXT_EXTENSION
 
 Row = dict[str, Any]
-
-
-class ShowOptions(Protocol):
-    """What `show` is told (`mmdata.show.options.Show`)."""
-
-    @property
-    def shards(self) -> tuple[str, ...]: ...
-    @property
-    def key(self) -> str | None: ...
-    @property
-    def random(self) -> int | None: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def extract(self) -> str | None: ...
 
 
 @dataclass(slots=True)
@@ -94,7 +80,7 @@ class SampleView:
     error: str = ""
 
 
-def views(options: ShowOptions) -> Iterator[SampleView]:
+def views(options: Show) -> Iterator[SampleView]:
     """The samples that are asked for: the one with the key, some at random, or the first.
 
     Raises:

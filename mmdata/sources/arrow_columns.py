@@ -5,7 +5,30 @@ extension types; a reader wants to know whether a column is text, bytes or an im
 Every reader of parquet asks here.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from mmdata.errors import BadInputError, words_of
+
+
+@contextmanager
+def parquet_errors(path: str, what: str) -> Iterator[None]:
+    """Tell what goes wrong with a parquet file as the fault of the input.
+
+    Args:
+        path: of the file, for the message.
+        what: the file then is: `damaged parquet`.
+
+    Raises:
+        BadInputError: what is done inside raised an error of Arrow or of reading.
+    """
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise BadInputError(f"{path}: {what}: {words_of(error)}; fetch it again") from error
 
 
 def plain_type(kind: Any) -> Any:

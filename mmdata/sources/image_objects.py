@@ -12,7 +12,7 @@ nothing, only the spellings of a name itself.
 
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 from urllib.parse import quote
 
 from mmdata.errors import StorageError
@@ -32,15 +32,6 @@ from schemas.reasons import ImageDrop
 
 _THREADS = 16
 _MOST_AHEAD = 256
-
-
-@runtime_checkable
-class FetchesAhead(Protocol):
-    """A store whose images are better asked for early."""
-
-    def fetch_ahead(self, name: str) -> None:
-        """Begin to read an image that will be asked for soon."""
-        ...
 
 
 class ImageObjects(NamedImages):

@@ -215,22 +215,18 @@ def _first(values: Iterable[Value | None]) -> Value | None:
     return next((value for value in values if value is not None), None)
 
 
-class ShardImages(NamedImages):
+class ShardImages(SeveralStores):
     """The images of one numbered shard in archives that hold those of many, as MMC4's do.
 
     `7/a.jpg` or `<stem>/a.jpg` is shard 7's `a.jpg` before `a.jpg` itself is; what lies in a
-    folder with another number is another shard's.
+    folder with another number is another shard's. By URL all images are found.
     """
 
     def __init__(self, store: NamedImages, number: str, stem: str) -> None:
+        super().__init__((store,))
         self._store = store
         self._number = number
         self._folders = tuple(dict.fromkeys(filter(None, (number, stem))))
-
-    @property
-    def by_url(self) -> bool:
-        """Whether images can be found by URL."""
-        return self._store.by_url
 
     def take(self, name: str) -> bytes | None:
         """The image of this name in the shard's folders, else outside."""
@@ -240,28 +236,12 @@ class ShardImages(NamedImages):
         """Bytes of the image of this name."""
         return _first(self._store.length(one) for one in self._named(name))
 
-    def take_url(self, url: str) -> bytes | None:
-        """The image that came from a URL."""
-        return self._store.take_url(url)
-
-    def length_url(self, url: str) -> int | None:
-        """Bytes of the image that came from a URL."""
-        return self._store.length_url(url)
-
     def near(self, name: str) -> list[Near]:
         """The names that one may mean, in the first of the shard's folders that has any."""
         for one in self._named(name):
             if found := [near for near in self._store.near(one) if self._is_own(near.name, name)]:
                 return found
         return []
-
-    def nowhere(self) -> str:
-        """What is said of an image that is not there."""
-        return self._store.nowhere()
-
-    def where(self) -> str:
-        """What is looked in, for a person."""
-        return self._store.where()
 
     def _named(self, name: str) -> list[str]:
         return [*(f"{folder}/{name}" for folder in self._folders), name]

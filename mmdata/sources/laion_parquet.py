@@ -13,8 +13,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from mmdata.errors import BadInputError, words_of
-from mmdata.sources.arrow_columns import holds_images, image_bytes, plain_type, values_of
+from mmdata.errors import BadInputError
+from mmdata.sources.arrow_columns import (
+    holds_images,
+    image_bytes,
+    parquet_errors,
+    plain_type,
+    values_of,
+)
 from mmdata.sources.fields import FieldSearch
 from mmdata.sources.laion_columns import IMAGE_NAMES, ColumnNames, Columns, find_columns
 from mmdata.sources.laion_rows import LaionRow
@@ -35,17 +41,12 @@ _BUFFER_BYTES = 1 << 20
 @contextmanager
 def _open(path: str) -> Iterator[Any]:
     """A parquet file; what is damaged in it becomes a BadInputError."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with ExitStack() as stack:
-            source = stack.enter_context(open_file(path)) if is_url(path) else path
-            file = pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)
-            yield stack.enter_context(file)
-    except (OSError, pa.ArrowException) as error:
-        text = words_of(error)
-        raise BadInputError(f"{path}: damaged or no parquet: {text}; fetch it again") from error
+    with parquet_errors(path, "damaged or no parquet"), ExitStack() as stack:
+        source = stack.enter_context(open_file(path)) if is_url(path) else path
+        file = pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+        yield stack.enter_context(file)
 
 
 def parquet_segments(path: str) -> list[Segment]:

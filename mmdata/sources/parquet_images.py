@@ -7,11 +7,20 @@ every image costs a row group. Row groups over 256 MiB are refused, so that a wo
 
 import os
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from mmdata.errors import BadInputError, words_of
+from mmdata.errors import BadInputError
 from mmdata.images import ImageRejected
-from mmdata.sources.arrow_columns import holds_images, image_bytes, is_text, plain_type, values_of
+from mmdata.sources.arrow_columns import (
+    holds_images,
+    image_bytes,
+    is_text,
+    parquet_errors,
+    plain_type,
+    values_of,
+)
 from mmdata.sources.name_index import IndexedImages
 from mmdata.sources.names import is_junk, one_of, shown
 from mmdata.storage.files import open_file
@@ -83,21 +92,13 @@ class ParquetImages(IndexedImages):
 
     def _add(self, number: int, path: str) -> str:
         """Index one file; returns the column of its bytes."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            with open_file(path) as raw, pq.ParquetFile(raw, pre_buffer=False) as file:
-                names, column = columns_of(file, path)
-                for group in range(file.num_row_groups):
-                    _check_size(file.metadata.row_group(group), column, path)
-                    table = file.read_row_group(group, columns=names, use_threads=False)
-                    columns = {name: values_of(table.column(name)) for name in names}
-                    self._add_rows(columns, number, group)
-        except (OSError, pa.ArrowException) as error:
-            raise BadInputError(
-                f"{path}: damaged parquet: {words_of(error)}; fetch it again"
-            ) from error
+        with _opened(path) as file:
+            names, column = columns_of(file, path)
+            for group in range(file.num_row_groups):
+                _check_size(file.metadata.row_group(group), column, path)
+                table = file.read_row_group(group, columns=names, use_threads=False)
+                columns = {name: values_of(table.column(name)) for name in names}
+                self._add_rows(columns, number, group)
         return column
 
     def _add_rows(self, columns: dict[str, list[Any]], number: int, group: int) -> None:
@@ -113,22 +114,26 @@ class ParquetImages(IndexedImages):
             self._rows.append(row)
 
     def _cell(self, row: int) -> bytes | None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         number, group, place = self._files[row], self._groups[row], self._rows[row]
         path, column = self._paths[number], self._columns[number]
         if self._kept is None or self._kept[0] != (number, group):
             self._kept = None
-            try:
-                with open_file(path) as raw, pq.ParquetFile(raw, pre_buffer=False) as file:
-                    table = file.read_row_group(group, columns=[column], use_threads=False)
-            except (OSError, pa.ArrowException) as error:
-                raise BadInputError(
-                    f"{path}: damaged parquet: {words_of(error)}; fetch it again"
-                ) from error
+            with _opened(path) as file:
+                table = file.read_row_group(group, columns=[column], use_threads=False)
             self._kept = (number, group), table.column(0)
         return image_bytes(self._kept[1][place].as_py())
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    with (
+        parquet_errors(path, "damaged parquet"),
+        open_file(path) as raw,
+        pq.ParquetFile(raw, pre_buffer=False) as file,
+    ):
+        yield file
 
 
 def columns_of(file: Any, path: str) -> tuple[list[str], str]:

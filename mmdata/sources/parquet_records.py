@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from mmdata.errors import BadInputError, words_of
-from mmdata.sources.arrow_columns import values_of
+from mmdata.errors import BadInputError
+from mmdata.sources.arrow_columns import parquet_errors, values_of
 
 _BATCH_ROWS = 32
 MAGIC = b"PAR1"
@@ -25,16 +25,11 @@ def count_row_groups(file: BinaryIO, label: str) -> int:
     Raises:
         BadInputError: it is damaged, or two of its columns have one name.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with parquet_errors(label, "damaged parquet file"):
         table = pq.ParquetFile(file, pre_buffer=False)
         names = table.schema_arrow.names
-    except (OSError, pa.ArrowException) as error:
-        raise BadInputError(
-            f"{label}: damaged parquet file: {words_of(error)}; fetch it again"
-        ) from error
     if len(set(names)) < len(names):
         raise BadInputError(f"{label}: two columns have one name")
     return int(table.num_row_groups)
@@ -53,23 +48,17 @@ def read_rows(
     Raises:
         BadInputError: the row group is damaged.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with opened as file:
-            table = pq.ParquetFile(file, pre_buffer=False)
-            for batch in table.iter_batches(
-                batch_size=_BATCH_ROWS, row_groups=[row_group], use_threads=False
-            ):
-                names = batch.schema.names
-                columns = [values_of(column) for column in batch.columns]
-                for values in zip(*columns, strict=True):
-                    yield _as_json(dict(zip(names, values, strict=True)))
-    except (OSError, pa.ArrowException) as error:
-        raise BadInputError(
-            f"{label}: damaged parquet file: {words_of(error)}; fetch it again"
-        ) from error
+    with parquet_errors(label, "damaged parquet file"), opened as file:
+        table = pq.ParquetFile(file, pre_buffer=False)
+        for batch in table.iter_batches(
+            batch_size=_BATCH_ROWS, row_groups=[row_group], use_threads=False
+        ):
+            names = batch.schema.names
+            columns = [values_of(column) for column in batch.columns]
+            for values in zip(*columns, strict=True):
+                yield _as_json(dict(zip(names, values, strict=True)))
 
 
 def _as_json(row: dict[str, Any]) -> bytes:

@@ -12,7 +12,6 @@ import os
 import tarfile
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import msgspec
 
@@ -73,15 +72,6 @@ def url_of(metadata: bytes) -> str:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """One image's data: offset and size in bytes."""
-
-    path: str
-    offset: int
-    size: int
-
-
 class TarImages(IndexedImages):
     """Images of any number of tars, by name or URL.
 
@@ -114,7 +104,7 @@ class TarImages(IndexedImages):
             return None
         if len(rows) > 1 and len({self._sizes[row] for row in rows}) > 1:
             raise ambiguous(name, f"{plural(len(rows), 'member')} of other sizes have this name")
-        return one_of(name, (self._data(self._place(row), name) for row in rows))
+        return one_of(name, (self._data(row, name) for row in rows))
 
     def length(self, name: str) -> int | None:
         """Bytes of the member of this name."""
@@ -124,7 +114,7 @@ class TarImages(IndexedImages):
     def take_url(self, url: str) -> bytes | None:
         """The member whose JSON names a URL."""
         row = self._index.of_url(url)
-        return None if row is None else self._data(self._place(row), url)
+        return None if row is None else self._data(row, url)
 
     def length_url(self, url: str) -> int | None:
         """Bytes of the member whose JSON names a URL."""
@@ -138,21 +128,19 @@ class TarImages(IndexedImages):
         more = f" and {len(self._paths) - 1} more" if len(self._paths) > 1 else ""
         return f"{first}{more} ({plural(len(self._files), 'image')} in tars, by {by})"
 
-    def _place(self, row: int) -> _Place:
-        return _Place(self._paths[self._files[row]], self._offsets[row], self._sizes[row])
-
-    def _data(self, place: _Place, name: str) -> bytes:
-        if place.size > self._max_bytes:
-            detail = f"{shown(name)}: {place.size} bytes, at most {self._max_bytes} are taken"
+    def _data(self, row: int, name: str) -> bytes:
+        path, size = self._paths[self._files[row]], self._sizes[row]
+        if size > self._max_bytes:
+            detail = f"{shown(name)}: {size} bytes, at most {self._max_bytes} are taken"
             raise ImageRejected(ImageDrop.TOO_LARGE, detail)
         try:
-            data = read_range(place.path, place.offset, place.size)
+            data = read_range(path, self._offsets[row], size)
         except StorageError:
             raise
         except OSError as error:
-            raise ReadFaultError(place.path, error) from error
-        if len(data) != place.size:
-            raise BadInputError(f"{place.path}: has changed since it was indexed; run again")
+            raise ReadFaultError(path, error) from error
+        if len(data) != size:
+            raise BadInputError(f"{path}: has changed since it was indexed; run again")
         return data
 
 

@@ -12,7 +12,7 @@ import re
 import stat
 import uuid
 from collections.abc import Iterable
-from typing import IO, Protocol
+from typing import IO
 
 from mmdata.storage.files import open_file
 from mmdata.storage.uploads import PendingUpload, remove_objects
@@ -119,29 +119,8 @@ class PendingFile:
             remove([self._temporary])
 
 
-class Pending(Protocol):
-    """A file in the making: a `PendingFile` on a disk, a `PendingUpload` in a store."""
-
-    @property
-    def size(self) -> int:
-        """Bytes written so far."""
-        ...
-
-    def write(self, data: bytes) -> None:
-        """Append bytes."""
-        ...
-
-    def finish(self) -> str:
-        """Write it all out and return its sha256; the file is not visible yet."""
-        ...
-
-    def publish(self) -> None:
-        """Make it appear under its name."""
-        ...
-
-    def discard(self) -> None:
-        """Leave nothing behind of what was not published."""
-        ...
+#: A file in the making, on a disk or in a store.
+Pending = PendingFile | PendingUpload
 
 
 def pending_file(path: str, *, durable: bool = True) -> Pending:

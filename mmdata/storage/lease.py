@@ -10,8 +10,7 @@ import os
 import socket
 import threading
 import uuid
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import msgspec
 
@@ -35,31 +34,7 @@ class LeaseHolder(msgspec.Struct, frozen=True):
     process_start: str
 
 
-class Keeper(Protocol):
-    """What a disk or store must be able to do with a lease."""
-
-    def create(self, data: bytes) -> bool:
-        """Make the lease, whole, unless there is one; whether it was made."""
-        ...
-
-    def touch(self, data: bytes) -> None:
-        """Show that the holder is alive."""
-        ...
-
-    def take_over(self, seen: bytes, data: bytes) -> None:
-        """Replace the lease if it is still the one that was seen: of several takers, one does."""
-        ...
-
-    def remove(self) -> None:
-        """Remove the holder's own lease."""
-        ...
-
-    def age_seconds(self) -> float:
-        """Since the last touch; raises FileNotFoundError."""
-        ...
-
-
-def keeper_of(path: str) -> Keeper:
+def keeper_of(path: str) -> ObjectKeeper | FileKeeper:
     """The keeper of a lease at this path."""
     return ObjectKeeper(path) if is_url(path) else FileKeeper(path)
 
@@ -140,12 +115,7 @@ class Lease:
         self.acquire()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 

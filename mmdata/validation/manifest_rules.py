@@ -192,14 +192,14 @@ def fingerprint_fits(manifest: Manifest, findings: Findings) -> None:
 def totals_add_up(manifest: Manifest, results: Sequence[ShardResult], findings: Findings) -> None:
     """MAN006, where every listed shard has a sidecar that can be read."""
     names = {row.shard for row in manifest.shards}
-    sidecars = [
-        result.sidecar
-        for result in results
-        if result.sidecar is not None and basename(result.path) in names
-    ]
-    if len(sidecars) != len(names):
+    total, num_sidecars = Tally(), 0
+    for result in results:
+        if result.sidecar is not None and basename(result.path) in names:
+            total.add(result.sidecar.tally)
+            num_sidecars += 1
+    if num_sidecars != len(names):
         return
-    expected = msgspec.to_builtins(sum_tallies([sidecar.tally for sidecar in sidecars]))
+    expected = msgspec.to_builtins(total)
     got = msgspec.to_builtins(manifest.totals)
     for name, value in expected.items():
         if value != got[name]:
@@ -229,22 +229,6 @@ def groups_fit(folder: DatasetFolder, findings: Findings) -> None:
 
 def _group_words(groups: Groups | UnsetType) -> str:
     return "none" if groups is UNSET else msgspec.json.encode(groups).decode()
-
-
-def sum_tallies(tallies: Sequence[Tally]) -> Tally:
-    """Tallies added up, reason by reason."""
-    total = Tally()
-    for tally in tallies:
-        for name in Tally.__struct_fields__:
-            value = getattr(tally, name)
-            if isinstance(value, int):
-                setattr(total, name, getattr(total, name) + value)
-                continue
-            counts = dict(getattr(total, name))
-            for reason, count in value.items():
-                counts[reason] = counts.get(reason, 0) + count
-            setattr(total, name, counts)
-    return total
 
 
 def sizes_agree(folder: DatasetFolder, findings: Findings) -> None:

@@ -4,11 +4,11 @@ The table is what reports, forecasts and searches for duplicates read instead of
 a row that says something else than its document misleads all of them.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mmdata.shards.columns import text_columns
 from mmdata.validation.document_rules import similarity_array
 from mmdata.validation.documents import Parsed, Problem
 from mmdata.validation.sidecar_rules import Table
@@ -29,11 +29,8 @@ def row_fits_document(
         contents: bytes of each image; None where they could not be had.
     """
     document = parsed.document
-    sentences = [text.encode("utf-8", "surrogatepass") for text in document.text_list]
     said = {
-        "sentences": len(sentences),
-        "text_bytes": sum(map(len, sentences)),
-        "text_sha256": hashlib.sha256(b"".join(text + b"\n" for text in sentences)).hexdigest(),
+        **text_columns([text.encode("utf-8", "surrogatepass") for text in document.text_list]),
         "matched": [image.matched_text_index for image in document.image_info],
         "similarity": [image.matched_sim for image in document.image_info],
         "margin": margins(parsed),

@@ -11,7 +11,7 @@ import msgspec
 from mmdata.errors import BadInputError
 from mmdata.images.policy import ImagePolicy
 from mmdata.sources.base import RecordDropped, RecordError, SourceDocument
-from mmdata.sources.image_objects import FetchesAhead
+from mmdata.sources.image_objects import ImageObjects
 from mmdata.sources.image_store import (
     ImageSource,
     check_images,
@@ -112,7 +112,7 @@ def fetch_ahead(
         parse: reads a record; one that is broken is told of when its turn comes.
         record: one of the next.
     """
-    if isinstance(record, Overlong) or not isinstance(store, FetchesAhead):
+    if isinstance(record, Overlong) or not isinstance(store, ImageObjects):
         return
     with suppress(RecordDropped, RecordError):
         for image in parse(record).images:

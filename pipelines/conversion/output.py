@@ -6,7 +6,6 @@ sizes of the files beside it.
 
 import hashlib
 import os
-from collections import Counter
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -174,24 +173,6 @@ def clearable_bytes(output: str) -> int:
     return sum(facts.size for name, facts in list_folder(output).items() if shard_of(name))
 
 
-def add_tally(total: Tally, part: Tally) -> None:
-    """Add one shard's counts to a sum."""
-    for name in (
-        "records",
-        "documents",
-        "images_listed",
-        "images",
-        "sentences",
-        "image_bytes",
-        "images_reencoded",
-        "other_splits",
-    ):
-        setattr(total, name, getattr(total, name) + getattr(part, name))
-    for name in ("documents_dropped", "images_dropped", "notes"):
-        counts = Counter(getattr(total, name)) + Counter(getattr(part, name))
-        setattr(total, name, dict(sorted(counts.items())))
-
-
 def _write_energon(output: str, sizes: dict[str, int], files: OutputFiles) -> None:
     """Write Energon's `.nv-meta`, and the index of each shard that was written without."""
     for shard in sizes:
@@ -222,7 +203,7 @@ def write_manifest(
         if sidecar is None or raw is None:
             path = os.path.join(output, stem + SIDECAR)
             raise UserError(f"{path}: gone while the run was going; run the same command again")
-        add_tally(totals, sidecar.tally)
+        totals.add(sidecar.tally)
         rows.append(
             ManifestShard(
                 shard=sidecar.shard,

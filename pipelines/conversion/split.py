@@ -17,7 +17,6 @@ from mmdata.shards.naming import PLAN_NAME
 from mmdata.sources.split import SplitRule, make_rules
 from mmdata.storage.files import exists
 from pipelines.conversion.options import Conversion, parse_split
-from pipelines.conversion.output import add_tally
 from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.task import Job
 
@@ -100,7 +99,7 @@ def add_up(
     total = ConversionResult(first.plan, output, dry_run=first.dry_run, workers=first.workers)
     for part, result in zip(parts, results, strict=False):  # an interruption leaves parts out
         total.splits.append((part.name, result))
-        add_tally(total.tally, result.tally)
+        total.tally.add(result.tally)
         total.failures += result.failures
         total.unfit += result.unfit
         total.interrupted |= result.interrupted

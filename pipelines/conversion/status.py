@@ -15,7 +15,7 @@ from mmdata.storage.files import list_folder
 from mmdata.storage.lease import LEASE_NAME, Lease, LeaseHolder, age_seconds, is_stale, read_holder
 from mmdata.storage.urls import absolute
 from pipelines.conversion.dedupe import standing
-from pipelines.conversion.output import add_tally, leftovers, sweep
+from pipelines.conversion.output import leftovers, sweep
 from pipelines.conversion.output_files import look_at
 from pipelines.conversion.plan import ConversionPlan, load_plan
 from pipelines.conversion.status_options import Status
@@ -105,7 +105,7 @@ def _status(plan: ConversionPlan, output: str) -> RunStatus:
         found.drafts += sidecar.fingerprint != plan.fingerprint
         records = sidecar.tally.records + sidecar.tally.other_splits
         found.records_done += records
-        add_tally(found.tally, sidecar.tally)
+        found.tally.add(sidecar.tally)
         written = facts.get(shard_stem(shard) + SIDECAR)
         times.append((written.seconds if written else time.time(), records))
     found.records_per_second = _rate(times)

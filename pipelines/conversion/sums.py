@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 from pipelines.conversion.dedupe import standing
 from pipelines.conversion.form import FormTally
-from pipelines.conversion.output import add_tally
 from pipelines.conversion.output_files import OutputFiles
 from pipelines.conversion.plan import ConversionPlan, ConversionUnit
 from pipelines.conversion.result import ConversionResult
@@ -35,7 +34,7 @@ def sum_up(
             result.shards_left += 1
             forms.add_missing(unit.file)
             continue
-        add_tally(result.tally, sidecar.tally)
+        result.tally.add(sidecar.tally)
         forms.add(unit.file, sidecar.tally)
         if job_run.one_shard_each and not sidecar.tally.documents:
             result.lost += [span.file for span in sidecar.source]

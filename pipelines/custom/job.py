@@ -7,7 +7,7 @@ from mmdata.samples.assemble import AssemblyPolicy, Draft, Outcome, assemble, ch
 from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
 from mmdata.sources.conversations.formats import Reading, parse_record
 from mmdata.sources.fields import WantedField
-from mmdata.sources.image_objects import FetchesAhead
+from mmdata.sources.image_objects import ImageObjects
 from mmdata.sources.image_store import ImageSource, find_in_folders, open_images
 from mmdata.sources.names import NamedImages, Near, decoded_path
 from mmdata.sources.pseudonyms import Pseudonyms
@@ -72,7 +72,7 @@ class CustomJob:
     def open(self, segment: Segment) -> "CustomConverter":
         """What converts a segment's records."""
         store = self.store()
-        far = isinstance(store, FetchesAhead)
+        far = isinstance(store, ImageObjects)
         return FarCustomConverter(self, store) if far else CustomConverter(self, store)
 
     def parse(self, record: bytes) -> SourceDocument:

@@ -10,7 +10,7 @@ from mmdata.samples.assemble import AssemblyPolicy, Draft, Outcome, assemble, ch
 from mmdata.sources import mmc4
 from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
 from mmdata.sources.fields import WantedField
-from mmdata.sources.image_objects import FetchesAhead
+from mmdata.sources.image_objects import ImageObjects
 from mmdata.sources.image_store import ImageSource, ShardImages, find_in_folders, open_images
 from mmdata.sources.mmc4 import shard_name
 from mmdata.sources.names import NamedImages
@@ -57,7 +57,7 @@ class Mmc4Job:
     def open(self, segment: Segment) -> "Mmc4Converter":
         """What converts a segment's records."""
         store = self.store(segment)
-        far = isinstance(store, FetchesAhead)
+        far = isinstance(store, ImageObjects)
         return FarMmc4Converter(self, store) if far else Mmc4Converter(self, store)
 
     def parse(self, record: bytes) -> SourceDocument:

@@ -34,7 +34,7 @@ from mmdata.storage.lease import Lease, holds
 from mmdata.storage.paths import natural_key
 from mmdata.storage.urls import absolute
 from mmdata.versions import codec_versions
-from pipelines.conversion.output import add_tally, sweep
+from pipelines.conversion.output import sweep
 from pipelines.conversion.plan import fingerprint_of
 from pipelines.engine.run_units import (
     UnitFailure,
@@ -265,7 +265,7 @@ def _write_manifest(folder: str, paths: list[str], result: IndexResult, *, energ
     for path in paths:
         raw = read_bytes(path.removesuffix(TAR) + SIDECAR)
         sidecar = msgspec.json.decode(raw, type=Sidecar)
-        add_tally(totals, sidecar.tally)
+        totals.add(sidecar.tally)
         layouts[sidecar.layout] += sidecar.tally.documents or 1
         name = os.path.basename(path)
         rows.append(
@@ -298,5 +298,5 @@ def _write_manifest(folder: str, paths: list[str], result: IndexResult, *, energ
         write_meta(folder, sizes)
     write_atomically(os.path.join(folder, SIZES_NAME), msgspec.json.encode(sizes) + b"\n")
     write_atomically(os.path.join(folder, MANIFEST_NAME), encode_record(manifest))
-    add_tally(result.tally, totals)
+    result.tally.add(totals)
     result.folders[folder] = totals.documents

@@ -7,19 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmdata.images import ImagePolicy
-from mmdata.repair.pairs import MendedPair, mend_pair
+from mmdata.repair.pairs import mend_pair
 from mmdata.samples.assemble import AssemblyPolicy
+from mmdata.samples.pairs import PairOutcome
 from tests.shard_factory import make_image
 
 POLICY = AssemblyPolicy(images=ImagePolicy())
 KEY = "000000000000"
 
 
-def mended(**members: bytes) -> MendedPair:
+def mended(**members: bytes) -> PairOutcome:
     return mend_pair(members, KEY, POLICY)
 
 
-def metadata(pair: MendedPair) -> dict[str, Any]:
+def metadata(pair: PairOutcome) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(b"".join(dict(pair.members)["json"]))
     return found
 

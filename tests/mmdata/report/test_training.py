@@ -8,6 +8,8 @@ from mmdata.report.training import (
     DOCUMENT_DROPPED,
     HELD_OUT,
     Alignment,
+    coin_drops,
+    images_dropped,
     is_held_out,
     training_use,
     verdicts,
@@ -55,8 +57,8 @@ def test_it_uses_what_the_trainer_would(
         )
         for images in documents
     ]
-    assert use.images == sum(len(selection.kept) for selection in chosen)
-    assert use.documents == sum(selection.document_drop is None for selection in chosen)
+    assert use.images_used == sum(len(selection.kept) for selection in chosen)
+    assert use.used == sum(selection.document_drop is None for selection in chosen)
 
 
 @given(st.lists(IMAGES))
@@ -64,8 +66,8 @@ def test_every_document_and_image_is_used_or_has_a_reason(
     documents: list[list[tuple[int, float, int]]],
 ) -> None:
     use = training_use(rows_of(documents), Alignment(), POLICY)
-    assert use.documents + sum(use.documents_dropped.values()) == len(documents)
-    assert use.images + sum(use.images_dropped.values()) == sum(map(len, documents))
+    assert use.used + sum(use.dropped.values()) == len(documents)
+    assert use.images_used + sum(images_dropped(use).values()) == sum(map(len, documents))
 
 
 def test_an_image_that_goes_with_its_document_has_that_reason() -> None:
@@ -78,21 +80,21 @@ def test_an_image_that_goes_with_its_document_has_that_reason() -> None:
 def test_a_document_with_one_used_image_is_counted_for_the_coin() -> None:
     policy = SelectionPolicy(min_image_bytes=0)
     use = training_use(rows_of([[(0, 0.9, 10)], [(0, 0.9, 10), (1, 0.9, 10)]]), Alignment(), policy)
-    assert (use.documents, use.single_image) == (2, 1)
+    assert (use.used, use.single_image) == (2, 1)
 
 
 def test_captions_are_all_used() -> None:
     use = training_use(rows_of([[(0, 0.01, 1)]]), Alignment(kind="given", captions=True), POLICY)
-    assert (use.documents, use.images, use.single_image) == (1, 1, 0)
-    assert not use.documents_dropped
+    assert (use.used, use.images_used, use.single_image) == (1, 1, 0)
+    assert not use.dropped
 
 
 def test_a_split_to_measure_on_is_not_used_in_training() -> None:
     rows = rows_of([[(0, 0.9, 5000), (1, 0.9, 5000)], [(2, 0.9, 5000), (3, 0.9, 5000)]])
     use = training_use(rows, Alignment(held_out=True), POLICY)
-    assert (use.documents, use.images) == (0, 0)
-    assert use.documents_dropped == {HELD_OUT: 2}
-    assert use.images_dropped.total() == 4
+    assert (use.used, use.images_used) == (0, 0)
+    assert use.dropped == {HELD_OUT: 2}
+    assert images_dropped(use).total() == 4
     assert [is_held_out(name) for name in ("train", "val", "Test", "a", None)] == [
         *(False, True, True, False, False)
     ]
@@ -101,4 +103,4 @@ def test_a_split_to_measure_on_is_not_used_in_training() -> None:
 def test_the_coin_leaves_out_documents_with_one_image() -> None:
     policy = SelectionPolicy(min_similarity=0.24, min_image_bytes=100, keep_single_image=0.5)
     use = training_use(rows_of([[(0, 0.9, 5000)]] * 4), Alignment(), policy)
-    assert (use.documents, use.coin_drops(policy)) == (4, 2)
+    assert (use.used, coin_drops(use, policy)) == (4, 2)

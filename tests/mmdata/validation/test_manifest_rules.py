@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from mmdata.validation.findings import Findings
-from mmdata.validation.manifest_rules import check_folder, read_folder, sum_tallies
+from mmdata.validation.manifest_rules import check_folder, read_folder
 from mmdata.validation.shard import ShardTask, check_shard
-from schemas.manifest import Tally
 from tests.shard_factory import Dataset, flip, make_dataset, write_json
 
 FINGERPRINT = Dataset(Path(), []).fingerprint
@@ -131,17 +130,6 @@ def test_somebody_elses_manifest_is_none_of_ours(dataset: Dataset) -> None:
     findings = Findings("manifest.json", 100)
     assert not read_folder(str(dataset.folder), set(), findings).ours
     assert findings.kept == []
-
-
-def test_tallies_are_summed_reason_by_reason() -> None:
-    total = sum_tallies(
-        [
-            Tally(records=2, documents_dropped={"bad-json": 1}),
-            Tally(records=3, documents_dropped={"bad-json": 2, "no-text": 1}),
-        ]
-    )
-    assert total.records == 5
-    assert total.documents_dropped == {"bad-json": 3, "no-text": 1}
 
 
 def test_the_damaged_one_of_shard_and_manifest_is_not_the_one_expected(dataset: Dataset) -> None:

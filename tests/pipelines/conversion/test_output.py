@@ -7,18 +7,10 @@ from pathlib import Path
 import pytest
 
 from mmdata.errors import UserError
-from pipelines.conversion.output import (
-    add_tally,
-    check_is_ours,
-    clear,
-    committed,
-    sweep,
-    write_manifest,
-)
+from pipelines.conversion.output import check_is_ours, clear, committed, sweep, write_manifest
 from pipelines.conversion.output_files import LiveFiles
 from pipelines.conversion.plan import ConversionPlan, load_plan
 from pipelines.mmc4.run import convert_mmc4
-from schemas.manifest import Tally
 from tests.corpus import make_corpus
 
 
@@ -132,12 +124,3 @@ def test_shards_without_a_plan_are_not_ours(names: list[str], way_out: str, tmp_
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(UserError, match=way_out):
         check_is_ours(str(tmp_path), None)
-
-
-def test_tallies_add_up() -> None:
-    total = Tally()
-    add_tally(total, Tally(records=3, documents=2, documents_dropped={"no-text": 1}))
-    add_tally(total, Tally(records=2, images=5, documents_dropped={"no-text": 1, "bad-json": 1}))
-    assert (total.records, total.documents, total.images) == (5, 2, 5)
-    assert total.documents_dropped == {"bad-json": 1, "no-text": 2}
-    assert list(total.documents_dropped) == ["bad-json", "no-text"]
