@@ -16,7 +16,7 @@ from mmdata.shards.tar import BLOCK_BYTES
 from mmdata.storage.files import exists, read_range
 from mmdata.training_view.plans import RecordPlan, plan_record
 from mmdata.training_view.records import Record, RecordRule, UnusableError, read_record
-from mmdata.training_view.selection import SelectionPolicy, select
+from mmdata.training_view.selection import DocumentReason, SelectionPolicy, select
 from mmdata.training_view.sequence import MediaTokenizer
 from mmdata.training_view.tokenizer import load_tokenizer
 
@@ -131,8 +131,6 @@ def _from_table(task: ForecastTask) -> TrainingTally:
 
 def _captions(matched: Sequence[Sequence[int]]) -> TrainingTally:
     """The counts of a stream of captions, which uses every sample with one image."""
-    from mmdata.training_view.selection import DocumentReason
-
     tally = TrainingTally()
     for images in matched:
         if len(images) == 1:

@@ -6,6 +6,7 @@ decoded in full, and the pixels are handed on so that a re-encoding does not dec
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 from PIL import Image
@@ -81,16 +82,11 @@ def inspect(data: bytes, policy: ImagePolicy) -> Inspected:
     if kind == "jpeg":
         return _inspect_jpeg(data, policy)
     check = policy.verify != "header"
-    header = as_asked(_read_header(data, kind, check=check), policy)
+    read = partial(png.read_header, check=check) if kind == "png" else _READERS[kind]
+    header = as_asked(read(data), policy)
     check_limits(header, policy)
     pixels = load(data, header, policy.max_pixels) if check else None
     return Inspected(header, header.notes(), pixels)
-
-
-def _read_header(data: bytes, kind: str, *, check: bool) -> Header:
-    if kind == "png":
-        return png.read_header(data, check=check)
-    return _READERS[kind](data)
 
 
 def _inspect_jpeg(data: bytes, policy: ImagePolicy) -> Inspected:

@@ -19,7 +19,7 @@ from mmdata.wording import plural
 from schemas.reasons import DocumentDrop, ImageDrop, RepairNote
 
 #: Cosines of float32 vectors leave [-1, 1] by rounding only.
-_COSINE_BOUND = 1.0 + 1e-4
+COSINE_BOUND = 1.0 + 1e-4
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _CONTROL = re.compile(rb"[\x00-\x1f]")
@@ -211,7 +211,7 @@ def _scores(raw: msgspec.Raw, num_sentences: int) -> list[float]:
     if len(scores) != num_sentences:
         raise ValueError(f"expected {num_sentences} values, got {len(scores)}")
     largest = max(map(abs, scores), default=0.0)
-    if not largest <= _COSINE_BOUND:
+    if not largest <= COSINE_BOUND:
         raise ValueError(f"expected cosines, got {largest:g} (x 100?)")
     return scores
 

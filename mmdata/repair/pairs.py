@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from mmdata.images import ImageRejected, prepare_image
+from mmdata.repair.damaged_document import COSINE_BOUND, value_of
 from mmdata.repair.found import Row
 from mmdata.samples.assemble import AssemblyPolicy, Draft, Outcome, Picture
 from mmdata.samples.pairs import PairOutcome, finish_pair
@@ -20,7 +21,6 @@ from mmdata.validation.tar_rules import IMAGE_EXTENSIONS, TEXT_EXTENSION
 from schemas.reasons import DocumentDrop, ImageDrop, ImageNote, RepairNote
 
 _PLACEHOLDER = 1.0
-_COSINE_BOUND = 1.0 + 1e-4
 Notes = list[tuple[int | None, str, str]]
 
 
@@ -52,9 +52,13 @@ def mend_pair(
         if extension is not None:
             outcome.dropped_images[0] = (ImageDrop.DOCUMENT_DROPPED, "")
         return PairOutcome(outcome)
-    listed.fields["raw_url"] = msgspec.Raw(msgspec.json.encode(_text(metadata, "url") or ""))
+    listed.fields["raw_url"] = msgspec.Raw(
+        msgspec.json.encode(value_of(metadata.get("url"), str) or "")
+    )
     known = _similarity(metadata)
-    source = _text(metadata, "similarity_source") or ("laion" if known is not None else "")
+    source = value_of(metadata.get("similarity_source"), str) or (
+        "laion" if known is not None else ""
+    )
     document = SourceDocument(
         text_list=[caption],
         images=[listed],
@@ -87,13 +91,6 @@ def _metadata(raw: bytes | None, notes: Notes) -> dict[str, msgspec.Raw]:
         return {}
 
 
-def _text(metadata: dict[str, msgspec.Raw], name: str) -> str | None:
-    try:
-        return msgspec.json.decode(metadata[name], type=str)
-    except (KeyError, msgspec.DecodeError):
-        return None
-
-
 def _caption(raw: bytes | None, metadata: dict[str, msgspec.Raw], notes: Notes) -> str:
     """The text of a pair.
 
@@ -110,7 +107,7 @@ def _caption(raw: bytes | None, metadata: dict[str, msgspec.Raw], notes: Notes) 
         else:
             if text.strip():
                 return text
-    caption = _text(metadata, "caption")
+    caption = value_of(metadata.get("caption"), str)
     if caption is None or not caption.strip():
         raise problem
     notes.append((None, RepairNote.CAPTION_RESTORED.value, f"{problem.detail}; from the JSON"))
@@ -118,18 +115,15 @@ def _caption(raw: bytes | None, metadata: dict[str, msgspec.Raw], notes: Notes) 
 
 
 def _similarity(metadata: dict[str, msgspec.Raw]) -> float | None:
-    try:
-        value = msgspec.json.decode(metadata["similarity"], type=float)
-    except (KeyError, msgspec.DecodeError):
-        return None
-    return value if abs(value) <= _COSINE_BOUND else None
+    value = value_of(metadata.get("similarity"), float)
+    return value if value is not None and abs(value) <= COSINE_BOUND else None
 
 
 def _check_hash(data: bytes, metadata: dict[str, msgspec.Raw], row: Row | None) -> None:
     """Refuse a picture of ours that is not what was written; others' sha256 is of the download."""
     known = [] if row is None else list(row["image_sha256"])
     if "format_version" in metadata:
-        known.append(_text(metadata, "sha256"))
+        known.append(value_of(metadata.get("sha256"), str))
     if known and hashlib.sha256(data).hexdigest() not in known:
         detail = f"its bytes are not those that it was written with (sha256 {known[0]})"
         raise ImageRejected(ImageDrop.HASH_MISMATCH, detail)

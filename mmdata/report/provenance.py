@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from mmdata.html import numbers
 from mmdata.html.markup import Child, Markup, element, shortened
 from mmdata.html.table import table
-from mmdata.report.contents import Contents, Folder
+from mmdata.report.contents import Contents, Folder, ManifestFacts
 from mmdata.report.sections import section
 
 _MAX_INPUTS = 20
@@ -45,17 +45,14 @@ def _folder(folder: Folder) -> Markup:
         "div",
         title,
         element("dl", pairs, class_="facts"),
-        _inputs(folder),
+        _inputs(manifest),
         _mapping("Options", manifest.options),
         _mapping("Versions", manifest.versions),
         class_="panel padded",
     )
 
 
-def _inputs(folder: Folder) -> list[Markup]:
-    manifest = folder.manifest
-    if manifest is None:
-        return []
+def _inputs(manifest: ManifestFacts) -> list[Markup]:
     rows = [
         element(
             "tr",

@@ -113,11 +113,12 @@ def parse_row(row: LaionRow) -> PairSource:
     caption, others = _caption(values.get(columns.caption), columns.caption)
     if not caption.strip():
         raise RecordDropped(DocumentDrop.NO_TEXT, f"{columns.caption}: expected a caption")
-    url = _url(values.get(columns.url), columns.url) if columns.url else ""
+    url = _text(values.get(columns.url), columns.url).strip() if columns.url else ""
     if not url and not row.has_image:
         raise RecordDropped(DocumentDrop.NO_URL, f"{columns.url}: expected a URL, got nothing")
     similarity, notes = _similarity(row)
-    extras = _extras(row)
+    used = columns.used
+    extras = {name: as_raw(value) for name, value in values.items() if name not in used}
     if others:
         extras.setdefault(OTHER_CAPTIONS, msgspec.Raw(msgspec.json.encode(others)))
         detail = f"{columns.caption}: the first of {len(others) + 1}"
@@ -242,10 +243,6 @@ def _text(value: Any, column: str) -> str:
     return value
 
 
-def _url(value: Any, column: str) -> str:
-    return _text(value, column).strip()
-
-
 def _similarity(row: LaionRow) -> tuple[float | None, list[tuple[str, str]]]:
     """The row's own similarity, and a note where it has one that is none."""
     column = row.columns.similarity
@@ -266,12 +263,6 @@ def _name(url: str) -> str:
     except ValueError:
         return ""
     return unquote(path.rpartition("/")[2], errors="replace")[:200].replace("\0", "")
-
-
-def _extras(row: LaionRow) -> dict[str, msgspec.Raw]:
-    """All other columns as raw JSON."""
-    used = row.columns.used
-    return {name: as_raw(value) for name, value in row.values.items() if name not in used}
 
 
 def carried(extras: Mapping[str, msgspec.Raw], said: Mapping[str, Any]) -> dict[str, msgspec.Raw]:

@@ -27,51 +27,49 @@ class NearFormat:
 
     Attributes:
         name: that people know it by.
-        fields: all of them are there.
+        fields: all of them are there; with spaces between them.
         todo: what helps.
         at: how the detail of the drop begins where that matters too.
         kinds: of the conversions that this is said in; empty: in all.
     """
 
     name: str
-    fields: frozenset[str]
+    fields: str
     todo: str
     at: str = ""
     kinds: tuple[str, ...] = ()
 
 
-def _near(
-    name: str, fields: str, todo: str, at: str = "", kinds: tuple[str, ...] = ()
-) -> NearFormat:
-    return NearFormat(name, frozenset(fields.split()), todo, at, kinds)
-
-
 #: In this order; the first that fits is told.
 NEAR_FORMATS = (
-    _near(
+    NearFormat(
         "The Cauldron or FineVision (texts of user and assistant), not OBELICS",
         "images texts",
         _TURNS,
         "$.texts[",
     ),
-    _near(
+    NearFormat(
         "a document with images at places (MINT-1T, OBELICS), not a pair",
         "images texts",
         "convert-custom reads OBELICS in JSON lines or parquet; MINT-1T's tars are not read",
         kinds=("laion",),
     ),
-    _near("MMC4's documents", "text_list image_info", "convert-mmc4 reads them", "", ("laion",)),
-    _near("conversations", "conversations", "convert-custom reads them", "", ("mmc4", "laion")),
-    _near("messages", "messages", "convert-custom reads them", "", ("mmc4", "laion")),
-    _near(
+    NearFormat(
+        "MMC4's documents", "text_list image_info", "convert-mmc4 reads them", "", ("laion",)
+    ),
+    NearFormat(
+        "conversations", "conversations", "convert-custom reads them", "", ("mmc4", "laion")
+    ),
+    NearFormat("messages", "messages", "convert-custom reads them", "", ("mmc4", "laion")),
+    NearFormat(
         "COCO's captions (one object of images and annotations)",
         "images annotations",
         "write one record a caption, with the picture's name and a turn of conversations",
     ),
-    _near("Data-Juicer's intermediate format", "text images", "export it to LLaVA's format"),
-    _near("preference pairs", "chosen rejected", "take one of the answers as messages"),
+    NearFormat("Data-Juicer's intermediate format", "text images", "export it to LLaVA's format"),
+    NearFormat("preference pairs", "chosen rejected", "take one of the answers as messages"),
     *(
-        _near(f"questions and answers ({first}, {second})", f"{first} {second}", _TURNS)
+        NearFormat(f"questions and answers ({first}, {second})", f"{first} {second}", _TURNS)
         for first, second in (
             *(("instruction", "output"), ("instruction", "response"), ("query", "response")),
             *(("question", "answer"), ("question", "answers"), ("prompt", "response")),
@@ -101,7 +99,7 @@ def near_format(kind: str, fields: Collection[str], dropped: RecordDropped) -> s
     if spelt := _nearly(there):
         return "; ".join(f"{name}: is {known} meant? rename the field" for name, known in spelt)
     for near in NEAR_FORMATS:
-        fits = near.fields <= there and dropped.detail.startswith(near.at)
+        fits = there.issuperset(near.fields.split()) and dropped.detail.startswith(near.at)
         if fits and (not near.kinds or kind in near.kinds):
             return f"this looks like {near.name}: {near.todo}"
     return _captions(kind, there)

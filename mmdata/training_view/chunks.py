@@ -37,16 +37,6 @@ class Chunk:
     last: int
 
 
-@dataclass(slots=True)
-class _Group:
-    """A sentence's tags and the text up to the next tag."""
-
-    input_ids: list[int]
-    pairs: list[Pair]
-    first: int
-    last: int
-
-
 @dataclass(frozen=True, slots=True)
 class CutDocument:
     """What cutting came to.
@@ -86,7 +76,7 @@ def cut_document(
         surplus = max(0, len(group.pairs) - max_images)
         group.pairs, group.input_ids = group.pairs[:max_images], group.input_ids[surplus:]
     room = max_tokens - len(tokenizer.prefix)
-    runs: list[list[_Group]] = []
+    runs: list[list[Chunk]] = []
     for group in groups:
         if not runs or not _fits([*runs[-1], group], room, max_images):
             runs.append([])
@@ -113,8 +103,8 @@ def cut_document(
 
 def _groups(
     sentences: Sequence[str], pairs: Sequence[Pair], tokenizer: MediaTokenizer
-) -> tuple[list[int], list[_Group]]:
-    """The ids before the first tag, and the groups in order."""
+) -> tuple[list[int], list[Chunk]]:
+    """The ids before the first tag, and each sentence's tags with the text up to the next tag."""
     texts, _ = split_at_tags(sentences, [sentence for _, sentence in pairs])
     starts = sorted({sentence for _, sentence in pairs})
     head, *bodies = tokenizer.encode_texts(texts)
@@ -122,15 +112,15 @@ def _groups(
     for start, end, body in zip(starts, [*starts[1:], len(sentences)], bodies, strict=True):
         own = [pair for pair in pairs if pair[1] == start]
         ids = [tokenizer.image_id] * len(own) + body + [tokenizer.endofchunk_id]
-        groups.append(_Group(ids, own, start, end))
+        groups.append(Chunk(ids, own, start, end))
     return head, groups
 
 
-def _length(run: Sequence[_Group]) -> int:
+def _length(run: Sequence[Chunk]) -> int:
     return sum(len(group.input_ids) for group in run)
 
 
-def _fits(run: Sequence[_Group], room: int, max_images: int) -> bool:
+def _fits(run: Sequence[Chunk], room: int, max_images: int) -> bool:
     return _length(run) <= room and sum(len(group.pairs) for group in run) <= max_images
 
 

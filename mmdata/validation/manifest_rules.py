@@ -126,18 +126,18 @@ def check_folder(folder: DatasetFolder, results: Sequence[ShardResult], findings
         for code, problem in row_fits_shard(folder.manifest, listed[name], result):
             path, expected, got = problem
             findings.add(code, expected, got, path=f"$.shards[{name}].{path}")
-    sizes_agree(folder, findings)
+    sizes_agree(folder.path, folder.manifest, findings)
     fingerprint_fits(folder.manifest, findings)
     if folder.whole:
-        missing_shards(folder, findings)
+        missing_shards(folder.path, folder.manifest, findings)
         totals_add_up(folder.manifest, results, findings)
-        groups_fit(folder, findings)
+        groups_fit(folder.path, folder.manifest, findings)
 
 
-def missing_shards(folder: DatasetFolder, findings: Findings) -> None:
+def missing_shards(folder: str, manifest: Manifest, findings: Findings) -> None:
     """MAN002."""
-    there = set(list_names(folder.path))
-    for row in folder.manifest.shards if folder.manifest else ():
+    there = set(list_names(folder))
+    for row in manifest.shards:
         if row.shard not in there:
             findings.add("MAN002", row.shard, "no such file", path=f"$.shards[{row.shard}]")
 
@@ -207,23 +207,21 @@ def totals_add_up(manifest: Manifest, results: Sequence[ShardResult], findings: 
             findings.add("MAN006", f"{value}, the sum of the sidecars", f"{got[name]}", path=path)
 
 
-def groups_fit(folder: DatasetFolder, findings: Findings) -> None:
+def groups_fit(folder: str, manifest: Manifest, findings: Findings) -> None:
     """MAN012, where the samples tables of all listed shards can be read."""
-    if folder.manifest is None:
-        return
-    stems = [row.shard.removesuffix(TAR) for row in folder.manifest.shards]
-    tables = [join(folder.path, stem + SAMPLES) for stem in stems]
+    stems = [row.shard.removesuffix(TAR) for row in manifest.shards]
+    tables = [join(folder, stem + SAMPLES) for stem in stems]
     try:
         labels = [read_label(table) for table in tables]
         label = labels[0] if labels and labels.count(labels[0]) == len(labels) else None
         expected: Groups | UnsetType = UNSET
         if label is not None:
-            groups, without = count_groups(tables, folder.manifest.totals.documents)
+            groups, without = count_groups(tables, manifest.totals.documents)
             expected = Groups(by=label.by, key=label.key, groups=groups, documents_without=without)
     except (BadInputError, OSError):
         return  # SIDE006 tells
-    if expected != folder.manifest.groups:
-        told = [_group_words(groups) for groups in (expected, folder.manifest.groups)]
+    if expected != manifest.groups:
+        told = [_group_words(groups) for groups in (expected, manifest.groups)]
         findings.add("MAN012", told[0], told[1], path="$.groups")
 
 
@@ -231,13 +229,11 @@ def _group_words(groups: Groups | UnsetType) -> str:
     return "none" if groups is UNSET else msgspec.json.encode(groups).decode()
 
 
-def sizes_agree(folder: DatasetFolder, findings: Findings) -> None:
+def sizes_agree(folder: str, manifest: Manifest, findings: Findings) -> None:
     """MAN009: what open_clip and OpenFlamingo take the number of samples from."""
-    if folder.manifest is None:
-        return
-    expected = {row.shard: row.samples for row in folder.manifest.shards}
+    expected = {row.shard: row.samples for row in manifest.shards}
     try:
-        got = _SIZES_DECODER.decode(read_bytes(join(folder.path, SIZES_NAME)))
+        got = _SIZES_DECODER.decode(read_bytes(join(folder, SIZES_NAME)))
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         findings.add("MAN009", "sizes.json, {file: count}", str(error))
         return
