@@ -26,8 +26,8 @@ from benchmarks.gates import Gate, print_gates
 from benchmarks.processes import Family, watch
 from pipelines.conversion import run as convert
 from pipelines.conversion import run_plan
-from pipelines.conversion.task import Tick
 from pipelines.conversion.unit import convert_unit
+from pipelines.engine.events import Tick
 from pipelines.engine.run_units import run_units
 from pipelines.mmc4.options import ConvertMmc4
 from pipelines.mmc4.run import convert_mmc4

@@ -25,14 +25,13 @@ from pipelines.align.options import Align
 from pipelines.align.unit import AlignJob, align_unit, read_input_sidecar
 from pipelines.clip.backend import clip_byte_options, describe_clip, images_per_second
 from pipelines.clip.model import ClipSpec
-from pipelines.conversion.output import check_is_ours
+from pipelines.conversion.output import earlier_plan
 from pipelines.conversion.plan import (
     ConversionPlan,
     ConversionUnit,
     PlanInput,
     SegmentScan,
     fingerprint_of,
-    load_plan,
 )
 from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.run_plan import run_plan
@@ -66,9 +65,7 @@ def align(options: Align, *, quiet: bool = False) -> ConversionResult:
         )
     manifest = _read_manifest(folder)
     inputs, sidecars = _read_inputs(paths, manifest)
-    before = None if options.overwrite else load_plan(output)
-    if not options.overwrite:
-        check_is_ours(output, before)
+    before = earlier_plan(output, overwrite=options.overwrite)
     with terminate_as_interrupt():
         clip = describe_clip(options, options.ray_address)
         plan = _make_plan(options, manifest, inputs, sidecars, clip)

@@ -31,7 +31,8 @@ from pipelines.clip.drafts import ShardScorer
 from pipelines.clip.model import ClipSpec, FrontEnd
 from pipelines.conversion.counts import count_outcome, forget_note, progress_of, span_of_row
 from pipelines.conversion.shard_job import ShardHead, write_shard
-from pipelines.conversion.task import Tick, UnitError, UnitTask, check_versions, is_done
+from pipelines.conversion.task import UnitError, UnitTask, check_versions, is_done
+from pipelines.engine.events import Tick
 from schemas.manifest import GROUP_COLUMNS, Reject, Sidecar, SourceSpan, Tally
 
 _COLUMNS = [

@@ -9,7 +9,7 @@ from mmdata.samples.assemble import Outcome
 from mmdata.shards.writer import ShardWriter
 from mmdata.sources.records import Overlong
 from pipelines.conversion.plan import ConversionUnit
-from pipelines.conversion.task import Tick
+from pipelines.engine.events import Tick
 from schemas.manifest import Reject, RejectAction, SourceSpan, Tally
 from schemas.reasons import DocumentDrop
 

@@ -27,7 +27,8 @@ from pipelines.conversion.dedupe_shards import Duplicate, FinishTask, finish_sha
 from pipelines.conversion.output import committed, forget_manifest, lacks_images
 from pipelines.conversion.output_files import OutputFiles, look_at
 from pipelines.conversion.plan import ConversionPlan
-from pipelines.engine.run_units import UnitFailure, choose_workers, run_units
+from pipelines.engine.events import UnitFailure
+from pipelines.engine.run_units import choose_workers, run_units
 from schemas.manifest import Sidecar
 from schemas.reasons import DocumentDrop
 

@@ -23,7 +23,7 @@ from mmdata.storage.lease import holds
 from pipelines.conversion.counts import add_row, forget_note, increment, reject_of, span_of_row
 from pipelines.conversion.output import committed
 from pipelines.conversion.shard_job import ShardHead, write_shard
-from pipelines.conversion.task import Tick
+from pipelines.engine.events import Tick
 from schemas.manifest import Reject, Sidecar, Tally
 from schemas.reasons import DocumentDrop, ImageDrop
 

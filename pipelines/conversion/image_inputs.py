@@ -1,15 +1,13 @@
 """The pictures that a conversion is given: opened, checked and asked by name."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
 
 import msgspec
 
 from mmdata.errors import BadInputError
-from mmdata.images.policy import ImagePolicy
 from mmdata.sources.base import RecordDropped, RecordError, SourceDocument
 from mmdata.sources.image_objects import ImageObjects
 from mmdata.sources.image_store import (
@@ -22,28 +20,18 @@ from mmdata.sources.image_store import (
 from mmdata.sources.names import NamedImages, StoredImage
 from mmdata.sources.records import Overlong
 from mmdata.wording import plural
+from pipelines.conversion.options import Conversion
 from schemas.manifest import ExcludedInput
 
 
-class ImageRules(Protocol):
-    """What decides which images are used."""
-
-    @property
-    def allow_symlinks_to(self) -> tuple[str, ...]: ...
-    @property
-    def skip_bad_inputs(self) -> bool: ...
-    def image_policy(self) -> ImagePolicy:
-        """What is asked of each image."""
-        ...
-
-
 def usable_images(
-    options: ImageRules, images: str, flag: str
+    options: Conversion, links: Sequence[str], images: str, flag: str
 ) -> tuple[ImageSource, list[ExcludedInput]]:
     """What the images are in, and which of its files are left out as damaged.
 
     Args:
         options: of the converter.
+        links: folders outside the images' own that links in it may lead to.
         images: a folder, tars or the like.
         flag: that it was given with.
 
@@ -51,9 +39,8 @@ def usable_images(
         UserError: it is nothing that holds images.
         BadInputError: with every file of it that is damaged.
     """
-    links = tuple(map(os.path.abspath, options.allow_symlinks_to))
     forget_images()
-    source = find_images(images, links, flag)
+    source = find_images(images, tuple(map(os.path.abspath, links)), flag)
     if source.kind == "folder":
         return source, []
     max_bytes = options.image_policy().max_bytes

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol
 
 from mmdata.errors import BadInputError, MMDataError, words_of
 from mmdata.sources.records import Segment
@@ -14,16 +13,10 @@ from mmdata.storage.paths import expand_paths
 from mmdata.storage.urls import absolute
 from mmdata.wording import plural
 from pipelines.conversion.plan import ConversionPlan, PlanInput, SegmentScan, input_names
-from pipelines.conversion.task import CountedJob, Tick
+from pipelines.engine.events import LongSteps, Tick, UnitAgain, UnitDone, UnitFailure
+from pipelines.engine.options import EngineOptions
 from pipelines.engine.progress import Progress
-from pipelines.engine.run_units import (
-    LongSteps,
-    UnitAgain,
-    UnitDone,
-    UnitFailure,
-    choose_workers,
-    run_units,
-)
+from pipelines.engine.run_units import choose_workers, run_units
 from schemas.manifest import ExcludedInput
 
 #: Rough rate of one core, to decide whether a Ray is worth starting.
@@ -31,17 +24,8 @@ _SCAN_BYTES_PER_SECOND = 60e6
 _RAY_WORTH_SCAN_SECONDS = 5.0
 
 
-class CountOptions(Protocol):
-    """What counting is told."""
-
-    @property
-    def workers(self) -> int | None: ...
-    @property
-    def ray_address(self) -> str | None: ...
-    @property
-    def stall_timeout(self) -> float: ...
-    @property
-    def skip_bad_inputs(self) -> bool: ...
+#: Counts a segment's records and looks for its first images; picklable; raises BadInputError.
+Scan = Callable[[Segment], SegmentScan]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,28 +44,30 @@ class Problem:
 
 
 def count_inputs(
-    options: CountOptions,
-    job: CountedJob,
+    options: EngineOptions,
+    scan: Scan,
     specs: Sequence[str],
     suffixes: tuple[str, ...],
     list_segments: Callable[[str], list[Segment]],
     before: ConversionPlan | None,
     *,
+    skip_bad: bool,
     quiet: bool,
 ) -> tuple[list[PlanInput], list[ExcludedInput]]:
     """Count every input's records, or take the counts of an earlier plan.
 
     Args:
         options: of the command.
-        job: how records become samples.
+        scan: counts a segment.
         specs: files, folders, globs and ranges as the user named them.
         suffixes: endings of the files that a folder stands for.
         list_segments: the segments of an input; raises BadInputError.
         before: the plan of an earlier run into the same output.
+        skip_bad: leave out inputs that are missing or damaged (--skip-bad-inputs).
         quiet: no progress bar.
 
     Returns:
-        The good inputs, and those left out with --skip-bad-inputs.
+        The good inputs, and those left out.
 
     Raises:
         BadInputError: with every input that is missing or damaged.
@@ -101,13 +87,13 @@ def count_inputs(
             entries.append(_entry(path, name, known.get(path), list_segments))
         except (BadInputError, OSError) as error:
             problems.append(_problem(path, error))
-    problems += _scan(options, job, [entry for entry in entries if not entry.scans], quiet=quiet)
+    problems += _scan(options, scan, [entry for entry in entries if not entry.scans], quiet=quiet)
     bad = {problem.path for problem in problems}
     good = [entry for entry in entries if entry.path not in bad]
-    if problems and not options.skip_bad_inputs:
-        raise BadInputError(_told(problems, options))
+    if problems and not skip_bad:
+        raise BadInputError(_told(problems, " (--skip-bad-inputs leaves them out)"))
     if not good:
-        raise BadInputError("no input is left: " + _told(problems, options))
+        raise BadInputError("no input is left: " + _told(problems))
     return good, _excluded(problems, unique)
 
 
@@ -132,12 +118,11 @@ def _entry(
     )
 
 
-def _told(problems: list[Problem], options: CountOptions) -> str:
+def _told(problems: list[Problem], hint: str = "") -> str:
     """All problems for the screen."""
     lines = [f"{problem.path}: {problem.text}" for problem in problems]
     if len(lines) == 1:
         return lines[0]
-    hint = "" if options.skip_bad_inputs else " (--skip-bad-inputs leaves them out)"
     return f"{plural(len(lines), 'input')} cannot be used{hint}:\n  " + "\n  ".join(lines)
 
 
@@ -164,7 +149,7 @@ def _problem(path: str, error: Exception) -> Problem:
 
 @dataclass(frozen=True, slots=True)
 class _ScanTask:
-    job: CountedJob
+    scan: Scan
     segments: tuple[Segment, ...]
     first: int
 
@@ -172,26 +157,22 @@ class _ScanTask:
 def _scan_segments(task: _ScanTask) -> Iterator[tuple[int, SegmentScan | Problem]]:
     """Each segment's number, and its count or what is wrong with it."""
     for index, segment in enumerate(task.segments, start=task.first):
-        yield index, _scan_one(task.job, segment)
+        try:
+            yield index, task.scan(segment)
+        except MMDataError as error:
+            yield index, _problem(segment.path, error)
 
 
-def _scan_one(job: CountedJob, segment: Segment) -> SegmentScan | Problem:
-    try:
-        return job.scan(segment)
-    except MMDataError as error:
-        return _problem(segment.path, error)
-
-
-def _batches(job: CountedJob, segments: list[Segment], workers: int) -> list[_ScanTask]:
+def _batches(scan: Scan, segments: list[Segment], workers: int) -> list[_ScanTask]:
     """Segments a task: a few of them where there are many, since a Ray task costs 10 ms."""
     size = max(1, min(16, len(segments) // (8 * max(workers, 1))))
     return [
-        _ScanTask(job, tuple(segments[at : at + size]), at) for at in range(0, len(segments), size)
+        _ScanTask(scan, tuple(segments[at : at + size]), at) for at in range(0, len(segments), size)
     ]
 
 
 def _scan(
-    options: CountOptions, job: CountedJob, entries: list[PlanInput], *, quiet: bool
+    options: EngineOptions, scan: Scan, entries: list[PlanInput], *, quiet: bool
 ) -> list[Problem]:
     """Fill in the counts of new inputs; returns what is wrong with damaged ones."""
     segments = [segment for entry in entries for segment in entry.segments]
@@ -201,7 +182,7 @@ def _scan(
     workers = choose_workers(options.workers, seconds, options.ray_address)
     if seconds < _RAY_WORTH_SCAN_SECONDS and options.ray_address is None:
         workers = 0
-    tasks = _batches(job, segments, workers or os.cpu_count() or 1)
+    tasks = _batches(scan, segments, workers or os.cpu_count() or 1)
     few = len(segments) < 8
     with Progress("count", total=len(segments), quiet=quiet or few, unit="file") as bar:
         events = run_units(
@@ -231,5 +212,5 @@ def _scan(
                         problems[segments[number].path] = found_there
     found = iter(scans)
     for entry in entries:
-        entry.scans = [scan for scan in (next(found) for _ in entry.segments) if scan]
+        entry.scans = [one for one in (next(found) for _ in entry.segments) if one]
     return list(problems.values())

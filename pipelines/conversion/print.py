@@ -156,7 +156,7 @@ def _print_groups(result: ConversionResult, console: Console) -> None:
         console.print(f"note: no record of {name} has the field {by} (--split-by)", markup=False)
     if result.groups is not None and result.groups.documents_without:
         console.print(
-            f"{count_of(result.groups.documents_without, 'document')} without {by}: each is a "
+            f"{plural(result.groups.documents_without, 'document')} without {by}: each is a "
             "group of its own",
             markup=False,
         )
@@ -167,19 +167,14 @@ def _print_names(result: ConversionResult, console: Console) -> None:
     if not result.plan.options.get("pseudonymise"):
         return
     notes = result.tally.notes
-    left = count_of(notes.get(DocumentNote.ID_LEFT_IN_TEXT, 0), "document")
-    persons = count_of(notes.get(DocumentNote.MAYBE_A_PERSON, 0), "document")
+    left = plural(notes.get(DocumentNote.ID_LEFT_IN_TEXT, 0), "document")
+    persons = plural(notes.get(DocumentNote.MAYBE_A_PERSON, 0), "document")
     console.print(
         f"what stays: in {left} an id of their own is left in the text (shorter than four "
         "characters, a plain word, or inside a longer word); in "
         f"{persons} a person's name may stand (a plain guess: a title, or two capitalised words in "
         "a row); what the text says otherwise, and what the pictures show, is as it was",
     )
-
-
-def count_of(number: int, what: str) -> str:
-    """A number of things, in words that fit it."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _print_excluded(result: ConversionResult, console: Console) -> None:

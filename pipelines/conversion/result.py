@@ -6,7 +6,7 @@ from mmdata.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_INTERRUPTED
 from pipelines.clip.backend import Scored
 from pipelines.conversion.form import UnfitInput
 from pipelines.conversion.plan import ConversionPlan
-from pipelines.engine.run_units import UnitAgain, UnitFailure
+from pipelines.engine.events import UnitAgain, UnitFailure
 from schemas.manifest import Groups, Tally
 
 

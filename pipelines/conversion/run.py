@@ -26,9 +26,9 @@ from pipelines.conversion.pseudonymise import pseudonymise_inputs, pseudonymise_
 from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.run_plan import run_plan
 from pipelines.conversion.split import Part, add_up, job_of, part_options, parts_of
-from pipelines.conversion.task import CountedJob, JobRun, Tick, UnitTask, conversion_versions
+from pipelines.conversion.task import CountedJob, JobRun, UnitTask, conversion_versions
 from pipelines.conversion.unit import convert_unit
-from pipelines.engine.events import Alive
+from pipelines.engine.events import Alive, Tick
 from pipelines.engine.run_units import terminate_as_interrupt
 from schemas.manifest import ExcludedInput
 
@@ -87,7 +87,14 @@ def run_conversion(
         # A plan without the inputs' names cannot tell whether they were counted before.
         known = None if names else befores[0]
         inputs, left_out = count_inputs(
-            options, job, specs, suffixes, list_segments, known, quiet=quiet
+            options,
+            job.scan,
+            specs,
+            suffixes,
+            list_segments,
+            known,
+            skip_bad=options.skip_bad_inputs,
+            quiet=quiet,
         )
         left_out = pseudonymise_inputs(inputs, [*excluded, *left_out], names)
         plans = [_plan(options, job, inputs, left_out, byte_options, part) for part in parts]

@@ -23,8 +23,8 @@ from mmdata.storage.urls import is_url
 from pipelines.conversion.dedupe import standing
 from pipelines.conversion.plan import ConversionPlan
 from pipelines.conversion.result import ConversionResult
-from pipelines.conversion.task import Tick, UnitTask
-from pipelines.engine.run_units import UnitAgain, UnitDone, UnitFailure
+from pipelines.conversion.task import UnitTask
+from pipelines.engine.events import Tick, UnitAgain, UnitDone, UnitFailure
 from schemas.reasons import DocumentDrop
 
 _PROGRESS_SECONDS = 1.0

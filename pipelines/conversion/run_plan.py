@@ -27,9 +27,10 @@ from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.run_log import RunLog, open_log
 from pipelines.conversion.space import check_space
 from pipelines.conversion.sums import sum_up
-from pipelines.conversion.task import AnyJob, JobRun, Tick, UnitTask
+from pipelines.conversion.task import AnyJob, JobRun, UnitTask
+from pipelines.engine.events import Tick, UnitAgain, UnitFailure
 from pipelines.engine.progress import Progress
-from pipelines.engine.run_units import UnitAgain, UnitFailure, choose_workers, run_units
+from pipelines.engine.run_units import choose_workers, run_units
 
 
 def run_plan(

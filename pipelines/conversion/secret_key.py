@@ -1,22 +1,15 @@
 """The user's secret key, of pseudonyms and of the hashes of groups; it is written nowhere."""
 
 import os
-from typing import Protocol
 
 from mmdata.errors import UserError
+from pipelines.conversion.options import SplitOptions
 
 KEY_VARIABLE = "MMDATA_PSEUDONYM_KEY"
 _LEAST_KEY_BYTES = 16
 
 
-class KeyOptions(Protocol):
-    """Where the key is."""
-
-    @property
-    def pseudonym_key(self) -> str | None: ...
-
-
-def read_key(options: KeyOptions) -> bytes | None:
+def read_key(options: SplitOptions) -> bytes | None:
     """The key in --pseudonym-key, else in the environment; None without one.
 
     Raises:
@@ -39,7 +32,7 @@ def read_key(options: KeyOptions) -> bytes | None:
     return key
 
 
-def needed_key(options: KeyOptions) -> bytes:
+def needed_key(options: SplitOptions) -> bytes:
     """The key, where nothing can be done without.
 
     Raises:

@@ -15,8 +15,8 @@ from mmdata.storage.lease import holds
 from pipelines.conversion.counts import progress_of, span_of, ticked
 from pipelines.conversion.plan import ConversionUnit
 from pipelines.conversion.policy import group_label
-from pipelines.conversion.task import Tick, UnitError, UnitTask
-from pipelines.engine.events import Alive, RateLimit
+from pipelines.conversion.task import UnitError, UnitTask
+from pipelines.engine.events import Alive, RateLimit, Tick
 from schemas.manifest import Kind, Layout, SourceSpan, Tally
 
 Told = TypeVar("Told")

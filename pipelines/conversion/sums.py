@@ -8,7 +8,7 @@ from pipelines.conversion.output_files import OutputFiles
 from pipelines.conversion.plan import ConversionPlan, ConversionUnit
 from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.task import AnyJob, JobRun, UnitTask
-from pipelines.engine.run_units import UnitFailure
+from pipelines.engine.events import UnitFailure
 
 
 def sum_up(

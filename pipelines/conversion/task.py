@@ -12,7 +12,7 @@ from pipelines.clip.backend import Scored
 from pipelines.clip.model import ClipSpec
 from pipelines.conversion.output import committed, lacks_images
 from pipelines.conversion.plan import ConversionUnit, SegmentScan
-from pipelines.engine.events import Alive
+from pipelines.engine.events import Alive, Tick
 from schemas.manifest import Kind
 
 AnyJob = TypeVar("AnyJob")
@@ -87,16 +87,6 @@ class UnitTask(Generic[AnyJob]):
     """Whether Energon's index is written with each shard."""
     counts_unplaced: bool = True
     """Whether records that no split can be told of are counted here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Progress since the last tick."""
-
-    records: int
-    images: int
-    image_bytes: int
-    dropped: int
 
 
 def conversion_versions(clip: ClipSpec | None) -> dict[str, str]:

@@ -23,14 +23,13 @@ from pipelines.conversion.shard_job import counted, head_of, pass_over, write_sh
 from pipelines.conversion.task import (
     Job,
     RecordConverter,
-    Tick,
     UnitError,
     UnitTask,
     check_versions,
     conversion_versions,
     is_done,
 )
-from pipelines.engine.events import Alive
+from pipelines.engine.events import Alive, Tick
 
 #: Records whose images are fetched early from a store; their bytes are held meanwhile.
 AHEAD_RECORDS = 8

@@ -35,7 +35,9 @@ def convert_custom(options: ConvertCustom, *, quiet: bool = False) -> Conversion
     images: ImageSource | None = None
     excluded: list[ExcludedInput] = []
     if options.image_root is not None:
-        images, excluded = usable_images(options, options.image_root, "--image-root")
+        images, excluded = usable_images(
+            options, options.allow_symlinks_to, options.image_root, "--image-root"
+        )
     clip = describe_clip(options, options.ray_address) if options.clip_model else None
     names = _pseudonyms(options)
     job = CustomJob(

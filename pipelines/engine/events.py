@@ -33,6 +33,16 @@ class Alive:
 
 
 @dataclass(frozen=True, slots=True)
+class Tick:
+    """Progress since the last tick."""
+
+    records: int
+    images: int
+    image_bytes: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
 class UnitFailure:
     """A unit that did not end well; the others go on."""
 

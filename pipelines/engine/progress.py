@@ -3,22 +3,11 @@
 import sys
 import time
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from tqdm import tqdm
 
-
-class Step(Protocol):
-    """Progress since the last step."""
-
-    @property
-    def records(self) -> int: ...
-    @property
-    def images(self) -> int: ...
-    @property
-    def image_bytes(self) -> int: ...
-    @property
-    def dropped(self) -> int: ...
+from pipelines.engine.events import Tick
 
 
 class Progress:
@@ -42,11 +31,11 @@ class Progress:
         """Since the start."""
         return time.monotonic() - self._start
 
-    def advance(self, step: Step) -> None:
-        """Count a step in."""
-        self._images += step.images
-        self._bytes += step.image_bytes
-        self._dropped += step.dropped
+    def advance(self, tick: Tick) -> None:
+        """Count a tick in."""
+        self._images += tick.images
+        self._bytes += tick.image_bytes
+        self._dropped += tick.dropped
         if self._images or self._dropped:
             seconds = max(self.seconds, 1e-9)
             self._bar.set_postfix_str(
@@ -54,7 +43,7 @@ class Progress:
                 f"{self._dropped} dropped",
                 refresh=False,
             )
-        self._bar.update(step.records)
+        self._bar.update(tick.records)
 
     def say(self, text: str) -> None:
         """A line above the bar, also where nobody looks: a log then has it."""

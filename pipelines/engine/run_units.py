@@ -19,13 +19,7 @@ from typing import TypeVar
 
 from mmdata.errors import UserError
 from pipelines.engine.events import Alive, Event, attempt
-from pipelines.engine.events import LongSteps as LongSteps
-from pipelines.engine.events import UnitAgain as UnitAgain
-from pipelines.engine.events import UnitDone as UnitDone
-from pipelines.engine.events import UnitFailure as UnitFailure
-from pipelines.engine.events import one_step as one_step
 from pipelines.engine.ray_session import RaySession, Service
-from pipelines.engine.ray_tasks import MAX_RETRIES as MAX_RETRIES
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")

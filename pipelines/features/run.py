@@ -12,7 +12,6 @@ said before the first shard: patch tokens are several times the JPEGs.
 
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -36,9 +35,10 @@ from mmdata.storage.files import exists, make_folder, read_bytes, size_of
 from mmdata.storage.urls import is_url
 from mmdata.wording import plural
 from pipelines.clip.model import num_gpus
+from pipelines.conversion.space import free_bytes
 from pipelines.engine.actors import ActorPool, actor_results
-from pipelines.engine.events import Alive
-from pipelines.engine.run_units import UnitFailure, run_units, terminate_as_interrupt
+from pipelines.engine.events import Alive, UnitFailure
+from pipelines.engine.run_units import run_units, terminate_as_interrupt
 from pipelines.features.options import Features
 from schemas.manifest import Sidecar
 
@@ -226,11 +226,8 @@ def _say_size(tasks: Sequence[FeatureTask], spec: TowerSpec, output: str) -> Non
         f"{spec.image_bytes / 1e6:.2f} MB each, {total / 1e9:.2f} GB in {output} "
         f"(their shards: {shard_bytes / 1e9:.2f} GB)\n"
     )
-    there = output
-    while not os.path.isdir(there):
-        there = os.path.dirname(there)
-    free = shutil.disk_usage(there).free
-    if total > free:
+    free = free_bytes(output)
+    if free is not None and total > free:
         raise UserError(
             f"--output {output}: expected {total / 1e9:.1f} GB free, got {free / 1e9:.1f} GB"
         )

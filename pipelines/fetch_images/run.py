@@ -38,16 +38,10 @@ from mmdata.storage.files import facts_of
 from mmdata.storage.lease import Lease, holds
 from mmdata.storage.paths import expand_paths
 from mmdata.storage.urls import absolute, is_url
-from pipelines.conversion.task import Tick
 from pipelines.downloads.outcomes import KEPT, is_failed, outcome_row, read_table, write_table
-from pipelines.engine.events import RateLimit
+from pipelines.engine.events import RateLimit, Tick, UnitFailure
 from pipelines.engine.progress import Progress
-from pipelines.engine.run_units import (
-    UnitFailure,
-    choose_workers,
-    run_units,
-    terminate_as_interrupt,
-)
+from pipelines.engine.run_units import choose_workers, run_units, terminate_as_interrupt
 from pipelines.fetch_images.options import FetchImages
 from schemas.reasons import ImageDrop
 

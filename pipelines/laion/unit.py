@@ -27,9 +27,9 @@ from pipelines.conversion.counts import count_outcome, overlong_drop, span_of
 from pipelines.conversion.output import committed
 from pipelines.conversion.plan import ConversionUnit
 from pipelines.conversion.shard_job import counted, head_of, pass_over, write_shard
-from pipelines.conversion.task import Tick, UnitError, UnitTask, check_versions, conversion_versions
+from pipelines.conversion.task import UnitError, UnitTask, check_versions, conversion_versions
 from pipelines.downloads.outcomes import KEPT, has_failed, image_drop, outcome_row, write_table
-from pipelines.engine.events import Alive
+from pipelines.engine.events import Alive, Tick
 from pipelines.laion.job import LaionJob
 from pipelines.laion.kept_rows import HeldShard
 from pipelines.laion.rows import Place, parsed

@@ -23,7 +23,7 @@ def convert_mmc4(options: ConvertMmc4, *, quiet: bool = False) -> ConversionResu
         UserError: it cannot start as asked; nothing was written.
         BadInputError: inputs are missing or damaged; all of them are named.
     """
-    images, excluded = usable_images(options, options.images, "--images")
+    images, excluded = usable_images(options, options.allow_symlinks_to, options.images, "--images")
     if images.kind != "folder" and options.image_path is not None:
         raise UserError(f"--image-path: is of folders; {options.images} holds {images.kind}")
     clip = describe_clip(options, options.ray_address) if options.clip_model else None

@@ -8,7 +8,6 @@ those, only Energon's index is written.
 import hashlib
 import os
 from collections import Counter, defaultdict
-from contextlib import closing
 from dataclasses import dataclass, field
 
 import msgspec
@@ -36,13 +35,9 @@ from mmdata.storage.urls import absolute
 from mmdata.versions import codec_versions
 from pipelines.conversion.output import sweep
 from pipelines.conversion.plan import fingerprint_of
-from pipelines.engine.run_units import (
-    UnitFailure,
-    choose_workers,
-    one_step,
-    run_units,
-    terminate_as_interrupt,
-)
+from pipelines.engine.compute_each import compute_each
+from pipelines.engine.events import UnitFailure
+from pipelines.engine.run_units import terminate_as_interrupt
 from pipelines.repair.options import Index
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import Kind, Layout, Manifest, ManifestShard, Sidecar, SourceSpan, Tally
@@ -172,23 +167,16 @@ def _index_others(
     tasks = [IndexTask(path, options.energon, lease.path, lease.holder.run) for path in wanted]
     result.kept += len(paths) - len(wanted)
     seconds = sum(size_of(path) for path in wanted) / _BYTES_PER_SECOND
-    workers = choose_workers(options.workers, seconds, options.ray_address)
-    failures: list[tuple[str, str]] = []
     try:
-        events = run_units(
-            one_step(index_shard),
-            tasks,
-            workers=workers,
-            ray_address=options.ray_address,
-            stall_seconds=options.stall_timeout,
-        )
-        with closing(events):
-            for number, event in events:
-                if isinstance(event, UnitFailure):
-                    failures.append((wanted[number], event.error))
+        ended = compute_each(index_shard, tasks, options, seconds=seconds)
     except KeyboardInterrupt:
         result.interrupted = True
         return
+    failures = [
+        (path, told.error)
+        for path, told in zip(wanted, ended, strict=True)
+        if isinstance(told, UnitFailure)
+    ]
     result.failures += failures
     result.shards += len(paths) - len(failures)
     if not failures:

@@ -18,21 +18,21 @@ from mmdata.storage.files import read_bytes, same_file
 from mmdata.storage.urls import absolute, check_writable
 from mmdata.versions import codec_versions
 from pipelines.conversion.inputs import count_inputs
-from pipelines.conversion.output import check_is_ours
+from pipelines.conversion.output import earlier_plan
 from pipelines.conversion.plan import (
     ConversionPlan,
     ConversionUnit,
     PlanInput,
     ShardScan,
     fingerprint_of,
-    load_plan,
 )
 from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.run_plan import run_plan
 from pipelines.conversion.task import JobRun
-from pipelines.engine.run_units import LongSteps, terminate_as_interrupt
+from pipelines.engine.events import LongSteps
+from pipelines.engine.run_units import terminate_as_interrupt
 from pipelines.repair.options import Repair
-from pipelines.repair.unit import RepairJob, ShardCount, list_segments, repair_unit
+from pipelines.repair.unit import RepairJob, list_segments, repair_unit, scan_shard
 from schemas.document import FORMAT_VERSION
 from schemas.manifest import ExcludedInput, Kind, Layout, Manifest
 
@@ -55,12 +55,17 @@ def repair(options: Repair, *, quiet: bool = False) -> ConversionResult:
         raise UserError("no shards given: name a folder, .tar files, globs or {000..041} ranges")
     check_writable(options.output, "--output")
     output = absolute(options.output)
-    before = None if options.overwrite else load_plan(output)
-    if not options.overwrite:
-        check_is_ours(output, before)
+    before = earlier_plan(output, overwrite=options.overwrite)
     with terminate_as_interrupt():
         inputs, excluded = count_inputs(
-            options, ShardCount(), options.shards, (TAR,), list_segments, before, quiet=quiet
+            options,
+            scan_shard,
+            options.shards,
+            (TAR,),
+            list_segments,
+            before,
+            skip_bad=options.skip_bad_inputs,
+            quiet=quiet,
         )
         for entry in inputs:
             if same_file(os.path.dirname(entry.path), output):

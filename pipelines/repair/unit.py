@@ -24,7 +24,8 @@ from mmdata.versions import codec_versions
 from pipelines.conversion.counts import count_outcome
 from pipelines.conversion.plan import SegmentScan, ShardScan
 from pipelines.conversion.shard_job import ShardHead, write_shard
-from pipelines.conversion.task import Tick, UnitError, UnitTask, check_versions, is_done
+from pipelines.conversion.task import UnitError, UnitTask, check_versions, is_done
+from pipelines.engine.events import Tick
 from schemas.manifest import GROUP_COLUMNS, Kind, Layout, SourceSpan
 from schemas.reasons import DocumentDrop, RepairNote
 
@@ -60,51 +61,38 @@ class RepairJob:
         return AssemblyPolicy(images=images, keep_text_only=self.keep_text_only)
 
 
-@dataclass(frozen=True, slots=True)
-class ShardCount:
-    """Counts what a shard holds, for the plan."""
+def scan_shard(segment: Segment) -> SegmentScan:
+    """Count what a shard holds, for the plan: walk the tar, and read it to its end.
 
-    kind: Kind = "mmc4"
-    max_record_bytes: int = 0
-    key_prefix: str = ""
-
-    @property
-    def policy(self) -> AssemblyPolicy:
-        """Nothing is left out by it."""
-        return AssemblyPolicy(images=ImagePolicy())
-
-    def scan(self, segment: Segment) -> SegmentScan:
-        """Walk a tar, and read it to its end.
-
-        Raises:
-            BadInputError: it is no tar, is empty, or cannot be read.
-        """
-        path = segment.path
-        try:
-            crc, size = _crc_of(path)
-            rows = read_rows(path)
-            with open_buffer(path) as data:
-                layout = layout_of(data)
-                found = salvage(data, layout or "interleaved", rows)
-                if not any(item.members for item in found):
-                    _refuse_no_tar(path, data)
-        except OSError as error:
-            raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
-        keys = assign_keys(found)
-        return SegmentScan(
-            records=len(found),
-            crc32=zlib.crc32(repr(rows).encode(), crc),
-            record_bytes=size,
-            probed_records=len(found),
-            probed_images=size // _BYTES_AN_IMAGE,
-            probed_found=size // _BYTES_AN_IMAGE,
-            looked_in="inside",
-            shard=ShardScan(
-                layout=layout or "",
-                first_key=keys[0] if keys else "",
-                last_key=keys[-1] if keys else "",
-            ),
-        )
+    Raises:
+        BadInputError: it is no tar, is empty, or cannot be read.
+    """
+    path = segment.path
+    try:
+        crc, size = _crc_of(path)
+        rows = read_rows(path)
+        with open_buffer(path) as data:
+            layout = layout_of(data)
+            found = salvage(data, layout or "interleaved", rows)
+            if not any(item.members for item in found):
+                _refuse_no_tar(path, data)
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    keys = assign_keys(found)
+    return SegmentScan(
+        records=len(found),
+        crc32=zlib.crc32(repr(rows).encode(), crc),
+        record_bytes=size,
+        probed_records=len(found),
+        probed_images=size // _BYTES_AN_IMAGE,
+        probed_found=size // _BYTES_AN_IMAGE,
+        looked_in="inside",
+        shard=ShardScan(
+            layout=layout or "",
+            first_key=keys[0] if keys else "",
+            last_key=keys[-1] if keys else "",
+        ),
+    )
 
 
 def _crc_of(path: str) -> tuple[int, int]:

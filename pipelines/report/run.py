@@ -6,7 +6,6 @@ that are shown are read here, by offset.
 """
 
 import os
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,14 +27,8 @@ from mmdata.storage.files import exists
 from mmdata.training_view.records import rule_of_kind
 from mmdata.training_view.selection import SelectionPolicy
 from mmdata.validation.documents import Unreadable
-from pipelines.engine.run_units import (
-    UnitAgain,
-    UnitDone,
-    UnitFailure,
-    choose_workers,
-    one_step,
-    run_units,
-)
+from pipelines.engine.compute_each import compute_each
+from pipelines.engine.events import UnitFailure
 from pipelines.report.options import Report
 from pipelines.validate.options import Validate
 from pipelines.validate.run import validate
@@ -216,31 +209,18 @@ def _tasks(
 
 def _summarise_all(tasks: Sequence[SummaryTask], options: Report, num_random: int) -> Summary:
     """Every task's sums, added up in the order of the tasks so that each run gives the same."""
-    from tqdm import tqdm
-
-    shards = sum(len(task.paths) for task in tasks)
-    workers = choose_workers(options.workers, shards * _SECONDS_PER_SHARD, options.ray_address)
-    parts: list[Summary | None] = [None] * len(tasks)
-    hidden = not sys.stderr.isatty()
-    with tqdm(total=shards, unit="shard", disable=hidden, file=sys.stderr, leave=False) as bar:
-        for index, event in run_units(
-            one_step(summarise),
-            tasks,
-            workers=workers,
-            ray_address=options.ray_address,
-            stall_seconds=options.stall_timeout,
-        ):
-            if isinstance(event, Summary):
-                parts[index] = event
-            elif isinstance(event, UnitFailure):
-                parts[index] = _failed(tasks[index], event.error)
-            elif isinstance(event, UnitAgain):
-                bar.write(f"{tasks[index].paths[0]}: {event.detail}; it is read again", sys.stderr)
-            if isinstance(event, UnitDone | UnitFailure):
-                bar.update(len(tasks[index].paths))
+    parts = compute_each(
+        summarise,
+        tasks,
+        options,
+        seconds=sum(len(task.paths) for task in tasks) * _SECONDS_PER_SHARD,
+        shards_of=lambda task: task.paths,
+        doing="reading it",
+        again="it is read again",
+    )
     whole = Summary(picks=Picks(num_random=num_random, num_extreme=options.extremes))
     for task, part in zip(tasks, parts, strict=True):
-        whole.merge(part or _failed(task, "reading it ended without a result"))
+        whole.merge(_failed(task, part.error) if isinstance(part, UnitFailure) else part)
     return whole
 
 

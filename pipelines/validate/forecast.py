@@ -24,7 +24,8 @@ from mmdata.storage.files import exists
 from mmdata.training_view.plans import MAX_TOKENS
 from mmdata.training_view.records import RecordRule
 from mmdata.training_view.selection import SelectionPolicy
-from pipelines.engine.run_units import UnitFailure, choose_workers, one_step, run_units
+from pipelines.engine.compute_each import compute_each
+from pipelines.engine.events import UnitFailure
 from pipelines.validate.options import Validate
 from schemas.forecast import Basis, Forecast, PeerForecast
 from schemas.manifest import KINDS
@@ -194,21 +195,12 @@ def _sum(
     unread: list[str],
 ) -> Result:
     """Run the tasks and add their results up; those that fail are named in `unread`."""
-    workers = choose_workers(options.workers, _seconds(tasks), options.ray_address)
-    results: dict[int, Result] = {}
-    for index, event in run_units(
-        one_step(work),
-        tasks,
-        workers=workers,
-        ray_address=options.ray_address,
-        stall_seconds=options.stall_timeout,
-    ):
-        if isinstance(event, UnitFailure):
-            unread.append(f"{tasks[index].path}: {event.error}")
-        elif isinstance(event, type(total)):
-            results[index] = event
-    for result in results.values():
-        total.merge(result)
+    results = compute_each(work, tasks, options, seconds=_seconds(tasks))
+    for task, result in zip(tasks, results, strict=True):
+        if isinstance(result, UnitFailure):
+            unread.append(f"{task.path}: {result.error}")
+        else:
+            total.merge(result)
     return total
 
 

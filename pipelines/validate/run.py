@@ -5,10 +5,8 @@ rules across shards (manifest, keys, sidecars that were swapped) run here on the
 """
 
 import os
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Never
 
 from mmdata.catalogue.find import find_shards
 from mmdata.catalogue.shards import catalogue_shards
@@ -23,20 +21,11 @@ from mmdata.validation.grouped import check_keys
 from mmdata.validation.manifest_rules import DatasetFolder, check_folder, read_folder
 from mmdata.validation.report import ReportBuilder, with_outlook
 from mmdata.validation.shard import ShardResult, ShardTask, check_shard
-from pipelines.engine.run_units import (
-    UnitAgain,
-    UnitDone,
-    UnitFailure,
-    choose_workers,
-    one_step,
-    run_units,
-)
+from pipelines.engine.compute_each import compute_each
+from pipelines.engine.events import UnitFailure
 from pipelines.validate.forecast import forecast, judge_peer
 from pipelines.validate.options import Validate
-from schemas.validation import AcrossReport, Level, ValidationReport
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
+from schemas.validation import ValidationReport
 
 #: What one core does of each level, in bytes a second, to guess whether Ray is worth its start.
 _BYTES_PER_SECOND = {"structure": 20e9, "content": 600e6, "full": 80e6}
@@ -86,7 +75,15 @@ def validate(options: Validate) -> ValidationReport:
         across = compare_shards(paths, other, findings)
         place = len(paths) + len(folders)
         builder.add(place, findings.counts, findings.kept, findings.shards)
-    report = _build(builder, options.depth, results, across)
+    report = builder.build(
+        options.depth,
+        shards=len(results),
+        samples=sum(result.num_samples for result in results),
+        images=sum(result.num_images or 0 for result in results),
+        uncounted=sum(result.num_images is None for result in results),
+        num_bytes=sum(result.num_bytes for result in results),
+        across=across,
+    )
     if options.looks_ahead:
         holdings = catalogue_shards(paths)
         report = with_outlook(
@@ -101,29 +98,18 @@ def validate(options: Validate) -> ValidationReport:
 
 def run_tasks(tasks: Sequence[ShardTask], options: Validate) -> list[ShardResult]:
     """Every task's result, in the order of the tasks; a failed one is a finding, not a crash."""
-    seconds = _total_bytes(tasks) / _BYTES_PER_SECOND[options.depth]
-    workers = choose_workers(options.workers, seconds, options.ray_address)
-    results: list[ShardResult | None] = [None] * len(tasks)
-    with _progress(len(tasks)) as bar:
-        for index, event in run_units(
-            one_step(check_shard),
-            tasks,
-            workers=workers,
-            ray_address=options.ray_address,
-            stall_seconds=options.stall_timeout,
-        ):
-            if isinstance(event, ShardResult):
-                results[index] = event
-            elif isinstance(event, UnitFailure):
-                results[index] = _failed(tasks[index], event)
-            elif isinstance(event, UnitAgain):
-                text = f"{tasks[index].path}: {event.detail}; it is checked again"
-                bar.write(text, file=sys.stderr)
-            if isinstance(event, UnitDone | UnitFailure):
-                bar.update()
+    results = compute_each(
+        check_shard,
+        tasks,
+        options,
+        seconds=sum(size_of(task.path) for task in tasks) / _BYTES_PER_SECOND[options.depth],
+        shards_of=lambda task: [task.path],
+        doing="the check",
+        again="it is checked again",
+    )
     return [
-        result or _failed(task, UnitFailure(index, "the check ended without a result", ""))
-        for index, (task, result) in enumerate(zip(tasks, results, strict=True))
+        _failed(task, result) if isinstance(result, UnitFailure) else result
+        for task, result in zip(tasks, results, strict=True)
     ]
 
 
@@ -133,37 +119,8 @@ def _failed(task: ShardTask, failure: UnitFailure) -> ShardResult:
     return ShardResult(path=task.path, counts=findings.counts, findings=findings.kept)
 
 
-def _build(
-    builder: ReportBuilder,
-    level: Level,
-    results: Sequence[ShardResult],
-    across: AcrossReport | None,
-) -> ValidationReport:
-    return builder.build(
-        level,
-        shards=len(results),
-        samples=sum(result.num_samples for result in results),
-        images=sum(result.num_images or 0 for result in results),
-        uncounted=sum(result.num_images is None for result in results),
-        num_bytes=sum(result.num_bytes for result in results),
-        across=across,
-    )
-
-
-def _total_bytes(tasks: Sequence[ShardTask]) -> int:
-    return sum(size_of(task.path) for task in tasks)
-
-
 def _write_json(report: ValidationReport, path: str) -> None:
     try:
         write_atomically(path, report.to_json().encode())
     except OSError as error:
         raise UserError(f"--json {path}: {error.strerror or error}") from error
-
-
-def _progress(total: int) -> "tqdm[Never]":
-    """A bar on standard error where that is a terminal."""
-    from tqdm import tqdm
-
-    hidden = not sys.stderr.isatty()
-    return tqdm(total=total, unit="shard", disable=hidden, file=sys.stderr, leave=False)

@@ -14,7 +14,8 @@ from mmdata.sources.records import Segment
 from mmdata.storage.lease import Lease
 from pipelines.conversion.plan import ConversionUnit
 from pipelines.conversion.shard_job import TICK_RECORDS, ShardHead, counted, write_shard
-from pipelines.conversion.task import Tick, UnitError
+from pipelines.conversion.task import UnitError
+from pipelines.engine.events import Tick
 from schemas.manifest import Sidecar, Tally
 
 HEAD = ShardHead(kind="mmc4", first_ordinal=7, source=[])

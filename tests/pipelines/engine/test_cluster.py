@@ -21,7 +21,7 @@ import pytest
 from mmdata.shards.features import FEATURES
 from pipelines.conversion import dedupe
 from pipelines.conversion.dedupe_shards import FinishTask, finish_shards
-from pipelines.conversion.task import Tick
+from pipelines.engine.events import Tick
 from pipelines.features.options import Features
 from pipelines.features.run import write_features
 from pipelines.mmc4.run import convert_mmc4

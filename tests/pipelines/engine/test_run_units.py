@@ -11,15 +11,9 @@ from typing import Any
 import pytest
 
 from mmdata.errors import BadInputError, UserError
-from pipelines.engine.run_units import (
-    MAX_RETRIES,
-    UnitAgain,
-    UnitDone,
-    UnitFailure,
-    choose_workers,
-    run_units,
-    terminate_as_interrupt,
-)
+from pipelines.engine.events import UnitAgain, UnitDone, UnitFailure
+from pipelines.engine.ray_tasks import MAX_RETRIES
+from pipelines.engine.run_units import choose_workers, run_units, terminate_as_interrupt
 
 
 def count(unit: int) -> Iterator[int]:
