@@ -7,18 +7,14 @@ of an input, that input is named. Which reasons are of the form is `FORM_DROPS`.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
 
 from mmdata.errors import BadInputError
-from mmdata.sources.base import RecordDropped, RecordError
 from mmdata.sources.near_formats import near_format
-from mmdata.sources.records import Overlong, Segment, read_records
-from mmdata.sources.strict_json import decode_object
-from pipelines.conversion.counts import overlong_drop
+from pipelines.conversion.job import ConversionJob, FormFault
 from pipelines.conversion.plan import PlanInput
 from schemas.manifest import Tally
 from schemas.reasons import FORM_DROPS
@@ -28,68 +24,7 @@ PROBED_RECORDS = 100
 _SHOWN = 3
 
 
-@dataclass(frozen=True, slots=True)
-class FormFault:
-    """A record that cannot be read for its form.
-
-    Attributes:
-        dropped: why.
-        fields: that it has, by name; empty where it is no object.
-    """
-
-    dropped: RecordDropped
-    fields: tuple[str, ...] = ()
-
-
-class Probed(Protocol):
-    """What is asked of a job."""
-
-    @property
-    def kind(self) -> str: ...
-
-    def forms(self, segment: Segment) -> Iterator[FormFault | None]:
-        """Every record of a segment by the parser that converts it: None, or why it is none."""
-        ...
-
-
-def json_forms(
-    segment: Segment, max_record_bytes: int, parse: Callable[[bytes], object]
-) -> Iterator[FormFault | None]:
-    """What is wrong with each record of a segment of JSON, in order; None where nothing is.
-
-    Args:
-        segment: of an input.
-        max_record_bytes: longer records are faults.
-        parse: reads a record; raises RecordDropped or RecordError.
-    """
-    for record in read_records(segment, max_record_bytes):
-        if isinstance(record, Overlong):
-            yield overlong_fault(record, max_record_bytes)
-            continue
-        try:
-            parse(record)
-        except RecordDropped as dropped:
-            yield FormFault(dropped, _fields(record))
-        except RecordError:  # it is of the form, and ends its unit for another reason
-            yield None
-        else:
-            yield None
-
-
-def _fields(record: bytes) -> tuple[str, ...]:
-    try:
-        return tuple(decode_object(record))
-    except RecordDropped:
-        return ()
-
-
-def overlong_fault(record: Overlong, limit: int) -> FormFault | None:
-    """A record that is longer than the limit."""
-    drop = overlong_drop(record, limit).drop
-    return FormFault(RecordDropped(*drop)) if drop else None
-
-
-def check_form(job: Probed, inputs: Sequence[PlanInput], *, hidden: bool) -> None:
+def check_form(job: ConversionJob, inputs: Sequence[PlanInput], *, hidden: bool) -> None:
     """Refuse a run whose first records all fail for their form.
 
     Args:
@@ -110,7 +45,7 @@ def check_form(job: Probed, inputs: Sequence[PlanInput], *, hidden: bool) -> Non
 
 
 def _first_records(
-    job: Probed, inputs: Sequence[PlanInput]
+    job: ConversionJob, inputs: Sequence[PlanInput]
 ) -> Iterator[tuple[str, FormFault | None]]:
     """Every record of a run in order, with its place."""
     for entry in inputs:

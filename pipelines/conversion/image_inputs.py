@@ -88,18 +88,18 @@ def reader(store: NamedImages, document: SourceDocument) -> Callable[[str], Stor
 
 
 def fetch_ahead(
-    store: NamedImages, parse: Callable[[bytes], SourceDocument], record: bytes | Overlong
+    store: ImageObjects, parse: Callable[[bytes], SourceDocument], record: bytes | Overlong
 ) -> None:
     """Begin to fetch a record's images from a store that is far away.
 
     Parsing it twice costs less than waiting once.
 
     Args:
-        store: where the images lie.
+        store: where the images lie, far away.
         parse: reads a record; one that is broken is told of when its turn comes.
         record: one of the next.
     """
-    if isinstance(record, Overlong) or not isinstance(store, ImageObjects):
+    if isinstance(record, Overlong):
         return
     with suppress(RecordDropped, RecordError):
         for image in parse(record).images:

@@ -12,9 +12,9 @@ from mmdata.storage.files import facts_of
 from mmdata.storage.paths import expand_paths
 from mmdata.storage.urls import absolute
 from mmdata.wording import plural
+from pipelines.conversion.options import ShardRunOptions
 from pipelines.conversion.plan import ConversionPlan, PlanInput, SegmentScan, input_names
 from pipelines.engine.events import LongSteps, Tick, UnitAgain, UnitDone, UnitFailure
-from pipelines.engine.options import EngineOptions
 from pipelines.engine.progress import Progress
 from pipelines.engine.run_units import choose_workers, run_units
 from schemas.manifest import ExcludedInput
@@ -44,14 +44,13 @@ class Problem:
 
 
 def count_inputs(
-    options: EngineOptions,
+    options: ShardRunOptions,
     scan: Scan,
     specs: Sequence[str],
     suffixes: tuple[str, ...],
     list_segments: Callable[[str], list[Segment]],
     before: ConversionPlan | None,
     *,
-    skip_bad: bool,
     quiet: bool,
 ) -> tuple[list[PlanInput], list[ExcludedInput]]:
     """Count every input's records, or take the counts of an earlier plan.
@@ -63,11 +62,10 @@ def count_inputs(
         suffixes: endings of the files that a folder stands for.
         list_segments: the segments of an input; raises BadInputError.
         before: the plan of an earlier run into the same output.
-        skip_bad: leave out inputs that are missing or damaged (--skip-bad-inputs).
         quiet: no progress bar.
 
     Returns:
-        The good inputs, and those left out.
+        The good inputs, and those left out with --skip-bad-inputs.
 
     Raises:
         BadInputError: with every input that is missing or damaged.
@@ -90,7 +88,7 @@ def count_inputs(
     problems += _scan(options, scan, [entry for entry in entries if not entry.scans], quiet=quiet)
     bad = {problem.path for problem in problems}
     good = [entry for entry in entries if entry.path not in bad]
-    if problems and not skip_bad:
+    if problems and not options.skip_bad_inputs:
         raise BadInputError(_told(problems, " (--skip-bad-inputs leaves them out)"))
     if not good:
         raise BadInputError("no input is left: " + _told(problems))
@@ -172,7 +170,7 @@ def _batches(scan: Scan, segments: list[Segment], workers: int) -> list[_ScanTas
 
 
 def _scan(
-    options: EngineOptions, scan: Scan, entries: list[PlanInput], *, quiet: bool
+    options: ShardRunOptions, scan: Scan, entries: list[PlanInput], *, quiet: bool
 ) -> list[Problem]:
     """Fill in the counts of new inputs; returns what is wrong with damaged ones."""
     segments = [segment for entry in entries for segment in entry.segments]

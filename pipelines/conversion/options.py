@@ -47,6 +47,11 @@ class ShardRunOptions(EngineOptions):
         return None
 
     @property
+    def skip_bad_inputs(self) -> bool:
+        """False: an input that is missing or damaged ends the run."""
+        return False
+
+    @property
     def refresh_missing(self) -> bool:
         """False: no image is looked for again."""
         return False

@@ -6,18 +6,17 @@ written before the plan stands and every input was read through.
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from mmdata.errors import UserError
-from mmdata.sources.fields import WantedField
 from mmdata.sources.pseudonyms import Pseudonyms
 from mmdata.sources.records import Segment
 from mmdata.storage.urls import absolute, check_writable
 from pipelines.clip.backend import Scored, clip_byte_options, images_per_second
-from pipelines.clip.model import ClipSpec
 from pipelines.conversion.fields import check_fields
-from pipelines.conversion.form import Probed, check_form
+from pipelines.conversion.form import check_form
 from pipelines.conversion.inputs import count_inputs
+from pipelines.conversion.job import ConversionJob
 from pipelines.conversion.options import Conversion
 from pipelines.conversion.output import earlier_plan
 from pipelines.conversion.plan import ConversionPlan, PlanInput, make_plan, refuse_another
@@ -26,7 +25,7 @@ from pipelines.conversion.pseudonymise import pseudonymise_inputs, pseudonymise_
 from pipelines.conversion.result import ConversionResult
 from pipelines.conversion.run_plan import run_plan
 from pipelines.conversion.split import Part, add_up, job_of, part_options, parts_of
-from pipelines.conversion.task import CountedJob, JobRun, UnitTask, conversion_versions
+from pipelines.conversion.task import JobRun, UnitTask, conversion_versions
 from pipelines.conversion.unit import convert_unit
 from pipelines.engine.events import Alive, Tick
 from pipelines.engine.run_units import terminate_as_interrupt
@@ -34,20 +33,6 @@ from schemas.manifest import ExcludedInput
 
 #: Rough rate of one core, to decide whether a Ray is worth starting.
 _IMAGES_PER_SECOND = 1200.0
-
-
-class ConversionJob(CountedJob, Probed, Protocol):
-    """What a conversion asks of its job before the work starts."""
-
-    @property
-    def clip(self) -> ClipSpec | None:
-        """What computes the similarities; the job then leaves documents unaligned."""
-        ...
-
-    @property
-    def wanted(self) -> tuple[WantedField, ...]:
-        """Fields of the records that options name."""
-        ...
 
 
 def run_conversion(
@@ -87,14 +72,7 @@ def run_conversion(
         # A plan without the inputs' names cannot tell whether they were counted before.
         known = None if names else befores[0]
         inputs, left_out = count_inputs(
-            options,
-            job.scan,
-            specs,
-            suffixes,
-            list_segments,
-            known,
-            skip_bad=options.skip_bad_inputs,
-            quiet=quiet,
+            options, job.scan, specs, suffixes, list_segments, known, quiet=quiet
         )
         left_out = pseudonymise_inputs(inputs, [*excluded, *left_out], names)
         plans = [_plan(options, job, inputs, left_out, byte_options, part) for part in parts]
@@ -145,7 +123,7 @@ def _plan(
 
 
 def _job_run(
-    job: Any,
+    job: ConversionJob,
     run: Callable[[UnitTask[Any]], Iterator[Tick | Scored | Alive]],
     rate: float,
     is_stale: Callable[[str, int], bool] | None,

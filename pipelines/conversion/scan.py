@@ -6,48 +6,25 @@ The images of a few records are enough to estimate sizes; where none is found, a
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
 
 from mmdata.errors import BadInputError
-from mmdata.sources.base import RecordDropped, RecordError, SourceDocument, SourceImage
-from mmdata.sources.fields import FieldSearch, WantedField
+from mmdata.sources.base import RecordDropped, RecordError
+from mmdata.sources.fields import FieldSearch
 from mmdata.sources.names import NamedImages
 from mmdata.sources.records import Overlong, Segment, read_records
 from mmdata.sources.split import URL_HOST, group_of
 from pipelines.conversion.fields import scanned
 from pipelines.conversion.image_inputs import image_urls
+from pipelines.conversion.job import RecordsJob
 from pipelines.conversion.plan import SegmentScan
 
 #: Images that are looked for in a segment before the work starts.
 _PROBED_IMAGES = 64
 
 
-class RecordsJob(Protocol):
-    """What the count asks of a job whose records are JSON."""
-
-    @property
-    def max_record_bytes(self) -> int:
-        """Longer records are passed over."""
-        ...
-
-    @property
-    def wanted(self) -> tuple[WantedField, ...]:
-        """Fields of the records that options name."""
-        ...
-
-    def parse(self, record: bytes) -> SourceDocument:
-        """Read a record; raises RecordDropped or RecordError where it is broken."""
-        ...
-
-    def size(self, image: SourceImage, store: NamedImages, url: str) -> int | None:
-        """Look for an image: its bytes, or None where it is not there."""
-        ...
-
-
 def scan_records(
     job: RecordsJob,
     segment: Segment,
-    store: NamedImages,
     *,
     remedy: str,
     most_without: float,
@@ -58,7 +35,6 @@ def scan_records(
     Args:
         job: how its records are read.
         segment: what is counted.
-        store: where the images lie.
         remedy: what to do where none of them is found.
         most_without: records that are parsed where none of them lists an image.
         check_first: raises BadInputError where the first record shows another kind of file.
@@ -66,6 +42,7 @@ def scan_records(
     Raises:
         BadInputError: it is damaged, or none of its images is there.
     """
+    store = job.store(segment)
     scan, search = SegmentScan(looked_in=store.where()), FieldSearch(job.wanted)
     for record in read_records(segment, job.max_record_bytes):
         if isinstance(record, Overlong):

@@ -16,9 +16,9 @@ from mmdata.errors import UserError
 from mmdata.shards.naming import PLAN_NAME
 from mmdata.sources.split import SplitRule, make_rules
 from mmdata.storage.files import exists
+from pipelines.conversion.job import ConversionJob
 from pipelines.conversion.options import Conversion, parse_split
 from pipelines.conversion.result import ConversionResult
-from pipelines.conversion.task import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,11 @@ def part_options(part: Part) -> dict[str, Any]:
     }
 
 
-def job_of(job: Job, part: Part) -> Job:
+def job_of(job: ConversionJob, part: Part) -> ConversionJob:
     """The job for the documents of one part."""
     if part.rule is None:
         return job
-    changed: Any = job  # every job is a dataclass
-    return replace(changed, policy=replace(job.policy, split=part.rule))  # type: ignore[no-any-return]
+    return replace(job, policy=replace(job.policy, split=part.rule))
 
 
 def add_up(

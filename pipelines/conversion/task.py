@@ -2,62 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mmdata.errors import MMDataError
-from mmdata.samples.assemble import AssemblyPolicy, Draft, Outcome
-from mmdata.sources.records import Overlong, Segment
 from mmdata.versions import clip_versions, codec_versions
 from pipelines.clip.backend import Scored
 from pipelines.clip.model import ClipSpec
 from pipelines.conversion.output import committed, lacks_images
-from pipelines.conversion.plan import ConversionUnit, SegmentScan
+from pipelines.conversion.plan import ConversionUnit
 from pipelines.engine.events import Alive, Tick
-from schemas.manifest import Kind
 
 AnyJob = TypeVar("AnyJob")
-
-
-class CountedJob(Protocol):
-    """What the plan asks of a job; picklable."""
-
-    @property
-    def kind(self) -> Kind:
-        """The kind of conversion, as plan and manifest name it."""
-        ...
-
-    @property
-    def max_record_bytes(self) -> int:
-        """Longer records are passed over."""
-        ...
-
-    @property
-    def key_prefix(self) -> str:
-        """Put before every sample key."""
-        ...
-
-    @property
-    def policy(self) -> AssemblyPolicy:
-        """What is kept of a document."""
-        ...
-
-    def scan(self, segment: Segment) -> SegmentScan:
-        """Count a segment's records and look for its first images."""
-        ...
-
-
-class Job(CountedJob, Protocol):
-    """How one kind of input becomes samples; picklable."""
-
-    def open(self, segment: Segment) -> "RecordConverter":
-        """Get ready to convert a segment's records."""
-
-
-class RecordConverter(Protocol):
-    """Turns records of one segment into samples, or into drafts where CLIP is to score them."""
-
-    def __call__(self, record: bytes | Overlong) -> Outcome | Draft:
-        """One record as a sample, or why not."""
 
 
 class UnitError(MMDataError):

@@ -7,22 +7,23 @@ task that Ray retries after a crash of its worker does only what is left.
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 from mmdata.errors import BadInputError, ReadFaultError, StorageError
 from mmdata.samples.assemble import Draft, MissingImageError, Outcome, finish
 from mmdata.shards.naming import sample_key
 from mmdata.shards.writer import ShardWriter
 from mmdata.sources.base import RecordError
+from mmdata.sources.image_objects import ImageObjects
+from mmdata.sources.names import NamedImages
 from mmdata.sources.records import Overlong, read_records
 from pipelines.clip.backend import Scored
 from pipelines.clip.drafts import ShardScorer, scored_by
 from pipelines.conversion.counts import count_outcome, span_of
+from pipelines.conversion.image_inputs import fetch_ahead
+from pipelines.conversion.job import RecordConverter, RecordsJob
 from pipelines.conversion.plan import ConversionUnit
 from pipelines.conversion.shard_job import counted, head_of, pass_over, write_shard
 from pipelines.conversion.task import (
-    Job,
-    RecordConverter,
     UnitError,
     UnitTask,
     check_versions,
@@ -35,15 +36,7 @@ from pipelines.engine.events import Alive, Tick
 AHEAD_RECORDS = 8
 
 
-@runtime_checkable
-class LooksAhead(Protocol):
-    """A converter that is faster when it knows the next records early: its images are far away."""
-
-    def ahead(self, record: bytes | Overlong) -> None:
-        """Begin to fetch what a record needs."""
-
-
-def convert_unit(task: UnitTask[Job]) -> Iterator[Tick | Scored | Alive]:
+def convert_unit(task: UnitTask[RecordsJob]) -> Iterator[Tick | Scored | Alive]:
     """Write the task's shards of a unit.
 
     Raises:
@@ -58,10 +51,11 @@ def convert_unit(task: UnitTask[Job]) -> Iterator[Tick | Scored | Alive]:
         raise UnitError(f"{task.unit.label}: is damaged, gone, or cannot be read") from error
 
 
-def _convert(task: UnitTask[Job]) -> Iterator[Tick | Scored | Alive]:
-    unit = task.unit
-    records = read_records(unit.segment, task.job.max_record_bytes)
-    convert = task.job.open(unit.segment)
+def _convert(task: UnitTask[RecordsJob]) -> Iterator[Tick | Scored | Alive]:
+    unit, job = task.unit, task.job
+    records = read_records(unit.segment, job.max_record_bytes)
+    store = job.store(unit.segment)
+    convert = job.converter(store)
     position = 0
     for shard in sorted(task.shards):
         if is_done(task, shard):
@@ -70,11 +64,12 @@ def _convert(task: UnitTask[Job]) -> Iterator[Tick | Scored | Alive]:
         yield from pass_over(records, begin - position)
         position = end
         part = counted(records, end - begin, unit, begin)
+        part = _fetched_ahead(part, job, store)
         yield from _convert_shard(task, shard, _drafts(unit, begin, part, convert))
 
 
 def _convert_shard(
-    task: UnitTask[Job], shard: int, drafts: Iterator[tuple[int, Outcome | Draft]]
+    task: UnitTask[RecordsJob], shard: int, drafts: Iterator[tuple[int, Outcome | Draft]]
 ) -> Iterator[Tick | Scored]:
     scorer = ShardScorer(task.clip, task.pool, shard) if task.clip else None
     fill = partial(_fill, task, _outcomes(drafts, scorer))
@@ -92,7 +87,7 @@ def _outcomes(
 
 
 def _fill(
-    task: UnitTask[Job], outcomes: Iterator[tuple[int, Outcome]], writer: ShardWriter
+    task: UnitTask[RecordsJob], outcomes: Iterator[tuple[int, Outcome]], writer: ShardWriter
 ) -> Iterator[None]:
     """Write what became of each record, and count it."""
     unit = task.unit
@@ -111,7 +106,7 @@ def _drafts(
     unit: ConversionUnit, begin: int, records: Iterator[bytes | Overlong], convert: RecordConverter
 ) -> Iterator[tuple[int, Outcome | Draft]]:
     """Every record's place in the unit, and what the job makes of it."""
-    for place, record in enumerate(_looked_ahead(records, convert), start=begin):
+    for place, record in enumerate(records, start=begin):
         where = f"{unit.label}: record {unit.first_record + place}"
         try:
             yield place, convert(record)
@@ -126,16 +121,16 @@ def _drafts(
             raise RuntimeError(f"{where}: {type(error).__name__}{detail}") from error
 
 
-def _looked_ahead(
-    records: Iterator[bytes | Overlong], convert: RecordConverter
+def _fetched_ahead(
+    records: Iterator[bytes | Overlong], job: RecordsJob, store: NamedImages
 ) -> Iterator[bytes | Overlong]:
-    """The records; a converter that wants to is shown each of them some places early."""
-    if not isinstance(convert, LooksAhead):
+    """The records; the images of each are asked of a store that is far away some places early."""
+    if not isinstance(store, ImageObjects):
         yield from records
         return
     waiting: deque[bytes | Overlong] = deque()
     for record in records:
-        convert.ahead(record)
+        fetch_ahead(store, job.parse_ahead, record)
         waiting.append(record)
         if len(waiting) > AHEAD_RECORDS:
             yield waiting.popleft()

@@ -1,26 +1,21 @@
 """How records of conversations are counted, looked at and made samples."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from mmdata.samples.assemble import AssemblyPolicy, Draft, Outcome, assemble, check
+from mmdata.samples.assemble import Draft, Outcome, assemble, check
 from mmdata.sources.base import RecordDropped, SourceDocument, SourceImage
 from mmdata.sources.conversations.formats import Reading, parse_record
-from mmdata.sources.fields import WantedField
-from mmdata.sources.image_objects import ImageObjects
 from mmdata.sources.image_store import ImageSource, find_in_folders, open_images
 from mmdata.sources.names import NamedImages, Near, decoded_path
 from mmdata.sources.pseudonyms import Pseudonyms
 from mmdata.sources.records import Overlong, Segment
 from mmdata.storage.files import real_path
 from pipelines.clip.backend import front_end
-from pipelines.clip.model import ClipSpec
 from pipelines.conversion.counts import overlong_drop
-from pipelines.conversion.form import FormFault, json_forms
-from pipelines.conversion.image_inputs import fetch_ahead, reader
+from pipelines.conversion.image_inputs import reader
+from pipelines.conversion.job import RecordsJob
 from pipelines.conversion.plan import SegmentScan
 from pipelines.conversion.scan import scan_records
-from schemas.manifest import Kind
 from schemas.reasons import ImageNote
 
 #: Records that are parsed before the work starts where none of them lists an image.
@@ -46,21 +41,15 @@ class _NoImages(NamedImages):
         return "the records themselves: --image-root says where else"
 
 
-@dataclass(frozen=True, slots=True)
-class CustomJob:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomJob(RecordsJob):
     """How records of conversations become samples."""
 
-    kind: Kind
-    max_record_bytes: int
-    key_prefix: str
     images: ImageSource | None
-    policy: AssemblyPolicy
     reading: Reading
     names: Pseudonyms | None = None
-    clip: ClipSpec | None = None
-    wanted: tuple[WantedField, ...] = ()
 
-    def store(self) -> NamedImages:
+    def store(self, segment: Segment) -> NamedImages:
         """Where images lie that are not in the records."""
         if self.images is None:
             return _NoImages()
@@ -69,11 +58,9 @@ class CustomJob:
         most = self.policy.images.max_bytes
         return find_in_folders(self.images, "", "", named=True, pattern=None, max_bytes=most)
 
-    def open(self, segment: Segment) -> "CustomConverter":
-        """What converts a segment's records."""
-        store = self.store()
-        far = isinstance(store, ImageObjects)
-        return FarCustomConverter(self, store) if far else CustomConverter(self, store)
+    def converter(self, store: NamedImages) -> "CustomConverter":
+        """What converts records whose images lie in a store."""
+        return CustomConverter(self, store)
 
     def parse(self, record: bytes) -> SourceDocument:
         """A record as a document; names below the image root are made relative to it.
@@ -99,7 +86,6 @@ class CustomJob:
         return scan_records(
             self,
             segment,
-            self.store(),
             remedy="--image-root is the folder that their names are relative to",
             most_without=_PROBED_RECORDS,
         )
@@ -109,10 +95,6 @@ class CustomJob:
         if image.embedded:
             return len(image.embedded) * 3 // 4
         return store.size(image.name, url) if image.name else None
-
-    def forms(self, segment: Segment) -> Iterator[FormFault | None]:
-        """Every record by the parser that converts it."""
-        return json_forms(segment, self.max_record_bytes, self.parse)
 
 
 class CustomConverter:
@@ -154,14 +136,6 @@ class CustomConverter:
             for index, (reason, _) in outcome.dropped_images.items():
                 outcome.dropped_images[index] = (reason, "")
         return outcome
-
-
-class FarCustomConverter(CustomConverter):
-    """Converts records whose images are requests to a store: the next records' go out early."""
-
-    def ahead(self, record: bytes | Overlong) -> None:
-        """Begin to fetch a record's images."""
-        fetch_ahead(self._store, self._job.parse, record)
 
 
 def _relative(image: SourceImage, root: str) -> SourceImage:

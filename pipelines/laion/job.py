@@ -6,21 +6,18 @@ from itertools import islice
 
 from mmdata.errors import BadInputError
 from mmdata.fetch.policy import FetchPolicy
-from mmdata.samples.assemble import AssemblyPolicy
 from mmdata.sources.base import RecordDropped
-from mmdata.sources.fields import FieldSearch, WantedField, as_raw
+from mmdata.sources.fields import FieldSearch, as_raw
 from mmdata.sources.laion import columns_of, count_rows, read_rows
 from mmdata.sources.laion_columns import ColumnNames
 from mmdata.sources.laion_rows import LaionRow, RowFilters, parse_row
 from mmdata.sources.laion_text import Quoting
 from mmdata.sources.records import Overlong, Segment
 from mmdata.sources.split import URL_HOST, host_of
-from pipelines.clip.model import ClipSpec
 from pipelines.conversion.fields import scanned
-from pipelines.conversion.form import FormFault, overlong_fault
+from pipelines.conversion.job import ConversionJob, FormFault, overlong_fault
 from pipelines.conversion.plan import SegmentScan
 from pipelines.laion.options import FetcherName, Layout
-from schemas.manifest import Kind
 
 #: Rows that are looked at before the work starts, to estimate sizes.
 _PROBED_ROWS = 64
@@ -36,23 +33,17 @@ def _look_for_host(row: LaionRow, search: FieldSearch) -> None:
             search.see([wanted])
 
 
-@dataclass(frozen=True, slots=True)
-class LaionJob:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaionJob(ConversionJob):
     """How rows become samples."""
 
-    kind: Kind
-    max_record_bytes: int
-    key_prefix: str
     names: ColumnNames
     filters: RowFilters
-    policy: AssemblyPolicy
     layout: Layout
     fetcher: FetcherName
     fetch: FetchPolicy
     retry_failed: bool
-    clip: ClipSpec | None = None
     quoting: Quoting = "auto"
-    wanted: tuple[WantedField, ...] = ()
 
     def scan(self, segment: Segment) -> SegmentScan:
         """Count rows, and look at the first ones; nothing is fetched.

@@ -58,14 +58,7 @@ def repair(options: Repair, *, quiet: bool = False) -> ConversionResult:
     before = earlier_plan(output, overwrite=options.overwrite)
     with terminate_as_interrupt():
         inputs, excluded = count_inputs(
-            options,
-            scan_shard,
-            options.shards,
-            (TAR,),
-            list_segments,
-            before,
-            skip_bad=options.skip_bad_inputs,
-            quiet=quiet,
+            options, scan_shard, options.shards, (TAR,), list_segments, before, quiet=quiet
         )
         for entry in inputs:
             if same_file(os.path.dirname(entry.path), output):
