@@ -25,7 +25,7 @@ from pipelines.engine.compute_each import compute_each
 from pipelines.engine.events import UnitFailure
 from pipelines.validate.forecast import forecast, judge_peer
 from pipelines.validate.options import Validate
-from schemas.validation import ValidationReport
+from schemas.validation import AcrossReport, Level, ValidationReport
 
 #: What one core does of each level, in bytes a second, to guess whether Ray is worth its start.
 _BYTES_PER_SECOND = {"structure": 20e9, "content": 600e6, "full": 80e6}
@@ -75,15 +75,7 @@ def validate(options: Validate) -> ValidationReport:
         across = compare_shards(paths, other, findings)
         place = len(paths) + len(folders)
         builder.add(place, findings.counts, findings.kept, findings.shards)
-    report = builder.build(
-        options.depth,
-        shards=len(results),
-        samples=sum(result.num_samples for result in results),
-        images=sum(result.num_images or 0 for result in results),
-        uncounted=sum(result.num_images is None for result in results),
-        num_bytes=sum(result.num_bytes for result in results),
-        across=across,
-    )
+    report = _build(builder, options.depth, results, across)
     if options.looks_ahead:
         holdings = catalogue_shards(paths)
         report = with_outlook(
@@ -117,6 +109,23 @@ def _failed(task: ShardTask, failure: UnitFailure) -> ShardResult:
     findings = Findings(task.path, task.max_findings)
     findings.add("TAR012", "a check that ends", failure.error)
     return ShardResult(path=task.path, counts=findings.counts, findings=findings.kept)
+
+
+def _build(
+    builder: ReportBuilder,
+    level: Level,
+    results: Sequence[ShardResult],
+    across: AcrossReport | None,
+) -> ValidationReport:
+    return builder.build(
+        level,
+        shards=len(results),
+        samples=sum(result.num_samples for result in results),
+        images=sum(result.num_images or 0 for result in results),
+        uncounted=sum(result.num_images is None for result in results),
+        num_bytes=sum(result.num_bytes for result in results),
+        across=across,
+    )
 
 
 def _write_json(report: ValidationReport, path: str) -> None:
