@@ -7,7 +7,7 @@ what is kept.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, cast
@@ -151,7 +151,7 @@ class ShardEncoder:
         return tokens.to(torch.bfloat16).cpu()
 
 
-def _images_of(sample: Sample) -> list[_Image]:
+def _images_of(sample: Sample) -> Sequence[_Image]:
     """The images of a document or a pair; none of any other sample, which training leaves out."""
     is_pair = any(extension in sample.members for extension in IMAGE_EXTENSIONS)
     try:
