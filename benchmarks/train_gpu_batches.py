@@ -21,6 +21,7 @@ from flamingo.data.damage import DamageCount
 from flamingo.data.order import Position
 from flamingo.data.packing import NextFit
 from flamingo.data.prepare import Example
+from flamingo.data.text_layout import DecoderText
 from flamingo.train.loaders import StreamLoader
 from mmdata.training_view.plans import RecordPlan
 from mmdata.training_view.records import RecordRule
@@ -146,7 +147,7 @@ def _batch(
 ) -> Batch:
     return collate(
         samples,
-        tokenizer,
+        DecoderText(tokenizer),
         _RULES[name],
         position=Position(),
         drops=Counter(),

@@ -65,7 +65,7 @@ def test_the_plain_loop_trains_as_ours_does(bench: train_gpu.Bench, *, padded: b
     trainer = bench.trainer(loaders(samples), precision="fp32", loss_multiplier_laion=0.2)
     options = bench.options(precision="fp32")
     model = build(SHAPES["tiny"], bench.tokenizer, options, CPU, attention="eager")
-    loop = PlainLoop(model, samples, train_gpu.PIXELS, CPU, padded=padded, autocast=False)
+    loop = PlainLoop(model, samples, train_gpu.NORMALIZATION, CPU, padded=padded, autocast=False)
     for _ in range(3):
         ours, plain = trainer.step().losses, loop.step()
         assert plain == pytest.approx(ours, abs=2e-4)

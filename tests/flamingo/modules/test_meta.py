@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from flamingo.models.flamingo.build import assemble
+from flamingo.models.flamingo.build import WholeWeights
 from flamingo.modules.language_model import embedding_and_head
 from flamingo.modules.meta import materialise, parameters_on_meta
 from tests.flamingo.models.flamingo.parity_case import make_tower
@@ -51,7 +51,9 @@ def test_a_vocabulary_is_resized_without_memory():
     tower = make_tower()
     with parameters_on_meta():
         lm = AutoModelForCausalLM.from_config(lm_config("opt"))
-        model = assemble(tower, lm, tokenizer(), seed=0)
+        model = WholeWeights().assemble(
+            tower, lm, tokenizer(), seed=0, new_token_init="normal", adapters=None
+        )
         assert lm.get_input_embeddings().weight.is_meta
     materialise(model, "cpu")
     assert lm.get_input_embeddings().weight.shape[0] == 2003

@@ -123,7 +123,7 @@ def test_eight_bit_moments_go_through_plain_numbers_and_are_eight_bit_again(
     "changes",
     [
         {"cpu_offload": "optimizer"},
-        {"precision": "bf16", "freeze": "none"},
+        pytest.param({"precision": "bf16", "freeze": "none"}, marks=pytest.mark.matrix),
         pytest.param({"optimizer": "sgd", "momentum": 0.9}, marks=pytest.mark.matrix),
         pytest.param({"precision": "fp16-mixed"}, marks=pytest.mark.matrix),
     ],

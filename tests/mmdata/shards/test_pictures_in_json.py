@@ -97,7 +97,7 @@ def restored(raw: bytes) -> Any:
     return put_back(json.loads(cut.rest))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(written(VALUES | DOCUMENTS))
 @example(rb'{"x":{"image_base64":"AAAA"},"y":"\u007f0"}')
 @example(rb'{"x":{"image_base64":"AAAA"},"image\u005fbase64":"\u007F0"}')
@@ -111,7 +111,7 @@ def texts_of(pictures: list[Base64 | memoryview | None]) -> list[str | None]:
     return [bytes(one.text).decode() if isinstance(one, Base64) else None for one in pictures]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(written(DOCUMENTS))
 @example(
     rb'{"text_list":["a"],"image_info":[{"image\u005fbase64":"\u007f0"}],"image_base64":"AAAA"}'

@@ -381,15 +381,9 @@ def test_the_command_says_how_busy_the_model_was(
         assert len(archive.getnames()) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.ray
-@pytest.mark.parametrize(
-    "more",
-    [
-        pytest.param({"workers": 1}, marks=pytest.mark.matrix),
-        {"workers": 2, "clip_actors": 1},
-    ],
-)
+@pytest.mark.parametrize("more", [{"workers": 1}, {"workers": 2, "clip_actors": 1}])
 def test_any_number_of_workers_and_actors_gives_equal_bytes(
     shards: Path, reference: Path, clip: str, tmp_path: Path, more: dict[str, int]
 ) -> None:
