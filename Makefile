@@ -31,16 +31,16 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/demo.py
 
 # The report is tested in a browser: one that is installed, else playwright's own where the network
-# gives it. Without one those tests are skipped and say why. At most 12 minutes on two quiet cores.
+# gives it. Without one those tests are skipped and say why. About 14 minutes on two quiet cores.
 test: $(VENV)/.installed-dev
 	@$(BIN)/python -m tests.browser
 	$(BIN)/python $(TESTS) -m "not matrix"
 
-# At most 8 minutes on two quiet cores.
+# About 20 minutes on two quiet cores.
 test-matrix: $(VENV)/.installed-dev
 	$(BIN)/python $(TESTS) -m matrix
 
-# At most 5 minutes on two quiet cores, installation included, where .venv has the same torch already.
+# About 6 minutes on two quiet cores, installation included, where .venv has the same torch already.
 test-latest: $(LATEST)/bin/python
 	@echo "bringing $(LATEST) to the newest versions that pyproject.toml allows"
 	@$(LATEST)/bin/python -m tests.newest install
