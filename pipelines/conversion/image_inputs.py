@@ -69,8 +69,7 @@ def _all_of(problems: dict[str, str], images: str, flag: str) -> str:
         return lines[0]
     return (
         f"{flag} {images}: {plural(len(lines), 'file')} cannot be used (--skip-bad-inputs "
-        "leaves them "
-        "out):\n  " + "\n  ".join(lines)
+        "leaves them out):\n  " + "\n  ".join(lines)
     )
 
 
