@@ -1,7 +1,7 @@
 """What a stream gave to a step, in numbers: samples, tokens, images and targets."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flamingo.data.batch import Batch
 
@@ -11,11 +11,13 @@ class StreamCounts:
     """What a stream gave to a step, or to several.
 
     Attributes:
-        samples: documents, pairs or, packed, sequences.
+        samples: documents or pairs; packed or not, each by itself.
         tokens: without padding.
         images: real ones.
         targets: tokens that the loss is of.
         encoded: of the images, those that went through the vision tower.
+        positions: of text that were computed for them, padding with it.
+        blank_images: computed beside them, by ranks whose pass has no samples of its own.
     """
 
     samples: int = 0
@@ -23,6 +25,8 @@ class StreamCounts:
     images: int = 0
     targets: int = 0
     encoded: int = 0
+    positions: int = 0
+    blank_images: int = 0
 
     @classmethod
     def of(cls, batches: Iterable[Batch]) -> "StreamCounts":
@@ -37,6 +41,17 @@ class StreamCounts:
             images=batch.num_images,
             targets=batch.num_targets,
             encoded=batch.num_images if batch.features is None else 0,
+            positions=batch.attention_mask.numel(),
+        )
+
+    @property
+    def computed(self) -> "StreamCounts":
+        """The counts as if padding were tokens and blank images were samples' own."""
+        return replace(
+            self,
+            tokens=self.positions,
+            images=self.images + self.blank_images,
+            encoded=self.encoded + (self.blank_images if self.encoded else 0),
         )
 
     def __add__(self, other: "StreamCounts") -> "StreamCounts":
@@ -46,4 +61,6 @@ class StreamCounts:
             self.images + other.images,
             self.targets + other.targets,
             self.encoded + other.encoded,
+            self.positions + other.positions,
+            self.blank_images + other.blank_images,
         )

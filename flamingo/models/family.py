@@ -200,7 +200,11 @@ class StepFlops:
     target: float
 
     def of(self, counts: StreamCounts) -> float:
-        """What the samples of a stream need, which are taken as equally long."""
+        """What the samples of a stream need, which are taken as equally long.
+
+        Of `counts` the useful ones, without padding and blank pictures; of `counts.computed` with
+        them.
+        """
         pairs = counts.tokens**2 / max(1, counts.samples)
         return (
             self.tower * counts.encoded

@@ -40,8 +40,9 @@ def overview(record: RunRecord) -> Markup:
     ]
     mfu = points(record.steps, "interval", "mfu")
     if mfu:
-        mean = sum(value for _, value in mfu) / len(mfu)
-        tiles.append(tile("MFU", f"{mean:.1%}", "mean over the run"))
+        padded = points(record.steps, "interval", "mfu_with_padding")
+        with_padding = f"; {_mean(padded):.1%} with padding" if padded else ""
+        tiles.append(tile("MFU", f"{_mean(mfu):.1%}", f"mean over the run{with_padding}"))
     detail = f"{numbers.plural(resumed, 'resume')}"
     tiles.append(
         tile("skipped steps", numbers.count(skipped), detail, "warn" if skipped else "good")
@@ -106,10 +107,14 @@ def speed(record: RunRecord) -> Markup:
             record,
             "c-mfu",
             "Model FLOPs utilisation",
-            [Curve("MFU", points(record.steps, "interval", "mfu"))],
+            [
+                Curve("useful", points(record.steps, "interval", "mfu")),
+                Curve("with padding", points(record.steps, "interval", "mfu_with_padding")),
+            ],
             percent,
             low=0.0,
-            note="Operations that the model needs, of those that the GPUs' peak would do.",
+            note="Operations that the model needs, of those that the GPUs' peak would do: for "
+            "tokens and pictures alone, and for padding and blank pictures too.",
         ),
     ]
     return section("speed", "Speed", grid(charts))
@@ -198,6 +203,10 @@ def _resumes(record: RunRecord) -> list[tuple[float, str]]:
     """Where the run went on after a stop."""
     places = [number(event, "step") for event in record.events if event.get("event") == "resumed"]
     return [(step, f"resumed after step {step:,.0f}") for step in places if step is not None]
+
+
+def _mean(found: Points) -> float:
+    return sum(value for _, value in found) / len(found)
 
 
 def _planned(record: RunRecord) -> str:

@@ -63,7 +63,7 @@ class Console:
             f"wait {values['data_share']:.0%}",
         ]
         if values.get("mfu") is not None:
-            parts.append(f"MFU {values['mfu']:.1%}")
+            parts.append(f"MFU {values['mfu']:.1%} ({values['mfu_with_padding']:.1%} with padding)")
         for name, words in (("skipped", "skipped"), ("bad_samples", "damaged samples")):
             if values[name]:
                 parts.append(f"{words} {values[name]}")

@@ -58,7 +58,9 @@ class StepReport:
             "samples": total.samples,
             "tokens": total.tokens,
             "images": total.images,
-            "streams": {name: asdict(counts) for name, counts in self.streams.items()},
+            "positions": total.positions,
+            "blank_images": total.blank_images,
+            "streams": {name: _given(counts) for name, counts in self.streams.items()},
             "drops": dict(sorted(self.drops.items())),
             "wait_seconds": round(self.wait_seconds, 4),
             "seconds": round(self.seconds, 4),
@@ -99,6 +101,12 @@ def interval_values(steps: Sequence[StepReport], *, num_gpus: int) -> dict[str, 
         "skipped": sum(step.skipped for step in steps),
         "bad_samples": sum(bad_samples(step.drops) for step in steps),
     }
+
+
+def _given(counts: StreamCounts) -> dict[str, int]:
+    """What a stream gave, without what was computed beside it, which a step tells as a sum."""
+    beside = ("positions", "blank_images")
+    return {name: count for name, count in asdict(counts).items() if name not in beside}
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

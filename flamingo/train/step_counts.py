@@ -56,12 +56,21 @@ class StepCounts:
     @classmethod
     def together(cls, parts: Sequence["StepCounts"]) -> "StepCounts":
         """The counts of all ranks together."""
-        names = parts[0].targets
+        targets = {name: sum(part.targets[name] for part in parts) for name in parts[0].targets}
+        passes = {name: max(part.passes[name] for part in parts) for name in targets}
+        # A stream without targets runs no pass; else ranks with fewer batches run blank ones.
+        blanks = {
+            name: sum(most - part.passes[name] for part in parts) if targets[name] else 0
+            for name, most in passes.items()
+        }
         return cls(
-            targets={name: sum(part.targets[name] for part in parts) for name in names},
-            passes={name: max(part.passes[name] for part in parts) for name in names},
+            targets=targets,
+            passes=passes,
             streams={
-                name: sum((part.streams[name] for part in parts), StreamCounts())
+                name: sum(
+                    (part.streams[name] for part in parts),
+                    StreamCounts(blank_images=blanks[name]),
+                )
                 for name in parts[0].streams
             },
             drops=sum((part.drops for part in parts), Counter()),

@@ -20,7 +20,7 @@ from flamingo.parallel.world import World
 from flamingo.telemetry.console import Console
 from flamingo.telemetry.host import Host
 from flamingo.telemetry.nvml import Gpu, open_gpu
-from flamingo.telemetry.peak import peak_flops
+from flamingo.telemetry.peak import Compute, peak_flops
 from flamingo.telemetry.sampler import Sampler
 from flamingo.telemetry.steps import StepReport, interval_values, perplexity
 from flamingo.telemetry.writers import JsonLinesWriter, TensorBoardWriter, WandbWriter, Writer
@@ -74,6 +74,9 @@ class Telemetry:
         self._peak = _peak(world.device, options)
         if self._peak is not None and self._world.is_first:
             self._flops = model.step_flops()
+        if self._peak is None and world.device.type == "cuda":
+            name = torch.cuda.get_device_name(world.device)
+            self._console.say(f"telemetry: the peak of {name} is not known, so there is no MFU")
         if done:
             self.event(done, "resumed")
 
@@ -154,12 +157,13 @@ class Telemetry:
     def _interval(self) -> dict[str, Any]:
         values = interval_values(self._recent, num_gpus=self._world.size)
         if self._flops is not None and self._peak is not None:
-            needed = sum(
-                self._flops.of(counts) for step in self._recent for counts in step.streams.values()
-            )
+            given = [counts for step in self._recent for counts in step.streams.values()]
             seconds = sum(step.seconds for step in self._recent)
-            values["flops"] = needed
-            values["mfu"] = needed / max(seconds, 1e-9) / (self._peak * self._world.size)
+            available = max(seconds, 1e-9) * self._peak * self._world.size
+            values["flops"] = sum(self._flops.of(counts) for counts in given)
+            values["flops_with_padding"] = sum(self._flops.of(one.computed) for one in given)
+            for name in ("", "_with_padding"):
+                values[f"mfu{name}"] = values[f"flops{name}"] / available
         return values
 
     def _sampled(self) -> dict[str, Any]:
@@ -180,6 +184,5 @@ def _peak(device: torch.device, options: RunOptions) -> float | None:
     """FLOP/s of this rank's GPU; None for a CPU or a GPU that is not known."""
     if device.type != "cuda":
         return None
-    return peak_flops(
-        torch.cuda.get_device_name(device), "fp32" if options.precision == "fp32" else "half"
-    )
+    compute: Compute = "fp32" if options.precision == "fp32" else "half"
+    return peak_flops(torch.cuda.get_device_name(device), compute)

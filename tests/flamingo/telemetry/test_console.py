@@ -29,9 +29,11 @@ def test_an_interval_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_is_unusual_is_added_and_only_then(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(total_steps=10, done=0)
-    console.write(10, INTERVAL | {"mfu": 0.412, "skipped": 2, "bad_samples": 3})
+    console.write(
+        10, INTERVAL | {"mfu": 0.412, "mfu_with_padding": 0.45, "skipped": 2, "bad_samples": 3}
+    )
     console.close()
-    assert "MFU 41.2%  skipped 2  damaged samples 3" in capsys.readouterr().out
+    assert "MFU 41.2% (45.0% with padding)  skipped 2  damaged samples 3" in capsys.readouterr().out
 
 
 def test_the_time_that_is_left_goes_by_the_steps_of_this_start(

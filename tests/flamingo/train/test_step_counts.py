@@ -1,6 +1,9 @@
 """What ranks tell each other of a step comes together, and a blank pass adds nothing to it."""
 
 from collections import Counter
+from dataclasses import replace
+
+import torch
 
 from flamingo.data.batch import blank_batch
 from flamingo.data.counts import StreamCounts
@@ -20,6 +23,20 @@ def test_counts_add_up_and_the_rank_with_most_passes_decides() -> None:
         Counter({"x": 2, "y": 2}),
         0.5,
     )
+
+
+def test_what_is_computed_beside_the_samples_is_counted_apart() -> None:
+    ids = torch.zeros(2, 8, dtype=torch.long)
+    mask = torch.tensor([[1] * 8, [1] * 3 + [0] * 5])
+    batch = replace(blank_batch(), input_ids=ids, attention_mask=mask, num_targets=9)
+    batch = replace(batch, images_per_sample=torch.tensor([2, 1]), keys=("a", "b"))
+    parts = [StepCounts.of({"a": micro}, 0.0) for micro in ([batch, batch], [batch])]
+    counts = StepCounts.together(parts).streams["a"]
+    assert (counts.tokens, counts.positions, counts.images, counts.blank_images) == (33, 48, 9, 1)
+    computed = counts.computed
+    assert (computed.tokens, computed.images, computed.encoded) == (48, 10, 10)
+    # With features in place of pixels a blank picture leaves the tower alone as well.
+    assert replace(counts, encoded=0).computed.encoded == 0
 
 
 def test_the_last_pass_is_of_the_last_stream_that_has_targets() -> None:

@@ -52,6 +52,10 @@ def test_a_run_and_its_resume_leave_metrics_events_samples_and_a_report(
     seconds = sum(line["seconds"] for line in metrics[2:4])
     assert last["mfu"] == pytest.approx(last["flops"] / seconds / 1e12, rel=1e-2)
     assert last["flops"] > 1e6
+    ratio = last["flops_with_padding"] / last["flops"]
+    assert last["mfu_with_padding"] == pytest.approx(last["mfu"] * ratio)
+    padded = sum(line["positions"] - line["tokens"] for line in metrics[2:4])
+    assert (last["flops_with_padding"] > last["flops"]) == (padded > 0)
 
     events = [(line["step"], line["event"]) for line in lines(options, "events.jsonl")]
     assert events == [
