@@ -2,13 +2,15 @@
 
 Where it runs is the pipeline's business (`pipelines/features/run.py`), which is handed
 `ShardEncoder` by the command line. Images are decoded by a few threads, one batch ahead of the
-tower. The tower computes in float32 on a CPU and under bfloat16 autocast on a GPU, and bfloat16 is
-what is kept.
+tower; the tokens of a batch are read back and written when the tower has been given the next one.
+The tower computes in float32 on a CPU and under bfloat16 autocast on a GPU, and bfloat16 is what is
+kept.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any, cast
 
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from flamingo.data.decode import UndecodableError, decode_image, normalization_of
+from flamingo.inference.device_queue import DeviceQueue, read_behind
 from flamingo.modules.absent_tower import tower_identity
 from flamingo.modules.vision import encode_images, hub_offline, load_tower, tower_name
 from flamingo.parallel.world import choose_device
@@ -66,10 +69,11 @@ class ShardEncoder:
         normalization = normalization_of(image_processor)
         self._normalization = dataclasses.replace(normalization, exact=options.exact)
         self._device = choose_device(options.device)
+        self._queue = DeviceQueue(self._device)
         self._tower: nn.Module = tower.to(self._device)
         self._size_px = int(cast(Any, tower).image_size[0])
         blank = torch.zeros(1, 3, self._size_px, self._size_px, dtype=torch.uint8)
-        _, num_tokens, width = self._encode(blank).shape
+        _, num_tokens, width = self._queue.start(blank, self._encode)().shape
         self.spec = TowerSpec(identity=identity, num_tokens=num_tokens, width=width)
 
     def encode_shard(self, task: FeatureTask) -> Iterator[FeatureResult | None]:
@@ -87,10 +91,9 @@ class ShardEncoder:
             images = (image for sample in reader for image in _images_of(sample))
             with FeatureWriter(task.output, self.spec, shard_bytes, samples) as writer:
                 undecodable = 0
-                for pixels in self._decoded(images):
-                    usable = [one is not None for one in pixels]
+                for tokens, usable in read_behind(map(self._start, self._decoded(images))):
                     undecodable += usable.count(False)
-                    writer.add(self._tokens(pixels, usable), usable)
+                    writer.add(tokens, usable)
                     yield None
                 num_bytes = writer.publish()
         total = sum(number for _, number in samples)
@@ -131,24 +134,40 @@ class ShardEncoder:
         except (UndecodableError, ValueError):
             return None
 
-    def _tokens(self, pixels: list[Tensor | None], usable: list[bool]) -> bytes:
-        """Bytes of (n, V, D) vision tokens in bfloat16; zeros for images that are not usable."""
-        tokens = torch.zeros(
-            len(pixels), self.spec.num_tokens, self.spec.width, dtype=torch.bfloat16
-        )
+    def _start(self, pixels: list[Tensor | None]) -> Callable[[], tuple[bytes, list[bool]]]:
+        """Give a batch to the tower; what is returned waits for its tokens.
+
+        Args:
+            pixels: (3, S, S) uint8 of each image; None for one that cannot be decoded.
+
+        Returns:
+            what gives the bytes of (n, V, D) tokens in bfloat16, zeros for images that cannot be
+            decoded, and which of the n images could be.
+        """
+        usable = [one is not None for one in pixels]
         given = [one for one in pixels if one is not None]
-        if given:
-            tokens[torch.tensor(usable)] = self._encode(torch.stack(given))
-        return tokens.view(torch.uint8).numpy().tobytes()
+        if not given:
+            nothing = bytes(len(pixels) * self.spec.image_bytes)
+            return lambda: (nothing, usable)
+        return partial(self._finished, self._queue.start(torch.stack(given), self._encode), usable)
+
+    def _finished(self, wait: Callable[[], Tensor], usable: list[bool]) -> tuple[bytes, list[bool]]:
+        tokens = wait()
+        if not all(usable):
+            shape = (len(usable), self.spec.num_tokens, self.spec.width)
+            every = torch.zeros(shape, dtype=torch.bfloat16)
+            every[torch.tensor(usable)] = tokens
+            tokens = every
+        return tokens.view(torch.uint8).numpy().tobytes(), usable
 
     @torch.inference_mode()
     def _encode(self, pixels: Tensor) -> Tensor:
-        """(n, 3, S, S) uint8 -> (n, V, D) bf16 on the CPU."""
+        """(n, 3, S, S) uint8 -> (n, V, D) bf16, both on the tower's device."""
+        images = self._normalization.applied(pixels)
         on_gpu = self._device.type == "cuda"
-        images = self._normalization.applied(pixels.to(self._device))
         with torch.autocast(self._device.type, torch.bfloat16, enabled=on_gpu):
             tokens = encode_images(self._tower, images, self._options.batch_size)
-        return tokens.to(torch.bfloat16).cpu()
+        return tokens.to(torch.bfloat16)
 
 
 def _images_of(sample: Sample) -> Sequence[_Image]:

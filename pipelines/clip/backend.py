@@ -5,7 +5,6 @@ plan. Then either every worker holds it (on a CPU), or a pool of actors does (on
 a worker decodes, resizes and tokenises, so that a GPU's process only computes.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,25 +12,22 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from mmdata.errors import UserError
 from mmdata.versions import clip_versions
 from pipelines.clip.model import (
     ClipScorer,
     ClipSpec,
-    Device,
     Features,
     FrontEnd,
+    Pending,
     Pixels,
     ScoringError,
     Tokens,
-    choose_device,
-    num_gpus,
 )
 from pipelines.clip.options import ClipOptions
-from pipelines.clip.scoring import Pending
-from pipelines.engine.actors import ActorPool, actor_calls
+from pipelines.engine.actors import ActorPool, Meter, actor_calls
+from pipelines.engine.devices import Device, choose_device, num_gpus
 
-#: Batches that a task has in flight at the actors.
+#: Batches that a task has in flight at the actors, or at a GPU of its own.
 AHEAD = 4
 #: Rough rates of a CLIP of usual size, on one core and on a GPU.
 _IMAGES_PER_SECOND = 10.0
@@ -56,33 +52,44 @@ class Scored:
 
 
 class LocalBackend:
-    """The model in this process: features are there when the call returns."""
-
-    ahead = 0
+    """The model in this process: a CPU has computed when the call returns, a GPU is fed ahead."""
 
     def __init__(self, scorer: ClipScorer) -> None:
         self._scorer = scorer
-        self._start = self._end = 0.0
-        self.busy_seconds = 0.0
+        self._meter = Meter()
+        self.ahead = AHEAD if scorer.spec.device == "cuda" else 0
 
     def image_features(self, pixels: Pixels) -> Pending:
-        return self._timed(self._scorer.image_features, pixels)
+        return self._timed(self._scorer.start_images, pixels)
 
     def token_features(self, tokens: Tokens) -> Pending:
-        return self._timed(self._scorer.token_features, tokens)
+        return self._timed(self._scorer.start_tokens, tokens)
+
+    @property
+    def busy_seconds(self) -> float:
+        """With at least one batch in hand: started, and not yet taken."""
+        return self._meter.report().busy_seconds
 
     @property
     def seconds(self) -> float:
         """From the first batch to the end of the last."""
-        return self._end - self._start
+        return self._meter.report().seconds
 
-    def _timed(self, compute: Callable[[Any], Features], batch: NDArray[Any]) -> Pending:
-        start = time.monotonic()
-        self._start = self._start or start
-        features = compute(batch)
-        self._end = time.monotonic()
-        self.busy_seconds += self._end - start
-        return lambda: features
+    def _timed(self, start: Callable[[Any], Pending], batch: NDArray[Any]) -> Pending:
+        if not self.ahead:
+            with self._meter:
+                features = start(batch)()
+            return lambda: features
+        self._meter.begin()
+        pending = start(batch)
+
+        def wait() -> Features:
+            try:
+                return pending()
+            finally:
+                self._meter.end()
+
+        return wait
 
 
 class PoolBackend:
@@ -160,9 +167,7 @@ def describe_clip(options: ClipOptions, address: str | None) -> ClipSpec:
         MissingExtraError: torch or open_clip is not installed.
     """
     clip_versions()
-    device = choose_device(options.clip_device)
-    if device == "cuda" and address is None and not num_gpus():
-        raise UserError("--clip-device cuda: torch sees no GPU here; use cpu")
+    device = choose_device(options.clip_device, address, flag="--clip-device")
     model, pretrained = str(options.clip_model), options.clip_pretrained
     scorer = _scorer(model, pretrained, "cpu", options.clip_batch_size)
     return replace(scorer.spec, device=device)
@@ -199,7 +204,7 @@ def make_pool(
 
     Args:
         spec: the CLIP.
-        actors: as asked; None for one a GPU of this machine, and none on a CPU.
+        actors: as asked; None for one a GPU of this machine or cluster, and none on a CPU.
         workers: of the run; 0 without an address is this process.
         address: of a cluster.
     """
@@ -207,7 +212,7 @@ def make_pool(
         return None
     _scorer.cache_clear()  # the model is not needed here: what `describe_clip` loaded
     if actors is None and spec.device == "cuda":
-        actors = max(1, num_gpus()) if address is None else 1
+        actors = max(1, num_gpus(address))
     if not actors:
         return None
     size = dict(spec.preprocess)["size"]

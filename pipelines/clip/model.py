@@ -1,24 +1,22 @@
 """Image-text similarities as CLIP gives them: cosines of open_clip's features, MMC4's own numbers.
 
 An image goes through the model's evaluation transform, a sentence through its tokenizer (cut at
-its context length, 77 for CLIP), and their features' cosine is rounded to 6 decimals. The only
-module of the core that uses torch, and it loads it when a scorer is made.
+its context length, 77 for CLIP), and their features' cosine is rounded to 6 decimals. It uses
+torch, and loads it when a scorer is made.
 
 Batches always have one size, the last one filled up: a row's features then do not depend on its
 neighbours, while other batch sizes move them by up to 3e-7. On a CPU one thread computes, so that
 the bytes do not depend on the number of cores; more processes use more cores. On a GPU the model
 runs under float16 autocast (cosines within 2e-4 of float32, bfloat16 1.4e-3: measured on random
-ViT-B-32 weights), and a batch that overflows is computed again in float32.
+ViT-B-32 weights), and a batch that overflows is computed again in float32. There a batch is only
+queued when it is started, so that the next one is prepared, and copied there, while it is computed.
 """
 
-import hashlib
 import io
-import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,21 +25,20 @@ from PIL import Image
 from mmdata.errors import MMDataError, UserError, words_of
 from mmdata.images import ImageRejected
 from mmdata.images.pillow import PILLOW_ERRORS
+from pipelines.clip.weights import checked_names, load_network, sha256_of_weights, similarity_source
+from pipelines.engine.devices import Device, choose_device
 from schemas.reasons import ImageDrop
 
-Device = Literal["cpu", "cuda"]
 Pixels = NDArray[np.uint8]
 """(n, height, width, 3): images as the model wants them, not yet normalised."""
 Tokens = NDArray[np.int32]
 """(n, context length)"""
 Features = NDArray[np.float32]
 """(n, width of the joint space), of any length."""
+Pending = Callable[[], Features]
+"""Waits for features that may still be under way."""
 
 DECIMALS = 6
-_LOCAL = "local-dir:"
-_HUB = "hf-hub:"
-#: What open_clip raises for a model or weights that cannot be had: many kinds, one meaning.
-_LOAD_ERRORS = (RuntimeError, OSError, ValueError, KeyError, TypeError, AttributeError, ImportError)
 
 
 class ScoringError(MMDataError):
@@ -121,10 +118,10 @@ class ClipScorer:
         device: Device = "cpu",
         batch_size: int = 64,
     ) -> None:
-        model, pretrained = _normalised(model, pretrained)
-        network = _load(model, pretrained)
-        digest = _weights_sha256(network)
-        self._network = network.to(_checked_device(device)).eval()
+        model, pretrained = checked_names(model, pretrained)
+        network = load_network(model, pretrained)
+        digest = sha256_of_weights(network)
+        self._network = network.to(choose_device(device, None, flag="--clip-device")).eval()
         preprocess: dict[str, Any] = network.visual.preprocess_cfg
         self.spec = ClipSpec(
             model=model,
@@ -139,14 +136,23 @@ class ClipScorer:
         self.front = FrontEnd(self.spec)
         _check_vocabulary(network, self.front, model)
         self._scale = _normalisation(preprocess, device)
+        self._uploads = _stream(device)
+
+    def start_images(self, pixels: Pixels) -> Pending:
+        """Start to compute the features of preprocessed images, in batches."""
+        return self._in_batches(pixels, self._encode_images)
+
+    def start_tokens(self, tokens: Tokens) -> Pending:
+        """Start to compute the features of tokenised sentences, in batches."""
+        return self._in_batches(tokens, self._encode_tokens)
 
     def image_features(self, pixels: Pixels) -> Features:
         """Features of preprocessed images, in batches."""
-        return self._in_batches(pixels, self._encode_images)
+        return self.start_images(pixels)()
 
     def token_features(self, tokens: Tokens) -> Features:
         """Features of tokenised sentences, in batches."""
-        return self._in_batches(tokens, self._encode_tokens)
+        return self.start_tokens(tokens)()
 
     def text_features(self, texts: Sequence[str]) -> Features:
         """Features of sentences, in batches."""
@@ -159,39 +165,72 @@ class ClipScorer:
         pixels = np.stack([self.front.pixels(data) for data in images])
         return cosines(self.image_features(pixels), self.text_features(texts))
 
-    def _in_batches(self, rows: NDArray[Any], encode: Callable[[Any], Any]) -> Features:
+    def _in_batches(self, rows: NDArray[Any], encode: Callable[[Any], Any]) -> Pending:
+        size, pending = self.spec.batch_size, []
+        for start in range(0, len(rows), size):
+            batch = rows[start : start + size]
+            pending.append((self._start(filled(batch, size), encode), len(batch)))
+
+        def wait() -> Features:
+            parts = [one()[:count] for one, count in pending]
+            return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+
+        return wait
+
+    def _start(self, batch: NDArray[Any], encode: Callable[[Any], Any]) -> Pending:
+        """Start one full batch, in mixed precision on a GPU."""
         import torch
 
-        size, parts = self.spec.batch_size, []
-        with torch.inference_mode(), _one_thread(on=self.spec.device == "cpu"):
-            for start in range(0, len(rows), size):
-                batch = rows[start : start + size]
-                full = filled(batch, size)
-                parts.append(self._encode(full, encode)[: len(batch)])
-        features: Features = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
-        return features
+        with self._computing():
+            tensor = self._brought(torch.from_numpy(batch))
+            with torch.autocast(self.spec.device, torch.float16, enabled=self._on_gpu):
+                features = _read_back(encode(tensor).float())
 
-    def _encode(self, batch: NDArray[Any], encode: Callable[[Any], Any]) -> Features:
-        """One full batch, in mixed precision on a GPU."""
+        def wait() -> Features:
+            found: Features = features().numpy()
+            if self._on_gpu and not np.isfinite(found).all():
+                with self._computing():
+                    found = encode(tensor).float().cpu().numpy()
+            if not np.isfinite(found).all():
+                raise ScoringError(f"{self.spec.model}: its features are not finite numbers")
+            return found
+
+        return wait
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.spec.device == "cuda"
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Compute without gradients, with one thread on a CPU.
+
+        Raises:
+            ScoringError: the GPU's memory does not hold it.
+        """
         import torch
 
-        gpu = self.spec.device == "cuda"
         try:
-            tensor = torch.from_numpy(batch)
-            if gpu:
-                tensor = tensor.pin_memory().to("cuda", non_blocking=True)
-            with torch.autocast(self.spec.device, torch.float16, enabled=gpu):
-                features: Features = encode(tensor).float().cpu().numpy()
-            if gpu and not np.isfinite(features).all():
-                features = encode(tensor).float().cpu().numpy()
+            with torch.inference_mode(), _one_thread(on=not self._on_gpu):
+                yield
         except torch.OutOfMemoryError as error:
             raise ScoringError(
                 f"the GPU's memory does not hold a batch of {self.spec.batch_size}: lower "
                 "--clip-batch-size or --clip-actors"
             ) from error
-        if not np.isfinite(features).all():
-            raise ScoringError(f"{self.spec.model}: its features are not finite numbers")
-        return features
+
+    def _brought(self, batch: Any) -> Any:
+        """A batch on the device; a GPU is sent it beside what it computes."""
+        import torch
+
+        if self._uploads is None:
+            return batch
+        with torch.cuda.stream(self._uploads):
+            there = batch.pin_memory().to("cuda", non_blocking=True)
+        own = torch.cuda.current_stream()
+        own.wait_stream(self._uploads)
+        there.record_stream(own)
+        return there
 
     def _encode_images(self, pixels: Any) -> Any:
         mean, deviation = self._scale
@@ -230,100 +269,6 @@ def filled(batch: NDArray[Any], size: int) -> NDArray[Any]:
     return full
 
 
-def similarity_source(model: str, pretrained: str | None, weights_sha256: str) -> str:
-    """`clip:<model>/<pretrained>`: a tag by its name, weights from files by their content.
-
-    No path is in it: the same weights at another place give the same shards.
-    """
-    if model.startswith(_LOCAL):
-        model = os.path.basename(model)
-    if pretrained is None or os.path.isabs(pretrained):
-        pretrained = f"sha256-{weights_sha256[:12]}"
-    return f"clip:{model}/{pretrained}"
-
-
-def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> Device:
-    """`auto` is the GPU where torch sees one."""
-    if wanted != "auto":
-        return wanted
-    return "cuda" if num_gpus() else "cpu"
-
-
-def num_gpus() -> int:
-    """GPUs that torch sees here."""
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
-def _normalised(model: str, pretrained: str | None) -> tuple[str, str | None]:
-    """The names with paths made absolute, so that they mean the same in every process.
-
-    Raises:
-        UserError: they do not go together.
-    """
-    import open_clip
-
-    if model.startswith((_LOCAL, _HUB)):
-        if pretrained is not None:
-            raise UserError(f"--clip-model {model} brings its weights: leave out --clip-pretrained")
-        local = model.startswith(_LOCAL)
-        return (_LOCAL + os.path.abspath(model.removeprefix(_LOCAL)) if local else model), None
-    given, model = model, model.replace("/", "-")
-    if model not in open_clip.list_models():
-        raise UserError(
-            f"--clip-model {given}: expected a model of open_clip (ViT-L-14, ViT-B-32, ...), "
-            "local-dir:PATH or hf-hub:NAME"
-        )
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if pretrained and open_clip.get_pretrained_cfg(model, pretrained):
-        return model, pretrained
-    if pretrained and os.path.isfile(pretrained):
-        return model, os.path.abspath(pretrained)
-    known = ", ".join(tags[:8]) + (", ..." if len(tags) > 8 else "")
-    raise UserError(
-        f"--clip-pretrained {pretrained or ''}: expected a file, or a tag of {model}"
-        + (f" ({known})" if known else "")
-    )
-
-
-def _load(model: str, pretrained: str | None) -> Any:
-    """The network in float32 on the CPU, with the activation that its weights were trained with."""
-    import open_clip
-
-    options: dict[str, Any] = {}
-    if known := open_clip.get_pretrained_cfg(model, pretrained) if pretrained else None:
-        # open_clip >= 2.29 no longer switches ViT-L-14 to QuickGELU for OpenAI's weights.
-        options["force_quick_gelu"] = bool(known.get("quick_gelu", False))
-    level = logging.root.manager.disable
-    logging.disable()  # open_clip tells the root logger what is raised below
-    try:
-        return open_clip.create_model(
-            model, pretrained=pretrained, require_pretrained=True, weights_only=True, **options
-        )
-    except _LOAD_ERRORS as error:
-        named = f"{model} / {pretrained}" if pretrained else model
-        raise UserError(f"CLIP {named}: {' '.join(str(error).split())[:500]}") from error
-    finally:
-        logging.disable(level)
-
-
-def _weights_sha256(network: Any) -> str:
-    """A hash of all weights by name, the same for any file format that they came in."""
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        array = np.ascontiguousarray(value.detach().cpu().numpy())
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.data)
-    return digest.hexdigest()
-
-
-def _checked_device(device: Device) -> str:
-    if device == "cuda" and not num_gpus():
-        raise UserError("--clip-device cuda: torch sees no GPU here; use cpu")
-    return device
-
-
 def _pixel_transform(preprocess: dict[str, Any]) -> Callable[[Image.Image], Image.Image]:
     """open_clip's evaluation transform up to the pixels: without ToTensor and Normalize."""
     from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -359,6 +304,30 @@ def _normalisation(preprocess: dict[str, Any], device: Device) -> tuple[Any, Any
         for key in ("mean", "std")
     )
     return mean, deviation
+
+
+def _stream(device: Device) -> Any:
+    """On which batches go to a GPU; None for a CPU."""
+    import torch
+
+    return torch.cuda.Stream() if device == "cuda" else None
+
+
+def _read_back(features: Any) -> Callable[[], Any]:
+    """What waits for a tensor and gives it on the CPU; for nothing that is queued after it."""
+    import torch
+
+    here = features.to("cpu", non_blocking=True)  # from a GPU into pinned memory
+    if features.device.type == "cpu":
+        return lambda: here
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def wait() -> Any:
+        copied.synchronize()
+        return here
+
+    return wait
 
 
 def _frozen(value: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.clip.model import Features, FrontEnd, Pixels, Tokens, cosines, filled
+from pipelines.clip.model import Features, FrontEnd, Pending, Pixels, Tokens, cosines, filled
 
 #: Of the encoded images of documents that wait for their features.
 MAX_HELD_BYTES = 256 * 2**20
@@ -23,8 +23,6 @@ MAX_HELD_BYTES = 256 * 2**20
 _TOKENISED = 256
 
 What = TypeVar("What")
-#: Features that may still be under way.
-Pending = Callable[[], Features]
 
 
 @dataclass(slots=True)

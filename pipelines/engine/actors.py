@@ -16,7 +16,8 @@ from typing import Any
 from mmdata.errors import MMDataError, UserError
 
 _RESTARTS = 3
-#: Calls that a GPU's actor has in hand: while one waits for the GPU, the next is brought to it.
+#: Calls that a GPU's actor has in hand: while one waits for the GPU, the next is brought to it,
+#: and while a file is opened or ended, the other's images are computed.
 _GPU_CALLS = 2
 _REPORT_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
@@ -52,6 +53,13 @@ class Meter:
         self._busy = self._since = self._first = self._last = 0.0
 
     def __enter__(self) -> None:
+        self.begin()
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
+    def begin(self) -> None:
+        """A call is in hand from now on."""
         with self._lock:
             now = time.monotonic()
             self._first = self._first or now
@@ -59,7 +67,8 @@ class Meter:
                 self._since = now
             self._calls += 1
 
-    def __exit__(self, *error: object) -> None:
+    def end(self) -> None:
+        """One call less is in hand."""
         with self._lock:
             self._calls -= 1
             self._last = time.monotonic()
@@ -126,6 +135,11 @@ class ActorPool:
         """Cores that they take."""
         return len(self.names)
 
+    @property
+    def calls_at_once(self) -> int:
+        """Calls that all of them together work on at a time."""
+        return len(self.names) * (_GPU_CALLS if self.gpu else 1)
+
     def start(self) -> None:
         """Start them and wait until they are ready.
 
@@ -139,7 +153,7 @@ class ActorPool:
             resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
             gpus = resources.get("GPU", 0.0)
             if gpus < 1:
-                raise UserError("--clip-device cuda: Ray knows no GPU; use cpu")
+                raise UserError("actors on GPUs: Ray knows no GPU; compute on the CPU")
             each = -(-len(self.names) // int(gpus))
             share = {"num_cpus": 1, "num_gpus": 1 / each, "max_concurrency": _GPU_CALLS}
         kind: Any = ray.remote(_Actor)
@@ -152,7 +166,7 @@ class ActorPool:
         try:
             problems = ray.get([actor.problem.remote() for actor in self._actors])
         except ray.exceptions.RayError as error:
-            raise UserError(f"the CLIP actors did not start: {_one_line(error)}") from error
+            raise UserError(f"the actors did not start: {_one_line(error)}") from error
         if any(problems):
             raise UserError(next(filter(None, problems)))
 

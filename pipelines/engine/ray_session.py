@@ -147,6 +147,19 @@ class RaySession:
         ray.shutdown()
 
 
+def cluster_gpus(address: str) -> int:
+    """GPUs of a running cluster, by a connection that is made for the question.
+
+    Raises:
+        UserError: the cluster cannot be reached.
+    """
+    import ray
+
+    with RaySession(0, address):
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(resources.get("GPU", 0))
+
+
 class _Cluster:
     """The cluster as it is from time to time."""
 

@@ -14,8 +14,8 @@ class ActorOptions(RayOptions):
 
     actors: int | None = None
     """Ray actors that hold the tower; 0: this process. Default: one a core, or one a GPU."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where the tower computes; on GPUs the actors share these evenly."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the tower computes; auto: on GPUs where there are any. Actors share GPUs evenly."""
     decode_threads: int = 2
     """Threads of each actor that decode images."""
     stall_timeout: float = 600.0

@@ -2,9 +2,10 @@
 
 One unit a shard; a Ray task hands it to an actor of the pool, which holds the tower, reads the
 shard and writes the file, so that neither pixels nor tokens pass through the object store. An actor
-gives a sign of life a batch; one that gives none for `--stall-timeout` is ended and started again,
-and the shard begun anew once. A file that is there already is kept when shard and tower are the
-same: the same command again goes on.
+on a GPU has two shards in hand: one is computed while the other is opened or ended. An actor gives
+a sign of life a batch; one that gives none for `--stall-timeout` is ended and started again, and
+the shard begun anew once. A file that is there already is kept when shard and tower are the same:
+the same command again goes on.
 
 The pool is handed its encoder from outside, since jobs know no torch. How much will be written is
 said before the first shard: patch tokens are several times the JPEGs.
@@ -14,7 +15,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -34,9 +35,9 @@ from mmdata.shards.reader import ShardReader, read_samples_table, samples_path
 from mmdata.storage.files import exists, make_folder, read_bytes, size_of
 from mmdata.storage.urls import is_url
 from mmdata.wording import plural
-from pipelines.clip.model import num_gpus
 from pipelines.conversion.space import free_bytes
 from pipelines.engine.actors import ActorPool, actor_results
+from pipelines.engine.devices import Device, choose_device, num_gpus
 from pipelines.engine.events import Alive, UnitFailure
 from pipelines.engine.run_units import run_units, terminate_as_interrupt
 from pipelines.features.options import Features
@@ -109,7 +110,8 @@ def write_features(options: Features, encoder: EncoderOf) -> FeaturesReport:
 
     Args:
         options: see `Features`.
-        encoder: makes what holds the tower; called in this process, and in each actor.
+        encoder: makes what holds the tower; called in each actor, and in this process, which asks
+            it what will be written. This process needs a GPU only where it encodes itself.
 
     Raises:
         UserError: it cannot start as asked; nothing was written.
@@ -120,8 +122,9 @@ def write_features(options: Features, encoder: EncoderOf) -> FeaturesReport:
     paths = find_shards(options.shards)
     tasks = [FeatureTask(shard=path, output=features_path(output, path)) for path in paths]
     _check_names(tasks)
-    tower = tower_options(options)
-    local = encoder(tower)
+    device = choose_device(options.device, options.ray_address, flag="--device")
+    tower = tower_options(options, device)
+    local = encoder(tower if options.actors == 0 else replace(tower, device="cpu"))
     _say_size(tasks, local.spec, output)
     make_folder(output)
     report = FeaturesReport(output, len(tasks))
@@ -136,7 +139,7 @@ def write_features(options: Features, encoder: EncoderOf) -> FeaturesReport:
             events = run_units(
                 work,
                 units,
-                workers=len(pool.names),
+                workers=pool.calls_at_once,
                 ray_address=options.ray_address,
                 service=pool,
                 stall_seconds=options.stall_timeout,
@@ -149,13 +152,13 @@ def write_features(options: Features, encoder: EncoderOf) -> FeaturesReport:
     return report
 
 
-def tower_options(options: Features) -> TowerOptions:
+def tower_options(options: Features, device: Device) -> TowerOptions:
     """What the encoder is told."""
     return TowerOptions(
         model=options.vision_encoder_path,
         pretrained=options.vision_encoder_pretrained,
         vision_tokens=options.vision_tokens,
-        device=options.device,
+        device=device,
         batch_size=options.vision_chunk,
         decode_threads=options.decode_threads,
         exact=options.exact_preprocess,
@@ -181,8 +184,8 @@ def _encode_at_actor(
 
 
 def _pool(options: Features, tower: TowerOptions, encoder: EncoderOf) -> ActorPool:
-    gpu = options.device == "cuda"
-    number = options.actors or ((num_gpus() if gpu else os.cpu_count()) or 1)
+    gpu = tower.device == "cuda"
+    number = options.actors or (num_gpus(options.ray_address) if gpu else os.cpu_count()) or 1
     return ActorPool(
         holder=encoder,
         argument=tower,

@@ -10,7 +10,8 @@ from PIL import Image
 
 from mmdata.errors import UserError
 from mmdata.images import ImageRejected
-from pipelines.clip.model import ClipScorer, cosines, filled, similarity_source
+from pipelines.clip.model import ClipScorer, cosines, filled
+from pipelines.clip.weights import similarity_source
 from tests.clip_factory import make_clip
 from tests.corpus import picture
 

@@ -1,12 +1,23 @@
 """`mmdata features`: its files, and its actors when they fail (on a cluster: `test_cluster.py`)."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmdata.errors import UserError
-from mmdata.shards.features import FEATURES, FeatureWriter, TowerSpec, read_features_header
+from mmdata.shards.features import (
+    FEATURES,
+    FeatureWriter,
+    TowerOptions,
+    TowerSpec,
+    read_features_header,
+)
 from mmdata.storage.files import size_of
+from pipelines.engine import devices
+from pipelines.engine.actors import ActorPool
+from pipelines.features import run
 from pipelines.features.options import Features
 from pipelines.features.run import write_features
 from tests.pipelines.clip.counting_encoder import CountingEncoder, TroubledEncoder
@@ -78,3 +89,48 @@ def test_a_store_is_refused(shards: Path) -> None:
 def test_actors_in_this_process_have_no_cluster() -> None:
     with pytest.raises(UserError, match="leave out --ray-address"):
         Features(shards=("s",), output="o", actors=0, ray_address="host:1")
+
+
+@pytest.mark.parametrize(("gpus", "computes_on", "actors"), [(3, "cuda", 3), (0, "cpu", 8)])
+def test_a_driver_without_a_gpu_has_actors_where_the_cluster_has_some(
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: int,
+    computes_on: str,
+    actors: int,
+) -> None:
+    """It asks the cluster, computes on its own CPU, and gives each GPU two shards at a time."""
+    loaded: list[str] = []
+    pools: list[tuple[ActorPool, int]] = []
+
+    class Encoder(CountingEncoder):
+        def __init__(self, options: TowerOptions) -> None:
+            loaded.append(options.device)
+
+    def ended(*_: Any, service: ActorPool, workers: int, **__: Any) -> Iterator[Any]:
+        pools.append((service, workers))
+        return iter(())
+
+    monkeypatch.setattr(devices, "_of_cluster", lambda address: gpus)
+    monkeypatch.setattr(run, "run_units", ended)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    given = {"shards": (str(shards),), "output": str(tmp_path / "o"), "ray_address": "host:1"}
+    write_features(Features(**given), Encoder)  # type: ignore[arg-type]
+    ((pool, workers),) = pools
+    assert loaded == ["cpu"]
+    assert (pool.argument.device, pool.gpu, len(pool.names)) == (
+        *(computes_on, computes_on == "cuda", actors),
+    )
+    assert workers == pool.calls_at_once == (2 * actors if gpus else actors)
+
+
+def test_gpus_that_a_cluster_does_not_have_are_refused(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_of_cluster", lambda address: 0)
+    options = Features(
+        shards=(str(shards),), output=str(tmp_path / "o"), ray_address="host:1", device="cuda"
+    )
+    with pytest.raises(UserError, match="--device cuda: Ray host:1 has no GPU; use cpu"):
+        write_features(options, CountingEncoder)
