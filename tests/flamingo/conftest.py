@@ -53,7 +53,12 @@ def one_thread() -> Any:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    folder = tmp_path_factory.mktemp("world")
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def make_world(folder: Path) -> World:
+    """Shards, captions and tiny models, in a folder."""
+    folder.mkdir(exist_ok=True)
     sample = ROOT / "examples" / "mmc4"
     options = ConvertMmc4(
         docs=(str(sample),),
