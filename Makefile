@@ -11,9 +11,12 @@ PYTHON ?= python3
 VENV := .venv
 LATEST := .venv-latest
 BIN := $(VENV)/bin
-# Whole files go to the workers, as conftest.py orders them; each has one core.
-TESTS := -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+# Whole files go to the workers, as conftest.py orders and counts them.
+TESTS := -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# What is imported is compiled then: a minute less than compiling all of torch's modules.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile -c constraints.txt
+# Every process that a test starts would compile our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 NEW_ENOUGH := $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mmdata needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 
@@ -51,7 +54,7 @@ test-latest: $(LATEST)/bin/python
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	$(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.installed-dev

@@ -30,6 +30,11 @@ settings.register_profile("repository", deadline=None, derandomize=True)
 settings.load_profile("repository")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes of `-n auto`: one more than there are cores, for when one waits for a Ray to start."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 2
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the tests in order; GPU tests run only where there is a GPU."""
     if hasattr(config, "workerinput"):

@@ -34,7 +34,7 @@ from tests.flamingo.models.flamingo.tiny_lms import open_gates
 
 #: Samples of each stream in a step, whatever the number of ranks.
 B = 4
-STEPS = 20
+STEPS = 10
 MESH = {"hsdp": (2, 2)}
 
 

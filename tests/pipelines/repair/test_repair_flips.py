@@ -19,7 +19,7 @@ from tests.shard_factory import flip, make_dataset, make_pairs
 
 pytestmark = pytest.mark.slow
 #: Flips that are tried: by `make test`, and by the matrix.
-FLIPS = pytest.mark.parametrize("flips", [24, pytest.param(150, marks=pytest.mark.matrix)])
+FLIPS = pytest.mark.parametrize("flips", [24, pytest.param(75, marks=pytest.mark.matrix)])
 
 
 def offsets(size: int, flips: int, seed: int) -> list[tuple[int, int]]:
