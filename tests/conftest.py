@@ -31,7 +31,7 @@ settings.load_profile("repository")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Processes of `-n auto`: one more than there are cores, for when one waits for a Ray to start."""
+    """Processes of `-n auto`: one more than cores, for while one waits for a Ray to start."""
     return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 2
 
 
