@@ -22,6 +22,7 @@ from benchmarks import (
     order,
     plan,
     resize,
+    save,
     telemetry,
     validate,
     workers,
@@ -40,6 +41,7 @@ PARTS: dict[str, Callable[[Path], list[Gate]]] = {
     "loader": loader.bench,
     "telemetry": telemetry.bench,
     "construct": construct.bench,
+    "save": save.bench,
 }
 
 

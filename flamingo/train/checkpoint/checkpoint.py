@@ -11,9 +11,11 @@ RUN/checkpoints/latest   the name of the newest; `best`, of the lowest validatio
 
 The schedule has no state: the learning rate is a function of the step and the options. All ranks
 write at once, each what lies on it, under a temporary name; rank 0 then adds the small files and
-renames. Asynchronous saves copy the tensors to host memory first (as many bytes again as trainable
-weights and optimizer state have there) and write from a thread with a gloo group of its own, since
-two threads cannot share the order of one group's collectives.
+renames. Asynchronous saves copy the tensors to host memory first (`staging`; as many bytes again as
+trainable weights and optimizer state have there) and write from a thread with a gloo group of its
+own, since two threads cannot share the order of one group's collectives. Under DDP all ranks hold
+the same tensors: then the first rank of each host copies them, and the others their random state
+alone.
 """
 
 import dataclasses
@@ -24,6 +26,7 @@ import os
 import platform
 import shutil
 import warnings
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -33,11 +36,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
-from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from flamingo.models.family import TrainableModel
 from flamingo.modules.checkpoint_files import write_record
+from flamingo.modules.placement import local_part
 from flamingo.modules.sharded_files import TENSORS_FOLDER, first_failure, is_sharded
 from flamingo.parallel.world import World
 from flamingo.train.checkpoint.retention import (
@@ -49,8 +52,9 @@ from flamingo.train.checkpoint.retention import (
     read_pointer,
     sweep,
 )
+from flamingo.train.checkpoint.staging import HostCopies, can_be_staged
 from flamingo.train.checkpoint.tensors import (
-    can_be_staged,
+    RANDOM_PREFIX,
     restore_tensors,
     tensors_of,
     trained_parameters,
@@ -120,7 +124,8 @@ class Checkpointer:
         self._best: float | None = self._world.exchange(self._prepare)[0]
         several = self._world.size > 1
         self._group = dist.new_group(backend="gloo") if several else None
-        self._threads = ThreadPoolExecutor(1, "checkpoint")
+        self._copies = HostCopies()
+        self._threads = ThreadPoolExecutor(1, "checkpoint", *_on_own_device(self._world))
         self._pending: Future[None] | None = None
         self._saved: str | None = None
         self._last_step: int | None = None
@@ -156,7 +161,7 @@ class Checkpointer:
             logger.warning("this optimizer's state cannot be copied: training waits for each save")
             self._asynchronous = False
         if self._asynchronous:
-            tensors = _staged(tensors)
+            tensors = self._copies.fill(self._own_share(tensors))
             self._pending = self._threads.submit(
                 self._write, draft, tensors, state, record, is_best=is_best
             )
@@ -214,6 +219,12 @@ class Checkpointer:
             return None
         return read_state(os.path.join(self._root, name)).validation.get(stream)
 
+    def _own_share(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What this rank copies and writes of the tensors that it holds."""
+        if self._world.parallel != "ddp" or self._world.local_rank == 0:
+            return tensors
+        return {name: one for name, one in tensors.items() if name.startswith(RANDOM_PREFIX)}
+
     def _write(
         self,
         draft: str,
@@ -224,6 +235,7 @@ class Checkpointer:
         is_best: bool,
     ) -> None:
         try:
+            self._copies.wait()
             self._write_tensors(os.path.join(draft, TENSORS_FOLDER), tensors)
             if self._world.is_first:
                 write_record(draft, record, self._tokenizer)
@@ -248,11 +260,15 @@ class Checkpointer:
             shutil.rmtree(draft, ignore_errors=True)  # where that fails the next run sweeps
 
     def _write_tensors(self, folder: str, tensors: dict[str, Tensor]) -> None:
+        ahead = {}
+        if all(local_part(one).device.type == "cpu" for one in tensors.values()):
+            # Nothing has to come from a GPU: else torch waits for its stream every 10 MB.
+            ahead["per_thread_copy_ahead"] = 0
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             save(
                 dict(tensors),
-                storage_writer=FileSystemWriter(folder),
+                storage_writer=FileSystemWriter(folder, **ahead),
                 process_group=self._group,
                 no_dist=self._group is None,
             )
@@ -303,19 +319,11 @@ def restore(
     restore_tensors(folder, model, optimizer, world or World(), trained)
 
 
-def _staged(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A copy of each in host memory, which the next steps leave alone."""
-    stager = DefaultStager(
-        StagingOptions(
-            use_pinned_memory=False,
-            use_shared_memory=False,
-            use_async_staging=False,
-            use_non_blocking_copy=False,
-        )
-    )
-    staged: Any = stager.stage(dict(tensors))
-    stager.close()
-    return dict(staged)
+def _on_own_device(world: World) -> tuple[Callable[..., None], tuple[int]] | tuple[()]:
+    """How a thread of this rank begins: on its GPU, since each thread starts on the first one."""
+    if world.device.type != "cuda":
+        return ()
+    return torch.cuda.set_device, (torch.cuda.current_device(),)
 
 
 def _versions() -> dict[str, str]:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from flamingo.models.family import TrainableModel
-from flamingo.modules.placement import local_part
 from flamingo.modules.sharded_files import WEIGHTS_PREFIX, fill_tensors, tensors_in
 from flamingo.parallel.world import World
 from flamingo.train.optim import plain_state, settle
@@ -94,12 +93,6 @@ def restore_tensors(
         torch.set_rng_state(random[name])
     if (name := f"{RANDOM_PREFIX}{world.rank}.cuda") in random:
         torch.cuda.set_rng_state(random[name], world.device)
-
-
-def can_be_staged(tensors: Iterable[Tensor]) -> bool:
-    """Whether a copy on the CPU can be made of each; not of quantised states, as torchao's."""
-    plain = (Tensor, nn.Parameter, nn.Buffer)
-    return all(type(local_part(one)) in plain for one in tensors)
 
 
 def _kept_tensors(model: TrainableModel) -> dict[str, Tensor]:

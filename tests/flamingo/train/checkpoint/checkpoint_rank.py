@@ -116,7 +116,8 @@ def be_rank(rank: int, size: int, folder: str, cases: list[Case]) -> None:
             (2, size // 2) if hybrid else (size,),
             mesh_dim_names=("copies", "shards") if hybrid else None,
         )
-        world = World(rank=rank, size=size, parallel=parallel, mesh=mesh)  # type: ignore[arg-type]
+        hosts: dict[str, Any] = {"local_rank": rank % 2, "local_size": 2}
+        world = World(rank=rank, size=size, parallel=parallel, mesh=mesh, **hosts)  # type: ignore[arg-type]
         run = Run(world)
         if source is not None:
             restore(checkpoint_of(folder, source, first), run.model, run.optimizer, world)

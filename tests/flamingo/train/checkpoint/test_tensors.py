@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from flamingo.parallel.world import World
 from flamingo.train.checkpoint.checkpoint import Checkpointer, RunState, restore
 from flamingo.train.checkpoint.retention import SaveRule
-from flamingo.train.checkpoint.tensors import can_be_staged, tensors_of
+from flamingo.train.checkpoint.tensors import tensors_of
 from mmdata.errors import EXIT_REQUEUE, BadInputError, UserError
 from tests.flamingo.models.flamingo.tiny_lms import make_flamingo
 from tests.flamingo.train.checkpoint.checkpoint_rank import (
@@ -92,6 +92,16 @@ class TestOtherRanks:
         names = os.listdir(Path(checkpoint_of(ranks[0], "fsdp4", 2 * STEPS)) / "tensors")
         assert len([name for name in names if name.endswith(".distcp")]) == 4
 
+    def test_of_ddp_are_copied_and_written_by_the_first_rank_of_each_host(
+        self, ranks: tuple[str, dict[str, Any]]
+    ) -> None:
+        folder = Path(checkpoint_of(ranks[0], "ddp4", STEPS)) / "tensors"
+        first, second, third, fourth = (
+            (folder / f"__{rank}_0.distcp").stat().st_size for rank in range(4)
+        )
+        only_random = 2 * torch.get_rng_state().numel()
+        assert max(second, fourth) < only_random < min(first, third)
+
     def test_stop_together_when_one_of_them_gets_a_signal(
         self, ranks: tuple[str, dict[str, Any]]
     ) -> None:
@@ -161,11 +171,6 @@ class TestSlots:
         momenta = [name for name in before if name.endswith(".momentum_buffer")]
         assert len(momenta) == len(trained(model))
         assert all(torch.equal(after[name], before[name]) for name in momenta)
-
-    def test_of_a_quantised_kind_are_not_staged(self) -> None:
-        quantised = torch.zeros(2).as_subclass(type("Quantised", (Tensor,), {}))
-        assert can_be_staged([torch.zeros(2), nn.Parameter(torch.zeros(2))])
-        assert not can_be_staged([torch.zeros(2), quantised])
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:
