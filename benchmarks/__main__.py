@@ -17,6 +17,7 @@ from benchmarks import (
     construct,
     convert,
     fetch,
+    gpu_model,
     loader,
     memory,
     order,
@@ -42,6 +43,7 @@ PARTS: dict[str, Callable[[Path], list[Gate]]] = {
     "telemetry": telemetry.bench,
     "construct": construct.bench,
     "save": save.bench,
+    "gpu_model": lambda folder: gpu_model.part(),
 }
 
 
