@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks import (
     construct,
     convert,
+    draw,
     fetch,
     gpu_model,
     loader,
@@ -39,6 +40,7 @@ PARTS: dict[str, Callable[[Path], list[Gate]]] = {
     "memory": memory.bench,
     "fetch": lambda folder: fetch.bench(),
     "order": order.bench,
+    "draw": draw.bench,
     "loader": loader.bench,
     "telemetry": telemetry.bench,
     "construct": construct.bench,

@@ -169,7 +169,7 @@ class StreamLoader:
         name: in logs.
         steps: endless: the micro-batches of each step.
         multiplier: of its loss.
-        position: after the last step that was taken.
+        position: after the last step that was taken; steps may have been drawn beyond it.
         damage: what was found damaged in it on this rank.
         has_features: whether precomputed features stand for its pictures.
     """

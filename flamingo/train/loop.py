@@ -9,6 +9,8 @@ Several ranks tell each other their counts before the first backward (`step_coun
 many passes of each stream, and scale their losses by the number of ranks, since DDP and FSDP
 average gradients. The sums of the losses are added up beside the gradient's norm, so that whether a
 step is skipped comes out the same on every rank, by the one read from the device that a step has.
+
+Before that read, while the device works, the next step's batches are drawn (`prefetch`).
 """
 
 import math
@@ -28,6 +30,7 @@ from flamingo.telemetry.steps import StepReport
 from flamingo.train.loaders import StreamLoader
 from flamingo.train.optim import clip_gradients, set_learning_rate
 from flamingo.train.precision import LossScale, autocast
+from flamingo.train.prefetch import StepPrefetcher
 from flamingo.train.schedule import learning_rate_factor
 from flamingo.train.step_counts import StepCounts, Stopwatch
 from mmdata.errors import MMDataError
@@ -39,6 +42,12 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 
 def unwatched(phase: Phase) -> None:
     """Nobody measures."""
+
+
+def read(values: Tensor) -> list[float]:
+    """The one read from the device that a step has: all before it was only queued."""
+    found: list[float] = values.tolist()
+    return found
 
 
 class NotFiniteError(MMDataError):
@@ -62,6 +71,10 @@ class Trainer:
     loss_scale: LossScale = field(default_factory=LossScale)
     watch: Callable[[Phase], None] = unwatched
     _skipped_in_a_row: int = field(default=0)
+    _steps: StepPrefetcher = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._steps = StepPrefetcher(self.loaders, self.world)
 
     @property
     def model(self) -> TrainableModel:
@@ -69,30 +82,31 @@ class Trainer:
         return self.wrapped.model
 
     def step(self) -> StepReport:
-        """Draw the global batch, run it, step the optimizer.
+        """Run the global batch and step the optimizer; draw the next batch on the way.
 
         Raises:
             NotFiniteError: --max-skipped-steps were not finite, one after the other.
             MMDataError: a stream cannot go on, on this rank or another.
         """
-        working = Stopwatch()
+        working, step = Stopwatch(), self.done + 1
         with working:
-            drawn: dict[str, list[Batch]] = {}
-            self.world.mark(self.done + 1, "draws its batch")
-            counts = StepCounts.together(self.world.exchange(lambda: self._draw(drawn)))
-            self._check_damage(counts)
-            self.world.mark(self.done + 1, "computes")
+            drawn = self._steps.take(step)
+            batches, counts = drawn.batches, drawn.counts
+            self.world.mark(step, "computes")
             rate = self._learning_rate()
             set_learning_rate(self.optimizer, rate)
             self.watch("before forward")
-            sums = [self.backward(loader, drawn[loader.name], counts) for loader in self.loaders]
+            # Batches are let go once their passes are queued: the next step's come in their place.
+            sums = [self.backward(one, batches.pop(one.name), counts) for one in self.loaders]
             trained = (p for group in self.optimizer.param_groups for p in group["params"])
             self.watch("after backward")
             norm = clip_gradients(trained, self.options.clip_norm, self.loss_scale.value)
-            norm = norm.to(sums[0])
-            # The one read from the device: everything before it was only queued. The norm is the
-            # same on every rank; it is added up so that nobody can decide alone.
-            norm_sum, *values = self.world.add_up(torch.stack([norm, *sums])).tolist()
+            # The norm is the same on every rank; it is added up so that nobody can decide alone.
+            found = self.world.add_up(torch.stack([norm.to(sums[0]), *sums]))
+            if step < self.total_steps:
+                self._steps.prefetch(step + 1)
+            self.world.mark(step, "reads its losses")
+            norm_sum, *values = read(found)
             norm_value = norm_sum / self.world.size
             losses = {
                 loader.name: value / max(1, counts.targets[loader.name])
@@ -107,28 +121,9 @@ class Trainer:
             skipped=not finite,
             streams=counts.streams,
             drops=counts.drops,
-            wait_seconds=counts.wait_seconds,
+            wait_seconds=self._steps.wait_seconds(),
             seconds=working.seconds,
         )
-
-    def _draw(self, drawn: dict[str, list[Batch]]) -> StepCounts:
-        """This rank's micro-batches of each stream, put into `drawn`."""
-        waiting = Stopwatch()
-        with waiting:
-            for loader in self.loaders:
-                micro = drawn[loader.name] = next(loader.steps)
-                if micro:
-                    loader.position = micro[-1].position
-        self.world.mark(self.done + 1, "has drawn its batch")
-        return StepCounts.of(drawn, waiting.seconds, [loader.damage() for loader in self.loaders])
-
-    def _check_damage(self, counts: StepCounts) -> None:
-        """Stop if too much of a stream is damaged, over all ranks."""
-        for damage in counts.damage:
-            try:
-                damage.check()
-            except MMDataError as error:
-                self.world.end_with(error)
 
     def _learning_rate(self) -> float:
         factor = learning_rate_factor(
