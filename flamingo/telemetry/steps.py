@@ -27,7 +27,7 @@ class StepReport:
         skipped: the loss or a gradient was not finite; the weights stayed as they were.
         streams: what each stream gave, on all ranks.
         drops: documents and images that selection left out on the way, by reason.
-        wait_seconds: spent waiting for data.
+        wait_seconds: spent waiting for the step's data; a device that has work does not wait.
         seconds: of the whole step.
     """
 
