@@ -5,7 +5,8 @@ checkpointing and autocast as in a run, in about a second for nine billion param
 memory for any. So nothing has to be said here about what a block keeps for its backward pass.
 
 The kernels chosen are those of the device. Where an estimate for a GPU is made without one, they
-are the CPU's: its attention keeps what a GPU's does, but autocast there computes norms in fp32.
+are the CPU's: its attention keeps what a GPU's does, but autocast there computes norms in fp32
+where an LM or a tower trains.
 """
 
 from collections import Counter

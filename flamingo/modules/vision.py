@@ -27,7 +27,9 @@ from torch.utils.serialization import config as serialization_config
 
 from flamingo.modules.absent_tower import AbsentTower, vision_config
 from flamingo.modules.checkpoint_files import why_not_weights
+from flamingo.modules.compute import in_stored_type
 from flamingo.modules.meta import parameters_on_meta
+from flamingo.modules.tower_block import use_tower_blocks
 from mmdata.errors import UserError
 from mmdata.training_view.model_names import refuse_missing_folder
 
@@ -62,6 +64,7 @@ def prepare_tower(tower: nn.Module, vision_tokens: VisionTokens, name: str = "")
     else:
         tower.output_tokens = True
         tower.final_ln_after_pool = vision_tokens == "pre_norm"
+        use_tower_blocks(tower)
         return cast(nn.Module, tower.requires_grad_(requires_grad=False).eval())
     raise refusal(name, kind)
 
@@ -141,7 +144,8 @@ def encode_images(tower: nn.Module, images: Tensor, chunk: int) -> Tensor:
         raise UserError(
             f"images: expected (N, {', '.join(map(str, expected))}), got {tuple(images.shape)}"
         )
-    with torch.set_grad_enabled(torch.is_grad_enabled() and weight.requires_grad):
+    with_grad = torch.is_grad_enabled() and weight.requires_grad
+    with torch.set_grad_enabled(with_grad), in_stored_type(tower, images.device):
         parts = [tower(part.to(weight.dtype))[1] for part in images.split(chunk)]
     # Spread over ranks, it was gathered for the first chunk and kept for all of them: how many
     # there are differs by rank, and ranks have to gather together.

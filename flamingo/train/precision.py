@@ -1,11 +1,11 @@
 """Which numbers are kept in which type, and the loss scale of fp16.
 
 Mixed precision is autocast, however the model is spread: matrix products and attention in bf16 or
-fp16, norms, softmax and the loss in fp32. Frozen weights are stored in the type that they would be
-cast to anyway, which halves them and saves the cast; what trains is stored in fp32. Under FSDP
-blocks are gathered as they are stored, without a policy of its own that would cast them: the
-numbers then are the same under DDP and FSDP, and the price is that the parts that train travel in
-fp32.
+fp16, softmax and the loss in fp32. Frozen weights are stored in the type that they would be cast to
+anyway, which halves them and saves the cast, and in bf16 frozen parts need no autocast at all
+(`modules/compute.py`); what trains is stored in fp32. Under FSDP blocks are gathered as they are
+stored, without a policy of its own that would cast them: the numbers then are the same under DDP
+and FSDP, and the price is that the parts that train travel in fp32.
 """
 
 from contextlib import AbstractContextManager, nullcontext

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flamingo.models.flamingo.resampler import feed_forward, merge_heads, split_heads
+from flamingo.modules.compute import InputTypeNorm, add_gated, compute_type
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -25,16 +26,25 @@ class MediaPass:
     """What the cross-attention blocks need to know in one forward pass of the LM."""
 
     def __init__(self, latents: Tensor, text_time: Tensor) -> None:
-        """latents (B, T, K, D); text_time (B, L): how many `<image>` tags came so far."""
-        self.latents = latents.flatten(1, 2)  # (B, T*K, D)
+        """latents (B, T, K, D); text_time (B, L): how many `<image>` tags came so far.
+
+        All that does not depend on the block is made here, once a pass: the latents in the type
+        that they are multiplied in, and the mask as the numbers that are added to scores.
+        """
+        compute = compute_type(latents)
+        self.latents = latents.flatten(1, 2).to(compute)  # (B, T*K, D)
         slots, num_latents = latents.shape[1], latents.shape[2]
         slot_time = torch.arange(1, slots + 1, device=latents.device)
-        slot_time = slot_time.repeat_interleave(num_latents)  # (T*K,)
-        found = text_time.unsqueeze(-1) == slot_time  # (B, L, T*K)
+        found = text_time.unsqueeze(-1) == slot_time  # (B, L, T)
         self.has_image = found.any(dim=-1, keepdim=True)  # (B, L, 1)
-        # A position without an image attends to everything and is zeroed afterwards: a softmax
-        # over nothing is NaN in some attention kernels.
-        self.mask = (found | ~self.has_image).unsqueeze(1)  # (B, 1, L, T*K)
+        self.mask: Tensor | None = None
+        """(B, 1, L, T*K); None where there is one image at most, which then is all there is."""
+        if slots > 1:
+            # A position without an image attends to everything and is zeroed afterwards: a softmax
+            # over nothing is NaN in some attention kernels.
+            unseen = (~found & self.has_image).repeat_interleave(num_latents, dim=-1)
+            zeros = torch.zeros_like(unseen, dtype=compute)
+            self.mask = zeros.masked_fill_(unseen, -torch.inf).unsqueeze(1)
         self.known: dict[int, KeysValues] | None = None
         """Keys and values per block where they outlive the pass (generation), else None."""
 
@@ -46,7 +56,7 @@ class MaskedCrossAttention(nn.Module):
         super().__init__()
         inner = head_dim * heads
         self.heads = heads
-        self.norm = nn.LayerNorm(text_width)
+        self.norm = InputTypeNorm(text_width)
         self.to_q = nn.Linear(text_width, inner, bias=False)
         self.to_kv = nn.Linear(latent_width, inner * 2, bias=False)
         self.to_out = nn.Linear(inner, text_width, bias=False)
@@ -67,7 +77,8 @@ class MaskedCrossAttention(nn.Module):
             if id(self) not in media.known:
                 media.known[id(self)] = self.keys_values(media.latents)
             key, value = media.known[id(self)]
-        found = F.scaled_dot_product_attention(query, key, value, attn_mask=media.mask)
+        mask = None if media.mask is None else media.mask.to(query.dtype)
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         out: Tensor = self.to_out(merge_heads(found) * media.has_image)
         return out
 
@@ -90,6 +101,6 @@ class GatedCrossAttentionBlock(nn.Module):
         if not torch.is_autocast_enabled(hidden.device.type):
             x = hidden.to(self.attn_gate.dtype)
         if media is not None:
-            x = self.attn(x, media) * self.attn_gate.tanh() + x
-        x = self.ff(x) * self.ff_gate.tanh() + x
+            x = add_gated(x, self.attn(x, media), self.attn_gate)
+        x = add_gated(x, self.ff(x), self.ff_gate)
         return x.to(hidden.dtype)

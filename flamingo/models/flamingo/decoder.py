@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from flamingo.models.flamingo.context import MediaContext
 from flamingo.models.flamingo.cross_attention import GatedCrossAttentionBlock
+from flamingo.modules.compute import in_stored_type
 from flamingo.modules.recompute import Recompute, run_block
 from mmdata.errors import UserError
 
@@ -43,7 +44,8 @@ class ConditionedLayer(nn.Module):
         block = self.gated_cross_attn_layer
         if block is not None:
             hidden_states = run_block(self.recompute, block, hidden_states, media)
-        return run_block(self.recompute, self.decoder_layer, hidden_states, *args, **kwargs)
+        with in_stored_type(self.decoder_layer, hidden_states.device):
+            return run_block(self.recompute, self.decoder_layer, hidden_states, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         """Attributes that an LM reads off its layers (`attention_type`…) are the layer's."""

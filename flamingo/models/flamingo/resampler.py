@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flamingo.modules.compute import InputTypeNorm
 from flamingo.modules.recompute import Recompute, run_block
 
 
 def feed_forward(width: int, expansion: int = 4) -> nn.Sequential:
     """LayerNorm and a bias-free two-layer MLP with exact GELU, as in the published model."""
     return nn.Sequential(
-        nn.LayerNorm(width),
+        InputTypeNorm(width),
         nn.Linear(width, width * expansion, bias=False),
         nn.GELU(),
         nn.Linear(width * expansion, width, bias=False),
@@ -44,15 +45,15 @@ class ResamplerAttention(nn.Module):
         super().__init__()
         inner = head_dim * heads
         self.heads = heads
-        self.norm_media = nn.LayerNorm(width)
-        self.norm_latents = nn.LayerNorm(width)
+        self.norm_media = InputTypeNorm(width)
+        self.norm_latents = InputTypeNorm(width)
         self.to_q = nn.Linear(width, inner, bias=False)
         self.to_kv = nn.Linear(width, inner * 2, bias=False)
         self.to_out = nn.Linear(inner, width, bias=False)
 
     def forward(self, tokens: Tensor, latents: Tensor) -> Tensor:
         """tokens (N, V, D), latents (N, K, D) -> (N, K, D)."""
-        latents = self.norm_latents(latents)
+        latents = self.norm_latents(latents).to(tokens.dtype)
         query = split_heads(self.to_q(latents), self.heads)  # (N, H, K, E)
         context = torch.cat([self.norm_media(tokens), latents], dim=1)  # (N, V+K, D)
         key, value = (
@@ -92,7 +93,7 @@ class PerceiverResampler(nn.Module):
             ResamplerLayer([ResamplerAttention(width, head_dim, heads), feed_forward(width)])
             for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = InputTypeNorm(width)
         self.recompute: Recompute | None = None
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ TIME = torch.tensor([[0, 1, 2], [0, 0, 1]])
 
 
 def times(context: MediaContext) -> list[list[bool]]:
-    return context.current.mask.squeeze(1)[:, :, ::3].tolist()
+    """Which pictures each position sees: those to whose scores nothing is added."""
+    return (context.current.mask == 0).squeeze(1)[:, :, ::3].tolist()
 
 
 def test_tags_are_counted_up_to_each_position():

@@ -38,6 +38,15 @@ def test_without_an_image_the_attention_is_exactly_zero(block):
     assert torch.equal(block(hidden, None), hidden)
 
 
+def test_what_blocks_share_is_made_once_a_pass_in_the_type_of_its_products():
+    latents, time = torch.randn(2, 3, 4, 8), torch.tensor([[0, 1, 3], [1, 2, 2]])
+    with torch.autocast("cpu", torch.bfloat16):
+        media = MediaPass(latents, time)
+    assert {media.latents.dtype, media.mask.dtype} == {torch.bfloat16}
+    assert MediaPass(latents, time).mask.dtype == torch.float32
+    assert MediaPass(latents[:, :1], time).mask is None  # one picture is all there is to see
+
+
 @pytest.mark.parametrize(
     ("width", "expected"), [(2048, 36_708_354), (2560, 56_109_058), (4096, 139_476_994)]
 )
