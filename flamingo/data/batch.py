@@ -18,6 +18,7 @@ from torch import Tensor
 from flamingo.data.order import Position
 from flamingo.data.prepare import Example
 from flamingo.data.text_layout import TextLayout
+from flamingo.modules.documents import document_bounds
 from flamingo.modules.loss import IGNORED
 from mmdata.training_view.records import RecordRule
 
@@ -40,6 +41,8 @@ class Batch:
             writes one row, T is L and the model shifts them; an encoder-decoder writes another.
         document_index: (B, L) int64: the sample of each position, from 0 in each sequence, -1
             where padded; None where a sequence is one sample.
+        document_bounds: (n + 1,) int32: where in the (B*L,) positions each of the n documents
+            begins, padding counted as documents, and where the last ends; None without packing.
         keys: of the samples.
         sources: the shard of each.
         position: of the stream after this batch.
@@ -57,6 +60,7 @@ class Batch:
     attention_mask: Tensor
     labels: Tensor
     document_index: Tensor | None = None
+    document_bounds: Tensor | None = None
     keys: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     position: Position = field(default_factory=Position)
@@ -108,6 +112,7 @@ def collate(
     media = torch.stack([one for sample in samples for one in sample.example.media])
     mirrored = torch.tensor([one for sample in samples for one in sample.example.mirrored])
     is_pixels = media.dtype == torch.uint8
+    index = text.document_index
     return Batch(
         pixels=media if is_pixels else None,
         features=None if is_pixels else media,
@@ -118,6 +123,7 @@ def collate(
         attention_mask=text.attention_mask,
         labels=text.labels,
         document_index=text.document_index,
+        document_bounds=None if index is None else document_bounds(index),
         keys=tuple(one.key for one in samples),
         sources=tuple(one.source for one in samples),
         position=position,

@@ -24,7 +24,8 @@ class CausalOutput(ModelOutput):
     num_targets: Tensor | None = None
     """Target tokens behind the loss, a 0-d tensor on the device."""
     logits: Tensor | None = None
-    """(B, L, V), or (n, V) where only target positions were asked for."""
+    """(B, L, V), or (n, V) where only target positions were asked for; None where the loss was
+    computed without them."""
     cache: Any = None
     """The LM's key-value cache, where it was asked for."""
 
@@ -52,15 +53,22 @@ def next_token_loss(
     target_positions: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(loss, number of targets) of unshifted labels (B, L); both 0-d tensors."""
-    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED).flatten()  # (B*L,)
-    if target_positions is not None:
-        targets = targets.index_select(0, target_positions)
-    num_targets = (targets != IGNORED).sum()
+    targets = next_tokens(labels, target_positions)
     logits = logits.flatten(0, -2).to(torch.promote_types(logits.dtype, torch.float32))
     loss = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
-    if reduction == "mean":
-        loss = loss / num_targets.clamp(min=1)
-    return loss, num_targets
+    return reduced(loss, targets, reduction)
+
+
+def next_tokens(labels: Tensor, target_positions: Tensor | None = None) -> Tensor:
+    """Unshifted labels (B, L) -> the target of each position (B*L,), or of each given one (n,)."""
+    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED).flatten()
+    return targets if target_positions is None else targets.index_select(0, target_positions)
+
+
+def reduced(loss: Tensor, targets: Tensor, reduction: LossReduction) -> tuple[Tensor, Tensor]:
+    """(a loss summed over targets, reduced; their number); both 0-d tensors."""
+    num_targets = (targets != IGNORED).sum()
+    return (loss / num_targets.clamp(min=1) if reduction == "mean" else loss), num_targets
 
 
 def label_scores(logits: Tensor, labels: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ it at once, and its scores are the largest tensors of all.
 
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from inspect import signature
 from typing import Any, Literal
 
@@ -32,6 +33,10 @@ KEPT = {
     _ATEN._scaled_dot_product_cudnn_attention.default,
     _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
 }
+if find_spec("torch.nn.attention.varlen"):  # of packed documents; younger than the oldest torch
+    import torch.nn.attention.varlen
+
+    KEPT.add(torch.ops.torch_attn._varlen_attn.default)
 
 #: What is kept passes the hooks that count saved tensors, as any other; torch 2.15 can be told.
 _SEEN_BY_HOOKS: dict[str, Any] = {

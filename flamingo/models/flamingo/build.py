@@ -19,7 +19,8 @@ In order: tokenizer and configs, the check that all belongs together, then weigh
 - checkpoint_policy: what `gradient_checkpointing` recomputes; see `recompute`.
 - without_tower: for runs on precomputed features: no tower, and None for the image processor.
 - weights: how they get into the model, `WholeWeights` unless given.
-- flamingo_options: `vision_tokens`, `vision_chunk`, `train_output_rows`, `freeze`; see `Flamingo`.
+- flamingo_options: `vision_tokens`, `vision_chunk`, `train_output_rows`, `freeze`, `loss_kernel`;
+  see `Flamingo`.
 """
 
 import os

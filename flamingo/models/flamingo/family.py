@@ -39,6 +39,11 @@ class FlamingoFamily:
     )
     levers: tuple[Lever, ...] = (
         Lever(
+            ("activations",),
+            lambda options, _: options.loss_kernel == "plain",
+            "--loss-kernel auto (the loss in chunks)",
+        ),
+        Lever(
             ("parameters",),
             lambda options, _: options.lm_adapter != "qlora",
             "--lm-adapter qlora (the LM in 4 bits)",
@@ -95,6 +100,7 @@ class FlamingoFamily:
             freeze_lm_embeddings=options.freeze_lm_embeddings,
             vision_tokens=options.vision_tokens,
             vision_chunk=options.vision_chunk,
+            loss_kernel=options.loss_kernel,
             new_token_init=options.new_token_init,
             train_output_rows=options.train_output_rows,
             seed=options.seed,

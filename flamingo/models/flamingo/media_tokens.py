@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flamingo.models.flamingo.context import MediaContext
+from flamingo.modules.chunked_loss import OwnRows
 from flamingo.modules.language_model import _normal, embedding_and_head
 from flamingo.modules.placement import assign, assign_rows, row_mean
 from mmdata.errors import UserError
@@ -50,6 +51,11 @@ class MediaTokenRows(nn.Module):
         head.register_forward_pre_hook(self._keep_targets)
         head.register_forward_hook(self._replace_logits)
 
+    def of_head(self) -> OwnRows:
+        """What stands in place of rows of the output head."""
+        rows = self.input_rows if self.output_rows is None else self.output_rows
+        return OwnRows(self.token_ids, rows)
+
     def _replace_looked_up(self, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
         """ids (B, L) and their embeddings (B, L, D) -> (B, L, D) with our rows in it."""
         ids: Tensor = args[0]
@@ -71,7 +77,7 @@ class MediaTokenRows(nn.Module):
 
     def _replace_logits(self, module: nn.Module, args: tuple[Any, ...], logits: Tensor) -> Tensor:
         """(…, D) and logits (…, V) -> the logits with our two columns in place."""
-        rows = self.input_rows if self.output_rows is None else self.output_rows
+        rows = self.of_head().rows
         first, second = self.token_ids
         # Made on the device: a copy from the host would stall it in every pass.
         columns = torch.arange(2, device=logits.device) * (second - first) + first

@@ -56,6 +56,7 @@ class Flamingo(FlamingoNetwork):
         def moved(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device, non_blocking=True)
 
+        bounds = batch.document_bounds
         output = (self if through is None else through)(
             input_ids=moved(batch.input_ids),
             attention_mask=moved(batch.attention_mask),
@@ -65,6 +66,9 @@ class Flamingo(FlamingoNetwork):
             # Numbers, not a tensor: what wraps a model would bring that to the device.
             images_per_sample=batch.images_per_sample.tolist(),
             document_index=moved(batch.document_index),
+            document_bounds=moved(bounds),
+            document_lengths=None if bounds is None else bounds.diff().tolist(),
+            right_padded=True,
             target_positions=moved(find_target_positions(batch.labels)),
             loss_reduction="sum",
             keep_graph=True,
@@ -130,6 +134,6 @@ class Flamingo(FlamingoNetwork):
                 latents=None if latents is None else latents.expand(len(texts), -1, -1, -1),
                 images_per_sample=(number,) * len(texts),
             )
-            logits = self(ids.to(device), mask.to(device), media=media).logits
+            logits = self(ids.to(device), mask.to(device), media=media, right_padded=True).logits
             found.append(label_scores(logits, labels.to(device)).tolist())
         return found

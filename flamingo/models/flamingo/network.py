@@ -32,11 +32,14 @@ from flamingo.models.flamingo.media import (
 )
 from flamingo.models.flamingo.media_tokens import MediaTokenRows, initialise_rows
 from flamingo.models.flamingo.resampler import PerceiverResampler
+from flamingo.modules.attention import adopt_attention, text_rows
+from flamingo.modules.documents import Documents
 from flamingo.modules.freezing import FROZEN, free_parts, keep_in_eval
+from flamingo.modules.head_loss import HeadLoss, LossKernel
 from flamingo.modules.language_model import find_decoder_layers, text_config
 from flamingo.modules.lm_cache import cache_argument, cache_in, one_cache, positions_held
-from flamingo.modules.loss import CausalOutput, LossReduction, next_token_loss
-from flamingo.modules.packed import Packing, find_packing, own_tags
+from flamingo.modules.loss import CausalOutput, LossReduction
+from flamingo.modules.packed import Packing, Way, find_packing, own_tags, ways_of
 from flamingo.modules.recompute import Recompute
 from flamingo.modules.vision import (
     VisionTokens,
@@ -65,6 +68,8 @@ class FlamingoNetwork(TrainableModel):
         Whether the media-token rows stay as they are: the input's; and whether those of an untied
         output train, which stay otherwise, as in OpenFlamingo (tied, they are the input's). Where
         all of the LM trains, they do.
+    loss_kernel
+        How the loss of target positions is computed; see `head_loss`.
 
     Forward
     -------
@@ -79,6 +84,12 @@ class FlamingoNetwork(TrainableModel):
     document_index
         (B, L) which document of a packed sequence each position belongs to, -1 for padding; after
         `allow_packing`. It stands in for the attention mask.
+    document_bounds, document_lengths
+        What follows from it, `document_bounds` of the batch and how long each is, as numbers;
+        without them they are read from the device.
+    right_padded
+        All padding stands behind what is real, and no logits of it are read: most LMs then need no
+        mask.
     media
         What `encode` returned, in place of images.
     cache
@@ -88,7 +99,8 @@ class FlamingoNetwork(TrainableModel):
     loss_reduction
         'sum' for a trainer that divides by the targets of its global batch.
     target_positions
-        From `find_target_positions`: logits are computed there only, as (n, V).
+        From `find_target_positions`: logits are computed there only, as (n, V); or, beside labels,
+        none at all, as `loss_kernel` says.
     keep_graph
         See `encode`.
     check
@@ -110,6 +122,7 @@ class FlamingoNetwork(TrainableModel):
         freeze_lm_embeddings: bool = False,
         train_output_rows: bool = False,
         freeze: Collection[str] = FROZEN,
+        loss_kernel: LossKernel = "auto",
     ) -> None:
         super().__init__()
         self.freeze = frozenset(freeze)
@@ -125,6 +138,7 @@ class FlamingoNetwork(TrainableModel):
         self.vis_dim = tower_width(vision_encoder)
         self.perceiver = PerceiverResampler(self.vis_dim)
         self.lang_encoder = lang_encoder
+        adopt_attention(lang_encoder)
         free_parts(vision_encoder, lang_encoder, self.freeze)
         self.media_tokens = MediaTokenRows(
             lang_encoder,
@@ -132,6 +146,7 @@ class FlamingoNetwork(TrainableModel):
             media_token_id=media_token_id,
             context=self._context,
         )
+        self._head_loss = HeadLoss(lang_encoder, loss_kernel, self.media_tokens.of_head)
         self.lang_dim = cast(int, text_config(lang_encoder).hidden_size)
         self.decoder_layers_name, layers = find_decoder_layers(
             lang_encoder, decoder_layers_attr_name
@@ -200,8 +215,8 @@ class FlamingoNetwork(TrainableModel):
             cast(Any, self.vision_encoder).set_grad_checkpointing(policy is not None)
 
     def allow_packing(self, *, tries: bool = True) -> None:
-        """Finds out how this LM keeps packed documents apart, by trying; else takes a mask, which
-        is the larger of the two ways.
+        """Finds out how this LM keeps packed documents apart, by trying; else takes their bounds
+        where the LM's attention is ours, and a mask where not, which is the larger of the others.
 
         Raises:
             UserError: it cannot.
@@ -209,7 +224,8 @@ class FlamingoNetwork(TrainableModel):
         if tries:
             self._packing = find_packing(self.lang_encoder)
         else:
-            self._packing = Packing("mask", next(self.lang_encoder.parameters()).dtype)
+            way: Way = "bounds" if "bounds" in ways_of(self.lang_encoder) else "mask"
+            self._packing = Packing(way, next(self.lang_encoder.parameters()).dtype)
 
     def train(self, mode: bool = True) -> "FlamingoNetwork":  # noqa: FBT001, FBT002 (torch's own)
         """Frozen parts stay in eval mode; cross-attention and LoRA adapters follow `mode`."""
@@ -312,11 +328,11 @@ class FlamingoNetwork(TrainableModel):
         held = positions_held(cache_in(kwargs))
         self._context.begin_pass(ids.shape[0], ids.shape[1], held)
 
-    def _keep_apart(self, document_index: Tensor) -> tuple[Tensor | None, Tensor]:
-        """(attention mask, position ids) of packed documents."""
+    def _keep_apart(self, *documents: Any) -> tuple[Tensor | None, Tensor, Documents | None]:
+        """What the LM is told of packed documents; see `Packing.told`."""
         if self._packing is None:
             raise UserError("document_index: expected a call of allow_packing first")
-        return self._packing.text_arguments(document_index)
+        return self._packing.told(*documents)
 
     def forward(
         self,
@@ -330,6 +346,9 @@ class FlamingoNetwork(TrainableModel):
         media: EncodedMedia | None = None,
         features: Tensor | None = None,
         document_index: Tensor | None = None,
+        document_bounds: Tensor | None = None,
+        document_lengths: Sequence[int] | None = None,
+        right_padded: bool = False,
         preceding_tags: Tensor | None = None,
         loss_reduction: LossReduction = "mean",
         target_positions: Tensor | None = None,
@@ -356,10 +375,17 @@ class FlamingoNetwork(TrainableModel):
             check=check,
         )
         text_time = count_tags(ids, self.media_token_id, preceding_tags)
+        documents = None
         if document_index is not None:
             text_time = own_tags(text_time, document_index)
-            attention_mask, lm_arguments["position_ids"] = self._keep_apart(document_index)
-        with self._context.open(media.latents, text_time, target_positions=target_positions):
+            attention_mask, lm_arguments["position_ids"], documents = self._keep_apart(
+                document_index, document_bounds, document_lengths
+            )
+        with (
+            self._context.open(media.latents, text_time, target_positions=target_positions),
+            text_rows(right_padded=right_padded, documents=documents),
+            self._head_loss.asked(labels, target_positions, loss_reduction) as of_logits,
+        ):
             out = self.lang_encoder(
                 input_ids=ids,
                 attention_mask=attention_mask,
@@ -367,17 +393,7 @@ class FlamingoNetwork(TrainableModel):
                 **cache_argument(self.lang_encoder, cache),
                 **lm_arguments,
             )
-        loss = num_targets = None
-        if labels is not None:
-            loss, num_targets = next_token_loss(
-                out.logits, labels, reduction=loss_reduction, target_positions=target_positions
-            )
-        return CausalOutput(
-            loss=loss,
-            num_targets=num_targets,
-            logits=out.logits,
-            cache=cache_in(out) if use_cache else None,
-        )
+            return CausalOutput(*of_logits(out.logits), cache_in(out) if use_cache else None)
 
     @torch.no_grad()
     def generate(

@@ -65,6 +65,10 @@ class FlamingoOptions(AdapterOptions):
     train_output_rows: bool = False
     """Train the output rows of the media tokens too, where the LM does not tie them. OpenFlamingo
     never does; a run that began with them goes on with them."""
+    loss_kernel: Literal["auto", "plain", "chunked", "torch", "liger"] = "auto"
+    """How the loss is computed. plain: from the logits of all targets; chunked: from those of some
+    targets at a time; torch, liger: by their functions for it, the second on GPUs alone; auto:
+    chunked where there are targets for more than one chunk, else plain."""
     trust_remote_code: bool = False
     """Run code that comes with a model from the hub."""
 

@@ -10,6 +10,7 @@ import torch
 from flamingo.data.batch import Batch
 from flamingo.models.family import Shape
 from flamingo.models.flamingo.network import FlamingoNetwork
+from flamingo.modules.documents import document_bounds
 from flamingo.modules.loss import IGNORED
 
 
@@ -20,7 +21,7 @@ def worst_batch(model: FlamingoNetwork, limits: Shape) -> Batch:
     ids = torch.zeros(size, length, dtype=torch.long)
     ids[:, :tags] = model.media_token_id
     mask = torch.ones_like(ids)
-    mask[0, -1] = 0  # most batches are padded somewhere, and then there is a mask
+    mask[0, -1] = 0  # most batches are padded somewhere; some LMs have a mask then
     labels = ids.masked_fill((ids == model.media_token_id) | (mask == 0), IGNORED)
     index = None
     if limits.documents is not None:
@@ -44,6 +45,7 @@ def worst_batch(model: FlamingoNetwork, limits: Shape) -> Batch:
         attention_mask=mask,
         labels=labels,
         document_index=index,
+        document_bounds=None if index is None else document_bounds(index),
         keys=("",) * size,
         sources=("",) * size,
         num_targets=int((labels[:, 1:] != IGNORED).sum()),
