@@ -1,6 +1,6 @@
 """Time and memory of the loss over a large vocabulary: all logits at once, and by each kernel.
 
-    python benchmarks/head_loss.py [--targets 8192] [--width 256] [--words 50000] [--repeats 3]
+    python -m benchmarks.head_loss [--targets 8192] [--width 256] [--words 50000] [--repeats 3]
 
 Forward and backward of the loss alone, on the CPU, with a frozen head and two rows of our own that
 train. Ways take turns, and of each the fastest counts. Memory is counted on tensors without values:
