@@ -244,7 +244,7 @@ def open_samples_table(path: str) -> Iterator[Any]:
         source = pa.BufferReader(read_bytes(path)) if is_url(path) else path
         with pq.ParquetFile(source, pre_buffer=False) as file:
             yield file
-    except (OSError, KeyError, pa.ArrowException) as error:
+    except (OSError, KeyError, UnicodeDecodeError, pa.ArrowException) as error:
         raise BadInputError(f"{path}: not a samples table: {error}") from error
 
 

@@ -133,14 +133,15 @@ def read_samples(
         missing = [name for name in SAMPLES_COLUMNS if name not in file.schema_arrow.names]
         wanted = [*dict.fromkeys((*columns, *_TALLIED))]
         table = None if missing else file.read(columns=wanted, use_threads=False)
-    except (OSError, pa.ArrowException) as error:
+        read = {} if table is None else {name: table[name].to_pylist() for name in columns}
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         findings.add("SIDE006", f"{basename(beside.samples)}, a parquet file", str(error))
         return None
     _same_file("SIDE007", raw, sidecar.samples_bytes, sidecar.samples_sha256, findings)
     if table is None:
         findings.add("SIDE006", f"columns {', '.join(SAMPLES_COLUMNS)}", f"no {missing[0]}")
         return None
-    return Samples({name: table.column(name).to_pylist() for name in columns}, _totals(table))
+    return Samples(read, _totals(table))
 
 
 def _totals(table: Any) -> dict[str, int]:
