@@ -20,7 +20,7 @@ from flamingo.models.flamingo.options import Train
 from flamingo.modules.absent_tower import AbsentTower
 from flamingo.modules.recompute import Recompute
 from flamingo.train.compile import compile_blocks
-from flamingo.train.precision import TYPES
+from flamingo.train.precision import types_of
 from mmdata.training_view.sequence import MediaTokenizer
 
 SEED = 0
@@ -119,7 +119,7 @@ def build(
         attention: of the LM, where it has that kind; else eager.
         with_tower: False: features stand for pictures.
     """
-    types = part_types(options.freeze, TYPES[options.precision])
+    types = part_types(options.freeze, types_of(options))
     torch.manual_seed(SEED)
     with torch.device(device):
         tower = _tower(shape, with_tower=with_tower).to(types["tower_dtype"])

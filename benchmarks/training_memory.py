@@ -38,7 +38,7 @@ from flamingo.parallel.wrap import Wrapped
 from flamingo.train.loaders import StreamLoader
 from flamingo.train.loop import Trainer
 from flamingo.train.optim import clip_gradients, make_optimizer
-from flamingo.train.precision import TYPES
+from flamingo.train.precision import types_of
 from flamingo.train.step_counts import StepCounts
 
 MAX_ERROR = 0.1
@@ -97,7 +97,7 @@ def tiny_kind() -> Kind:
 
 def make_model(kind: Kind, options: Train) -> Flamingo:
     """On the meta device."""
-    rows, types = kind.lm.vocab_size, part_types(options.freeze, TYPES[options.precision])
+    rows, types = kind.lm.vocab_size, part_types(options.freeze, types_of(options))
     with parameters_on_meta():
         lm = AutoModelForCausalLM.from_config(kind.lm, dtype=types["lm_dtype"])
         resize_vocabulary(lm, rows)

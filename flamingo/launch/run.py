@@ -7,6 +7,7 @@ the first one writes.
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,7 +24,14 @@ from flamingo.models.registry import find_family, record_of
 from flamingo.modules.hub import quiet_loading
 from flamingo.options.run import RunOptions
 from flamingo.options.streams import training_streams
-from flamingo.parallel.world import Mark, World, choose_device, join, unmarked
+from flamingo.parallel.world import (
+    Mark,
+    World,
+    choose_device,
+    join,
+    prefer_expandable_segments,
+    unmarked,
+)
 from flamingo.parallel.wrap import Wrapped
 from flamingo.telemetry.jsonl import read_log
 from flamingo.telemetry.losses import MeanLoss, end_losses_of
@@ -46,7 +54,7 @@ from flamingo.train.checkpoint.retention import SaveRule
 from flamingo.train.loaders import StreamLoader, make_streams, make_validation, open_cache
 from flamingo.train.loop import Trainer
 from flamingo.train.optim import expect_optimizer, make_optimizer
-from flamingo.train.precision import LossScale
+from flamingo.train.precision import LossScale, fp32_matmul, settle
 from flamingo.train.schedule import epoch_steps, run_steps
 from flamingo.train.signals import StopRequest
 from flamingo.train.telemetry import Telemetry
@@ -132,18 +140,28 @@ def train(options: RunOptions, *, mark: Mark = unmarked) -> TrainResult:
     """
     check_services(options.services)
     quiet_loading()
+    device = choose_device(options.device)
+    if device.type == "cuda":
+        prefer_expandable_segments(os.environ)
     joined = join(
         options.parallel,
-        device=choose_device(options.device),
+        device=device,
         timeout_seconds=options.dist_timeout,
         shard_ranks=options.shard_ranks,
         mark=mark,
     )
     with joined as world, ExitStack() as stack:
+        with world.together():
+            resume = Resume() if options.dry_run else find_resume(options)
+        before = None if resume.before is None else resume.before.options
+        options, said = settle(options, world.device, before)
+        if world.is_first and not options.dry_run:
+            sys.stdout.writelines(f"{line}\n" for line in said)
+        stack.enter_context(fp32_matmul(options))
         if options.auto_batch_size:
             options = with_largest_batch(options, world)
         with world.together():
-            setup = _set_up(options, world, stack)
+            setup = _set_up(options, resume, world, stack)
             options = setup.options
             os.makedirs(options.run_name, exist_ok=True)
             if options.dry_run:
@@ -152,7 +170,7 @@ def train(options: RunOptions, *, mark: Mark = unmarked) -> TrainResult:
         return _train(options, setup, world)
 
 
-def _set_up(options: RunOptions, world: World, stack: ExitStack) -> _Setup:
+def _set_up(options: RunOptions, resume: Resume, world: World, stack: ExitStack) -> _Setup:
     """All that can be found wrong in seconds."""
     expect_optimizer(options)
     family = find_family(options.family)
@@ -161,7 +179,6 @@ def _set_up(options: RunOptions, world: World, stack: ExitStack) -> _Setup:
     cache = open_cache(options)
     if cache is not None:
         stack.enter_context(cache)
-    resume = Resume() if options.dry_run else find_resume(options)
     if resume.before is not None:
         options = family.resumed(options, resume.before, is_told=world.is_first)
     reads: dict[str, Any] = {"cache": cache, "world": world, "layout": layout}

@@ -19,7 +19,7 @@ LEVERS = (
     ),
     Lever(
         ("parameters", "activations", "communication"),
-        lambda options, _: options.precision == "fp32",
+        lambda options, _: options.precision in (None, "fp32"),
         "--precision bf16-mixed",
     ),
     Lever(

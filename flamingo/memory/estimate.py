@@ -22,6 +22,7 @@ from flamingo.models.family import TrainableModel
 from flamingo.modules.hub import quiet_loading
 from flamingo.options.run import RunOptions
 from flamingo.train.build import build_empty
+from flamingo.train.precision import PLAIN, settle
 from mmdata.errors import UserError
 
 GB = 1e9
@@ -101,6 +102,7 @@ class Estimate:
         for moment, others in self.moments().items():
             if moment != name:
                 lines.append(_row(moment, sum(others.values())))
+        lines.append(f"precision: {options.precision or PLAIN}")
         lines.append("CUDA's context, NCCL and the allocator's rounding take some 5 to 10% more")
         if budget is not None:
             lines.append(self._verdict(options, budget, parts))
@@ -208,5 +210,6 @@ def budget_of(options: RunOptions) -> float | None:
 
 
 def tell_estimate(options: RunOptions) -> str:
-    """What `mmdata train --estimate` prints."""
+    """What `mmdata train --estimate` prints: of a run on a GPU, unless --device is a CPU."""
+    options, _ = settle(options, torch.device("cpu" if options.device == "cpu" else "cuda"))
     return estimate(options).text(options, budget_of(options))

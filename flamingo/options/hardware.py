@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from mmdata.option_checks import Options, check_least
 
 Precision = Literal["fp32", "bf16-mixed", "bf16", "fp16-mixed", "amp_bf16", "amp_bfloat16"]
+MatmulPrecision = Literal["highest", "high", "medium"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +17,13 @@ class HardwareOptions(Options):
 
     device: str = "auto"
     """cpu, cuda, or auto: a GPU where there is one."""
-    precision: Precision = "fp32"
-    """bf16-mixed (OpenFlamingo's amp_bf16): compute and frozen weights in bf16, fp32 what trains.
-    bf16: everything, the optimizer's state too. fp16-mixed: like bf16-mixed, with a loss scale."""
+    precision: Precision | None = None
+    """Default: bf16-mixed on a GPU, fp32 on a CPU; a run that goes on keeps its own. bf16-mixed
+    (OpenFlamingo's amp_bf16): compute and frozen weights in bf16, fp32 what trains. bf16:
+    everything, the optimizer's state too. fp16-mixed: like bf16-mixed, with a loss scale."""
+    fp32_matmul: MatmulPrecision | None = None
+    """How fp32 matrices are multiplied (torch's names): high lets a GPU use TF32, highest does not.
+    Default: high with --precision fp32 on a GPU; a run that goes on keeps its own."""
     compile: bool = False
     """Compile each block (torch.compile), for ragged batches; the first step takes minutes."""
     nproc_per_node: str | None = None

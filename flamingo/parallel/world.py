@@ -8,7 +8,7 @@ Counts and objects travel over gloo between CPUs, on GPUs too: that costs no wai
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -24,6 +24,8 @@ from mmdata.errors import MMDataError, RelayedError, UserError
 
 Parallel = Literal["none", "ddp", "fsdp", "hsdp"]
 _T = TypeVar("_T")
+#: Where torch's allocator is told how to work; every version reads the first.
+_ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 #: Says what a rank does from now on: the step (from 1), in words.
 Mark = Callable[[int, str], None]
 
@@ -242,13 +244,17 @@ def _open_group(
 ) -> None:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     # A world of one has nobody to meet: its store is its own memory.
-    alone = {"store": HashStore()} if ranks.size == 1 else {"init_method": init_method}
+    how: dict[str, Any] = (
+        {"store": HashStore()} if ranks.size == 1 else {"init_method": init_method}
+    )
+    if device.type == "cuda" and device.index is not None:
+        how["device_id"] = device  # NCCL then connects now, and guesses no device at a barrier
     dist.init_process_group(
         backend,
         rank=ranks.rank,
         world_size=ranks.size,
         timeout=timedelta(seconds=timeout_seconds),
-        **alone,
+        **how,
     )
 
 
@@ -277,6 +283,14 @@ def _mesh_shape(kind: Parallel, ranks: Ranks, shard_ranks: int | None) -> tuple[
             f"--shard-ranks {shards}: expected a divisor of the {ranks.size} ranks of the run"
         )
     return (ranks.size // shards, shards)
+
+
+def prefer_expandable_segments(environ: MutableMapping[str, str]) -> None:
+    """Have torch's allocator on GPUs grow its segments, since batches of any size leave gaps in
+    fixed ones; before the first tensor is on a GPU, and unless the variables say how it allocates.
+    """
+    if not any(name in environ for name in _ALLOCATOR_VARIABLES):
+        environ[_ALLOCATOR_VARIABLES[0]] = "expandable_segments:True"
 
 
 def choose_device(name: str) -> torch.device:

@@ -18,7 +18,7 @@ from flamingo.parallel.world import World
 from flamingo.parallel.wrap import Wrapped, rows_of, wrap_model
 from flamingo.train.checkpoint.initial import table_of_load
 from flamingo.train.compile import compile_blocks
-from flamingo.train.precision import TYPES
+from flamingo.train.precision import types_of
 
 
 def build_model(
@@ -41,7 +41,7 @@ def build_model(
     # one of them finds wrong ends the others after --dist-timeout.
     with world.together():
         how = How(
-            types=TYPES[options.precision],
+            types=types_of(options),
             weights=weights,
             on_load=table_of_load(options, weights),
             has_features=expect_features(options, streams),
@@ -68,7 +68,7 @@ def build_empty(options: RunOptions) -> TrainableModel:
     """
     streams = [*training_streams(options), *validation_streams(options)]
     how = How(
-        types=TYPES[options.precision],
+        types=types_of(options),
         has_features=all(one.config.features is not None for one in streams),
         is_empty=True,
     )

@@ -24,6 +24,7 @@ from flamingo.telemetry.peak import Compute, peak_flops
 from flamingo.telemetry.sampler import Sampler
 from flamingo.telemetry.steps import StepReport, interval_values, perplexity
 from flamingo.telemetry.writers import JsonLinesWriter, TensorBoardWriter, WandbWriter, Writer
+from flamingo.train.precision import PLAIN
 
 
 class Telemetry:
@@ -184,5 +185,7 @@ def _peak(device: torch.device, options: RunOptions) -> float | None:
     """FLOP/s of this rank's GPU; None for a CPU or a GPU that is not known."""
     if device.type != "cuda":
         return None
-    compute: Compute = "fp32" if options.precision == "fp32" else "half"
+    compute: Compute = "half"
+    if options.precision == PLAIN:
+        compute = "fp32" if options.fp32_matmul in (None, "highest") else "tf32"
     return peak_flops(torch.cuda.get_device_name(device), compute)

@@ -260,7 +260,7 @@ class Checkpointer:
             shutil.rmtree(draft, ignore_errors=True)  # where that fails the next run sweeps
 
     def _write_tensors(self, folder: str, tensors: dict[str, Tensor]) -> None:
-        ahead = {}
+        ahead: dict[str, Any] = {}
         if all(local_part(one).device.type == "cpu" for one in tensors.values()):
             # Nothing has to come from a GPU: else torch waits for its stream every 10 MB.
             ahead["per_thread_copy_ahead"] = 0

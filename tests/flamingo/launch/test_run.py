@@ -274,6 +274,9 @@ def test_bf16_mixed_trains_fp32_weights(run_options: Options) -> None:
     first, last = result.losses["mmc4"]
     assert last.loss == pytest.approx(first.loss, abs=1.0)
     assert {value.dtype for value in weights(options, 2).values()} == {torch.float32}
+    train(run_options("bf16", max_steps=3))  # goes on in the precision that it began with
+    kept = json.loads(Path(options.run_name, "options.json").read_text(encoding="utf-8"))
+    assert (kept["precision"], kept["max_steps"]) == ("amp_bf16", 3)
 
 
 def test_weights_of_another_run_start_a_new_one(run_options: Options, ended: Train) -> None:

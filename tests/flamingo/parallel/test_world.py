@@ -1,8 +1,11 @@
 """Who a process is among the ranks of a run, and how an error of one of them ends all."""
 
+from typing import Any
+
 import pytest
 import torch
 
+from flamingo.parallel import world
 from flamingo.parallel.world import Ranks, World, _mesh_shape, join, ranks_of_environment
 from mmdata.errors import RelayedError, UserError
 
@@ -69,6 +72,34 @@ def test_one_process_can_shard_and_leaves_no_group() -> None:
     with pytest.raises(KeyError), join("fsdp", environ={}):
         raise KeyError("anything")
     assert not torch.distributed.is_initialized()
+
+
+def test_ranks_on_gpus_name_their_own_to_the_process_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(world.dist, "init_process_group", lambda *_, **how: asked.append(how))
+    ranks = Ranks(rank=5, size=8, local_rank=1, local_size=4)
+    for device in (torch.device("cuda", 1), torch.device("cpu")):
+        world._open_group(ranks, device, 60.0, "env://")
+    assert asked[0]["device_id"] == torch.device("cuda", 1)
+    assert "device_id" not in asked[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}),
+        ({"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"},) * 2,
+        ({"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:False"},) * 2,
+    ],
+)
+def test_segments_grow_unless_the_allocator_was_told_how_to_work(
+    given: dict[str, str], expected: dict[str, str]
+) -> None:
+    environ = dict(given)
+    world.prefer_expandable_segments(environ)
+    assert environ == expected
 
 
 def test_alone_an_error_stays_itself() -> None:

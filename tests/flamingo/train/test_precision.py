@@ -1,14 +1,23 @@
 """Types of weights, gradients and optimizer state, and the loss scale."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from flamingo.models.flamingo.family import part_types
 from flamingo.models.flamingo.options import Train
-from flamingo.train.precision import FIRST_SCALE, GROWTH_STEPS, TYPES, LossScale
+from flamingo.train.precision import (
+    FIRST_SCALE,
+    GROWTH_STEPS,
+    TYPES,
+    LossScale,
+    fp32_matmul,
+    settle,
+)
 
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
 
 
@@ -32,6 +41,51 @@ def test_what_trains_is_fp32_unless_all_is_bf16(
 ) -> None:
     types = part_types(freeze, TYPES[precision])
     assert (types["lm_dtype"], types["tower_dtype"], types["own_dtype"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "before", "expected"),
+    [
+        (CPU, {}, None, ("fp32", None)),
+        (GPU, {}, None, ("bf16-mixed", None)),
+        (GPU, {"precision": "fp32"}, None, ("fp32", "high")),
+        (GPU, {"precision": "fp32", "fp32_matmul": "highest"}, None, ("fp32", "highest")),
+        (CPU, {"fp32_matmul": "medium"}, None, ("fp32", "medium")),
+        # Runs from before there was another default, and from before there was TF32.
+        (GPU, {}, {"precision": "fp32"}, ("fp32", "highest")),
+        (GPU, {}, {"precision": "fp32", "fp32_matmul": "high"}, ("fp32", "high")),
+        (CPU, {}, {"precision": "bf16-mixed", "fp32_matmul": None}, ("bf16-mixed", None)),
+        (GPU, {"precision": "bf16"}, {"precision": "fp32"}, ("bf16", None)),
+    ],
+)
+def test_what_options_leave_open_is_the_runs_before_or_the_devices(
+    run_options: Callable[..., Train],
+    device: torch.device,
+    given: dict[str, Any],
+    before: dict[str, Any] | None,
+    expected: tuple[str, str | None],
+) -> None:
+    options, said = settle(run_options(**given), device, before)
+    assert (options.precision, options.fp32_matmul) == expected
+    unlike = {"bf16-mixed": "the default on a GPU; OpenFlamingo's is --precision fp32"}
+    told = " ".join(said)
+    assert ("TF32" in told) == (device is GPU and expected[1] in ("high", "medium"))
+    if before is None and not given:
+        assert unlike.get(expected[0], "") in told
+        assert bool(told) == (device is GPU)
+    if before is not None and not given:
+        assert ("as this run began" in told) == ((device is GPU) == (expected[0] == "fp32"))
+
+
+def test_products_of_fp32_are_as_asked_while_a_run_lasts(
+    run_options: Callable[..., Train],
+) -> None:
+    before = torch.get_float32_matmul_precision()
+    with fp32_matmul(run_options(fp32_matmul="high")):
+        assert torch.get_float32_matmul_precision() == "high"
+    with fp32_matmul(run_options()):
+        assert torch.get_float32_matmul_precision() == before
+    assert torch.get_float32_matmul_precision() == before
 
 
 def test_only_fp16_has_a_scale(run_options: Callable[..., Train]) -> None:

@@ -20,7 +20,7 @@ def test_copies_are_kept_and_filled_anew() -> None:
     assert not first["a"].requires_grad
     place = first["a"].data_ptr()
     with torch.no_grad():
-        weight += 1
+        weight.add_(1)
     assert not torch.equal(first["a"], weight)  # what training changes is not in it
     again = copies.fill({"a": weight, "step": torch.ones(3, dtype=torch.int)})
     assert again["a"].data_ptr() == place
