@@ -27,7 +27,7 @@ LATEST_TESTS := tests/schemas tests/mmdata/images tests/mmdata/shards tests/mmda
     tests/flamingo/modules/test_%.py,adapters language_models lm_cache lm_files packed quantised \
     vision) $(patsubst %,tests/flamingo/models/flamingo/test_%.py,build generation parity)
 
-.PHONY: demo test test-latest test-matrix lint format bench schemas cli-surface clean
+.PHONY: demo test test-latest latest-tests latest-demo test-matrix lint format bench schemas cli-surface clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-demo
@@ -48,7 +48,12 @@ test-latest: $(LATEST)/bin/python
 	@echo "bringing $(LATEST) to the newest versions that pyproject.toml allows"
 	@$(LATEST)/bin/python -m tests.newest install
 	@$(LATEST)/bin/python -m tests.newest tell
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target latest-tests latest-demo
+
+latest-tests:
 	$(LATEST)/bin/python $(TESTS) -m "not slow and not matrix and not ray" $(LATEST_TESTS)
+
+latest-demo:
 	OMP_NUM_THREADS=1 $(LATEST)/bin/python examples/demo.py build/demo-latest
 
 lint: $(VENV)/.installed-dev
