@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from flamingo.train.checkpoint.staging import HostCopies, can_be_staged
+from tests.flamingo.gpu import pretended_gpu
 
 
 def test_tensors_of_a_quantised_kind_are_not_staged() -> None:
@@ -27,3 +28,18 @@ def test_copies_are_kept_and_filled_anew() -> None:
     assert torch.equal(again["a"], weight)
     assert again["step"].tolist() == [1, 1, 1]  # of another shape and type: room of its own
     assert again.keys() == {"a", "step"}
+
+
+def test_a_gpus_tensors_are_copied_without_a_wait_but_the_threads_own() -> None:
+    with pretended_gpu() as watch:
+        weight = torch.arange(50_000, dtype=torch.float32, device="cuda")
+        copies = HostCopies()
+        for _ in range(2):
+            watch.clear()
+            found = copies.fill({"weight": weight, "offloaded": torch.ones(3)})
+            seen = [watch.blocking, watch.waits, watch.reads, watch.mixed]
+            assert [dict(one) for one in seen] == [{}] * 4
+            assert sum(watch.queued.values()) == 1
+        copies.wait()
+        assert sum(watch.waits.values()) == 1
+    assert torch.equal(found["weight"], torch.arange(50_000, dtype=torch.float32))
