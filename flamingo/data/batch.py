@@ -10,7 +10,7 @@ of an image, D their width, M `<image>` tags.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -71,6 +71,12 @@ class Batch:
         """B."""
         return len(self.input_ids)
 
+    def pinned(self) -> "Batch":
+        """The same batch in memory that a GPU copies from while the host goes on."""
+        held = {one.name: getattr(self, one.name) for one in fields(self)}
+        tensors = {name: one.pin_memory() for name, one in held.items() if isinstance(one, Tensor)}
+        return replace(self, **tensors)
+
     @property
     def num_images(self) -> int:
         """N."""
@@ -94,6 +100,7 @@ def collate(
     position: Position,
     drops: Counter[str],
     per_sequence: Sequence[int] | None = None,
+    is_pinned: bool = False,
 ) -> Batch:
     """Put samples together.
 
@@ -104,6 +111,7 @@ def collate(
         position: of the stream after them.
         drops: since the batch before.
         per_sequence: how many samples are packed into each sequence; None: no packing.
+        is_pinned: a GPU will take the batch.
     """
     text = layout.rows([one.example.plan.input_ids for one in samples], rule, per_sequence)
     counts = torch.tensor([len(one.example.media) for one in samples])
@@ -113,7 +121,7 @@ def collate(
     mirrored = torch.tensor([one for sample in samples for one in sample.example.mirrored])
     is_pixels = media.dtype == torch.uint8
     index = text.document_index
-    return Batch(
+    batch = Batch(
         pixels=media if is_pixels else None,
         features=None if is_pixels else media,
         mirrored=mirrored if mirrored.any() else None,
@@ -130,6 +138,7 @@ def collate(
         drops=drops,
         num_targets=layout.num_targets(text.labels),
     )
+    return batch.pinned() if is_pinned else batch
 
 
 def blank_batch(feature_width: int | None = None) -> Batch:

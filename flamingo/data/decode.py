@@ -16,7 +16,7 @@ differ), so that 1 x 30,000 pixels do not become gigabytes.
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from flamingo.modules.placement import to_device
 from mmdata.images.reduced import Box, decode_jpeg
 
 #: Pixels; larger ones are refused by their header. Twice what a conversion lets through.
@@ -101,8 +102,8 @@ def decode_image(data: bytes, size_px: int, *, exact: bool = False) -> Tensor:
 
 def to_input(
     images: Tensor,
-    mean: Sequence[float],
-    std: Sequence[float],
+    mean: Sequence[float] | Tensor,
+    std: Sequence[float] | Tensor,
     *,
     mirrored: Tensor | None = None,
     exact: bool = False,
@@ -111,7 +112,7 @@ def to_input(
 
     Args:
         images: pixels, 0 to 255.
-        mean: of each channel, on the scale of 0 to 1.
+        mean: of each channel, on the scale of 0 to 1; as a tensor on the same device.
         std: likewise.
         mirrored: (N,) bool on the same device: which images to mirror left and right.
         exact: the operations of torchvision's ToTensor and Normalize one by one, whose last bit
@@ -120,7 +121,10 @@ def to_input(
     if mirrored is not None:
         images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
     pixels = images.to(torch.float32)
-    means, deviations = (pixels.new_tensor(list(values)).view(3, 1, 1) for values in (mean, std))
+    means, deviations = (
+        torch.as_tensor(values, dtype=torch.float32, device=pixels.device).view(3, 1, 1)
+        for values in (mean, std)
+    )
     if exact:
         return pixels.div_(255).sub_(means).div_(deviations)
     return torch.addcmul(-means / deviations, pixels, 1 / (255 * deviations))
@@ -238,10 +242,25 @@ class Normalization:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     exact: bool = False
+    _placed: dict[torch.device, tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def applied(self, images: Tensor, *, mirrored: Tensor | None = None) -> Tensor:
         """uint8 (N, 3, S, S) -> float32 (N, 3, S, S); arguments as `to_input`."""
-        return to_input(images, self.mean, self.std, mirrored=mirrored, exact=self.exact)
+        mean, std = self._on(images.device)
+        return to_input(images, mean, std, mirrored=mirrored, exact=self.exact)
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and deviation on a device, where they stay: no pass has to bring them there."""
+        if device not in self._placed:
+            with torch.inference_mode(False):  # else training could not use them afterwards
+                mean, std = (
+                    to_device(torch.tensor(one, dtype=torch.float32), device)
+                    for one in (self.mean, self.std)
+                )
+            self._placed[device] = mean, std
+        return self._placed[device]
 
 
 #: Pixels scaled to 0-1 and no more.

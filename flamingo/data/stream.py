@@ -65,6 +65,7 @@ class Stream:
         share: the lanes to read, where they are not an equal part.
         cache: of shards that are not on this machine.
         layout: of the batches' text; a decoder's where none is given.
+        is_pinned: a GPU will take the batches.
 
     Raises:
         UserError: no shards, or what is asked for cannot be.
@@ -83,9 +84,10 @@ class Stream:
         share: Share | None = None,
         cache: ShardCache | None = None,
         layout: TextLayout | None = None,
+        is_pinned: bool = False,
     ) -> None:
         self.config = config
-        self._layout = layout or DecoderText(tokenizer)
+        self._layout, self._is_pinned = layout or DecoderText(tokenizer), is_pinned
         self._validation, self._cache = validation, cache
         batch_size = config.global_batch_size or config.batch_size * world
         if validation:
@@ -240,6 +242,7 @@ class Stream:
                 position=after if number + 1 == len(parts) else before,
                 drops=Counter() if number else drops,
                 per_sequence=[len(row.samples) for row in part] if is_packed else None,
+                is_pinned=self._is_pinned,
             )
             for number, part in enumerate(parts)
         ]

@@ -22,6 +22,7 @@ from flamingo.data.counts import StreamCounts
 from flamingo.data.decode import UNCHANGED, Normalization
 from flamingo.data.text_layout import TextLayout
 from flamingo.modules.load_report import LoadReport
+from flamingo.modules.placement import to_device
 from mmdata.training_view.sequence import MediaTokenizer
 
 OptionsT = TypeVar("OptionsT")
@@ -378,8 +379,8 @@ class TrainableModel(nn.Module):
             return None
         mirrored = batch.mirrored
         return self.normalization.applied(
-            batch.pixels.to(device, non_blocking=True),
-            mirrored=None if mirrored is None else mirrored.to(device, non_blocking=True),
+            to_device(batch.pixels, device),
+            mirrored=None if mirrored is None else to_device(mirrored, device),
         )
 
 

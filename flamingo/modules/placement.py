@@ -1,4 +1,4 @@
-"""Values into and out of tensors that may be spread over ranks.
+"""Values onto a device, and into and out of tensors that may be spread over ranks.
 
 FSDP2 keeps rows of a parameter on each rank (`Shard(0)`, cut as `torch.chunk` cuts). Whoever fills
 parameters writes whole values or rows by their global number, and what lies on another rank is
@@ -20,6 +20,16 @@ _MEAN_ROWS = 4096
 def local_part(tensor: Tensor) -> Tensor:
     """What of a tensor lies on this rank, sharing its memory; all of one that is whole."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; the host does not wait for the copy to a GPU.
+
+    Such a copy has to come from pinned memory; what is not there goes by way of it.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def local_rows(tensor: Tensor) -> tuple[Tensor, int]:

@@ -62,6 +62,7 @@ def make_streams(
             share=parts[one.name][1],
             cache=cache,
             layout=layout,
+            is_pinned=world.device.type == "cuda",
         )
         for one in wanted
     ]
@@ -88,6 +89,7 @@ def make_validation(
             world=world.size,
             cache=cache,
             layout=layout,
+            is_pinned=world.device.type == "cuda",
         )
         for one in validation_streams(options, image_size=image_size)
     ]

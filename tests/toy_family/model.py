@@ -15,6 +15,7 @@ from flamingo.data.order import Position
 from flamingo.models.family import ModelPart, Prompt, Shape, ShardUnit, StepFlops, TrainableModel
 from flamingo.modules.checkpoint_files import FAMILY_KEY
 from flamingo.modules.loss import IGNORED
+from flamingo.modules.placement import to_device
 from mmdata.errors import UserError
 from tests.toy_family.options import NAME
 
@@ -108,9 +109,9 @@ class Toy(TrainableModel):
 
     def loss(self, batch: Batch, device: torch.device, through: nn.Module | None = None) -> Tensor:
         loss: Tensor = (through or self)(
-            input_ids=batch.input_ids.to(device),
-            attention_mask=batch.attention_mask.to(device),
-            labels=batch.labels.to(device),
+            input_ids=to_device(batch.input_ids, device),
+            attention_mask=to_device(batch.attention_mask, device),
+            labels=to_device(batch.labels, device),
             images=self.pictures(batch, device),
         )
         return loss

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flamingo.modules.placement import to_device
 from mmdata.errors import UserError
 from mmdata.wording import plural
 
@@ -72,7 +73,7 @@ def pad_latents(latents: Tensor, counts: Sequence[int]) -> Tensor:
     batch, slots = len(counts), max(counts)
     if any(count != slots for count in counts):
         where = [b * slots + t for b, count in enumerate(counts) for t in range(count)]
-        index = torch.tensor(where).to(latents.device, non_blocking=True)
+        index = to_device(torch.tensor(where), latents.device)
         zeros = latents.new_zeros(batch * slots, *latents.shape[1:])
         latents = zeros.index_copy(0, index, latents)
     padded: Tensor = latents.unflatten(0, (batch, slots))

@@ -18,6 +18,7 @@ from flamingo.models.flamingo.worst_batch import worst_batch
 from flamingo.modules.freezing import is_adapter
 from flamingo.modules.language_model import embedding_and_head
 from flamingo.modules.loss import IGNORED, find_target_positions, label_scores
+from flamingo.modules.placement import to_device
 
 #: Parameters with this in their name decay, as in OpenFlamingo; resampler and token rows do not.
 DECAYING = "gated_cross_attn"
@@ -54,7 +55,7 @@ class Flamingo(FlamingoNetwork):
         """The cross-entropy summed over a batch's targets; see `TrainableModel`."""
 
         def moved(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
+            return None if tensor is None else to_device(tensor, device)
 
         bounds = batch.document_bounds
         output = (self if through is None else through)(
