@@ -111,7 +111,7 @@ def collate(
         position: of the stream after them.
         drops: since the batch before.
         per_sequence: how many samples are packed into each sequence; None: no packing.
-        is_pinned: a GPU will take the batch.
+        is_pinned: whether a GPU will take the batch.
     """
     text = layout.rows([one.example.plan.input_ids for one in samples], rule, per_sequence)
     counts = torch.tensor([len(one.example.media) for one in samples])

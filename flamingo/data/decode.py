@@ -254,7 +254,7 @@ class Normalization:
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and deviation on a device, where they stay: no pass has to bring them there."""
         if device not in self._placed:
-            with torch.inference_mode(False):  # else training could not use them afterwards
+            with torch.inference_mode(mode=False):  # else training could not use them afterwards
                 mean, std = (
                     to_device(torch.tensor(one, dtype=torch.float32), device)
                     for one in (self.mean, self.std)

@@ -65,7 +65,7 @@ class Stream:
         share: the lanes to read, where they are not an equal part.
         cache: of shards that are not on this machine.
         layout: of the batches' text; a decoder's where none is given.
-        is_pinned: a GPU will take the batches.
+        is_pinned: whether a GPU will take the batches.
 
     Raises:
         UserError: no shards, or what is asked for cannot be.
