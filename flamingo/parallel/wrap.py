@@ -1,8 +1,9 @@
 """A model on many ranks: which module is called, and when gradients travel.
 
 - ddp: each rank has all of the model; gradients are averaged in the backward pass of the step's
-  last micro-batch, the others keep them (`no_sync`). Every trainable parameter is in the graph of
-  every pass, so none has to be looked for.
+  last micro-batch, the others keep them (`no_sync`): one of the stream with most text in a pass, so
+  that most of their way is under it. Every trainable parameter is in the graph of every pass, so
+  none has to be looked for.
 - fsdp: gradients are averaged and sharded after every micro-batch: whole ones of all micro-batches
   would need the memory that sharding saves.
 - hsdp: likewise within a copy; the copies are averaged at the last micro-batch.

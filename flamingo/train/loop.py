@@ -10,7 +10,9 @@ many passes of each stream, and scale their losses by the number of ranks, since
 average gradients. The sums of the losses are added up beside the gradient's norm, so that whether a
 step is skipped comes out the same on every rank, by the one read from the device that a step has.
 
-Before that read, while the device works, the next step's batches are drawn (`prefetch`).
+Before that read, while the device works, the next step's batches are drawn (`prefetch`). An
+optimizer that can find out by itself whether all is finite has its step queued before it too
+(`queue_step`); any other steps behind it.
 """
 
 import math
@@ -23,14 +25,15 @@ from torch import Tensor, nn
 
 from flamingo.data.batch import Batch, blank_batch
 from flamingo.models.family import TrainableModel
+from flamingo.modules.placement import to_device
 from flamingo.options.run import RunOptions
 from flamingo.parallel.world import World
 from flamingo.parallel.wrap import Wrapped
 from flamingo.telemetry.steps import StepReport
 from flamingo.train.loaders import StreamLoader
-from flamingo.train.optim import clip_gradients, set_learning_rate
+from flamingo.train.optim import clip_gradients, queue_step, set_learning_rate
 from flamingo.train.precision import LossScale, autocast
-from flamingo.train.prefetch import StepPrefetcher
+from flamingo.train.prefetch import DrawnStep, StepPrefetcher
 from flamingo.train.schedule import learning_rate_factor
 from flamingo.train.step_counts import StepCounts, Stopwatch
 from mmdata.errors import MMDataError
@@ -91,18 +94,15 @@ class Trainer:
         working, step = Stopwatch(), self.done + 1
         with working:
             drawn = self._steps.take(step)
-            batches, counts = drawn.batches, drawn.counts
+            counts = drawn.counts
             self.world.mark(step, "computes")
             rate = self._learning_rate()
             set_learning_rate(self.optimizer, rate)
-            self.watch("before forward")
-            # Batches are let go once their passes are queued: the next step's come in their place.
-            sums = [self.backward(one, batches.pop(one.name), counts) for one in self.loaders]
-            trained = (p for group in self.optimizer.param_groups for p in group["params"])
-            self.watch("after backward")
-            norm = clip_gradients(trained, self.options.clip_norm, self.loss_scale.value)
-            # The norm is the same on every rank; it is added up so that nobody can decide alone.
-            found = self.world.add_up(torch.stack([norm.to(sums[0]), *sums]))
+            found = self._queue_passes(drawn)
+            has_stepped = queue_step(self.optimizer, found)
+            if has_stepped:
+                self.watch("after optimizer")
+                self.optimizer.zero_grad(set_to_none=True)
             if step < self.total_steps:
                 self._steps.prefetch(step + 1)
             self.world.mark(step, "reads its losses")
@@ -112,18 +112,43 @@ class Trainer:
                 loader.name: value / max(1, counts.targets[loader.name])
                 for loader, value in zip(self.loaders, values, strict=True)
             }
-            finite = self._finish(norm_value, losses)
+            is_finite = math.isfinite(norm_value) and all(map(math.isfinite, losses.values()))
+            if is_finite and not has_stepped:
+                self.optimizer.step()
+                self.watch("after optimizer")
+            self.optimizer.zero_grad(set_to_none=True)
+            self._count(norm_value, losses, is_finite=is_finite)
         return StepReport(
             step=self.done,
             losses=losses,
             learning_rate=rate,
             gradient_norm=norm_value,
-            skipped=not finite,
+            skipped=not is_finite,
             streams=counts.streams,
             drops=counts.drops,
             wait_seconds=self._steps.wait_seconds(),
             seconds=working.seconds,
         )
+
+    def _queue_passes(self, drawn: DrawnStep) -> Tensor:
+        """Queue the passes and the clipping of a step; returns what is to be read of it.
+
+        Of all ranks together: the gradient's norm before clipping, as often as there are ranks, and
+        the sum of each stream's loss. Double precision, on the device.
+        """
+        batches, counts = drawn.batches, drawn.counts
+        self.watch("before forward")
+        sums: dict[str, Tensor] = {}
+        by_name = {loader.name: loader for loader in self.loaders}
+        for name in counts.targets:
+            # Batches are let go once their passes are queued: the next step's come in their place.
+            sums[name] = self.backward(by_name[name], batches.pop(name), counts)
+        self.watch("after backward")
+        trained = (p for group in self.optimizer.param_groups for p in group["params"])
+        norm = clip_gradients(trained, self.options.clip_norm, self.loss_scale.value)
+        norm = to_device(norm, self.world.device).double()
+        # The norm is the same on every rank; it is added up so that nobody can decide alone.
+        return self.world.add_up(torch.stack([norm, *(sums[name] for name in by_name)]))
 
     def _learning_rate(self) -> float:
         factor = learning_rate_factor(
@@ -162,18 +187,11 @@ class Trainer:
         with autocast(self.options, self.world.device):
             return self.model.loss(batch, self.world.device, through=through)
 
-    def _finish(self, norm: float, losses: dict[str, float]) -> bool:
-        """Step the optimizer if all is finite; else leave the weights and count."""
-        finite = math.isfinite(norm) and all(map(math.isfinite, losses.values()))
-        if finite:
-            self.optimizer.step()
-            self.watch("after optimizer")
-            self._skipped_in_a_row = 0
-        else:
-            self.skipped_steps += 1
-            self._skipped_in_a_row += 1
-        self.loss_scale.update(finite=finite)
-        self.optimizer.zero_grad(set_to_none=True)
+    def _count(self, norm: float, losses: dict[str, float], *, is_finite: bool) -> None:
+        """Count the step, which left the weights as they were if something was not finite."""
+        self._skipped_in_a_row = 0 if is_finite else self._skipped_in_a_row + 1
+        self.skipped_steps += not is_finite
+        self.loss_scale.update(finite=is_finite)
         self.done += 1
         if self._skipped_in_a_row >= self.options.max_skipped_steps:
             told = ", ".join(f"{name} {loss}" for name, loss in losses.items())
@@ -182,4 +200,3 @@ class Trainer:
                 f"{told}, gradient norm {norm}); lower --learning-rate or look at the data"
             )
             self.world.end_with(error)
-        return finite

@@ -92,6 +92,32 @@ def clip_gradients(
     return norm
 
 
+def queue_step(optimizer: torch.optim.Optimizer, found: Tensor) -> bool:
+    """Queue what of a step there is to do before the host knows whether its numbers are finite.
+
+    torch's fused AdamW finds out on the device of `found`, and leaves everything as it is if a
+    number is not finite (SGD's could not: a first step left out would leave its momentum unset).
+    Of an optimizer in host memory the gradients come down.
+
+    Returns:
+        whether all of the step is queued; if not, the host is to step or not.
+    """
+    groups = optimizer.param_groups
+    if isinstance(optimizer, OffloadedOptimizer):
+        optimizer.fetch()
+    if not isinstance(optimizer, torch.optim.AdamW) or not all(one["fused"] for one in groups):
+        return False
+    if any(one.device != found.device for group in groups for one in group["params"]):
+        return False
+    stepping: Any = optimizer
+    stepping.found_inf = found.isfinite().all().logical_not().to(torch.float32)
+    try:
+        optimizer.step()
+    finally:
+        del stepping.found_inf
+    return True
+
+
 def plain_state(value: Tensor) -> Tensor:
     """A state of the optimizer as ordinary numbers; codes are computed back."""
     local = local_part(value)

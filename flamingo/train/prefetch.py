@@ -102,6 +102,8 @@ class StepPrefetcher:
         self._world.mark(step, "draws its batch")
         counts = StepCounts.together(self._world.exchange(draw))
         self._waiting = waiting
+        if self._world.parallel in ("ddp", "hsdp"):
+            counts = counts.largest_last()
         return DrawnStep(batches, counts)
 
 

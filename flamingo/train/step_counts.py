@@ -8,7 +8,7 @@ other in each) and what the log says of the step.
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flamingo.data.batch import Batch
 from flamingo.data.counts import StreamCounts
@@ -20,7 +20,7 @@ class StepCounts:
     """A rank's part of a step, or the step of all ranks.
 
     Attributes:
-        targets: target tokens of each stream.
+        targets: target tokens of each stream, in the order in which the streams' passes run.
         passes: micro-batches of each stream; together: of the rank that has most.
         streams: what each stream gave, for the log.
         drops: documents and images that selection left out, by reason.
@@ -80,6 +80,17 @@ class StepCounts:
                 for of_ranks in zip(*(part.damage for part in parts), strict=True)
             ),
         )
+
+    def largest_last(self) -> "StepCounts":
+        """The same counts, with the passes of the stream last that has most text in a pass.
+
+        Ranks that add up gradients in the last pass do so while its backward pass goes on.
+        """
+        size = {
+            name: self.streams[name].positions / max(1, self.passes[name]) for name in self.targets
+        }
+        order = sorted(self.targets, key=lambda name: size[name])
+        return replace(self, targets={name: self.targets[name] for name in order})
 
     @property
     def last_pass(self) -> tuple[str, int] | None:

@@ -52,9 +52,22 @@ def take_steps(optimizer: torch.optim.Optimizer, given: list[nn.Parameter], step
 def test_it_steps_as_the_optimizer_inside_would(kind: str) -> None:
     plain, moved = parameters(), parameters()
     take_steps(MAKERS[kind](groups(plain)), plain, range(4))
-    take_steps(OffloadedOptimizer(groups(moved), MAKERS[kind]), moved, range(4))
+    in_parts = OffloadedOptimizer(groups(moved), MAKERS[kind], part_bytes=70)
+    assert [len(part.parameters) for part in in_parts._parts] == [2, 1]
+    take_steps(in_parts, moved, range(4))
     for one, other in zip(plain, moved, strict=True):
         assert torch.equal(one, other)
+
+
+def test_gradients_that_were_fetched_and_let_go_are_not_stepped_by() -> None:
+    given = parameters()
+    optimizer = OffloadedOptimizer(groups(given), MAKERS["fused"])
+    set_gradients(given, 0)
+    optimizer.fetch()
+    optimizer.zero_grad(set_to_none=True)
+    before = [one.detach().clone() for one in given]
+    optimizer.step()
+    assert all(torch.equal(one, old) for one, old in zip(given, before, strict=True))
 
 
 @pytest.mark.parametrize("kind", MAKERS)

@@ -1,5 +1,6 @@
 """Groups, clipping under a loss scale, and state that goes through a checkpoint."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from flamingo.train.optim import (
     clip_gradients,
     make_optimizer,
     plain_state,
+    queue_step,
     set_learning_rate,
     settle,
 )
@@ -89,6 +91,49 @@ def test_an_overflow_is_told_by_the_norm() -> None:
     parameter = nn.Parameter(torch.ones(3))
     parameter.grad = torch.tensor([1.0, float("inf"), 0.0])
     assert not clip_gradients([parameter], 1.0, 1024.0).isfinite()
+
+
+def small_parameters() -> list[nn.Parameter]:
+    torch.manual_seed(0)
+    return [nn.Parameter(torch.randn(5, 3)), nn.Parameter(torch.randn(7))]
+
+
+def test_a_fused_step_that_was_queued_is_left_out_where_a_number_is_not_finite() -> None:
+    """And else is the step that the host would have taken, the first one left out included."""
+    queued, told = small_parameters(), small_parameters()
+    by_itself = torch.optim.AdamW(queued, lr=0.1, fused=True)
+    by_the_host = torch.optim.AdamW(told, lr=0.1, fused=True)
+    for step, loss in enumerate((math.nan, 1.0, math.inf, 2.0, 3.0)):
+        for one, other in zip(queued, told, strict=True):
+            generator = torch.Generator().manual_seed(step)
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        assert queue_step(by_itself, torch.tensor([0.5, loss], dtype=torch.float64))
+        if math.isfinite(loss):
+            by_the_host.step()
+        for one, other in zip(queued, told, strict=True):
+            assert torch.equal(one, other)
+    assert not hasattr(by_itself, "found_inf")
+    assert [int(one["step"]) for one in by_itself.state.values()] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda given: torch.optim.AdamW(given, lr=0.1),
+        lambda given: torch.optim.SGD(given, lr=0.1, momentum=0.9, fused=True),
+        lambda given: OffloadedOptimizer(
+            [{"params": given}], lambda groups: torch.optim.AdamW(groups, lr=0.1, fused=True)
+        ),
+    ],
+)
+def test_other_optimizers_step_when_the_host_knows(make: Callable[[Any], Any]) -> None:
+    given = small_parameters()
+    before = [one.detach().clone() for one in given]
+    for one in given:
+        one.grad = torch.ones_like(one)
+    assert not queue_step(make(given), torch.zeros(2))
+    assert all(torch.equal(one, old) for one, old in zip(given, before, strict=True))
 
 
 def test_eight_bit_moments_go_through_plain_numbers_and_are_eight_bit_again(

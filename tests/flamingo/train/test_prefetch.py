@@ -1,6 +1,7 @@
 """The next step is drawn before a step's losses are read, and nothing else is any different."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Generator
 
 import pytest
@@ -115,3 +116,27 @@ def test_damage_stops_the_step_whose_draw_came_upon_it(
     assert trainer.step().step == 2
     with pytest.raises(BadInputError, match="3000 of 5000 samples are damaged"):
         trainer.step()
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_steps_are_skipped_and_counted_alike_whoever_leaves_them_out(
+    events: list[str], fused: bool
+) -> None:
+    trainer = make_trainer(events)
+    weight = trainer.model.get_parameter("weight")
+    trainer.optimizer = torch.optim.AdamW([weight], lr=0.5, weight_decay=0.0, fused=fused)
+    weight.register_hook(lambda gradient: gradient * (math.nan if trainer.done in (1, 2) else 1))
+    seen = [weight.item()]
+    reports = []
+    for _ in range(2):
+        reports.append(trainer.step())
+        seen.append(weight.item())
+    trainer.options = dataclasses.replace(trainer.options, max_skipped_steps=2)
+    with pytest.raises(loop.NotFiniteError, match="step 3: 2 steps in a row were not finite"):
+        trainer.step()
+    seen.append(weight.item())
+    assert [one.skipped for one in reports] == [False, True]
+    assert (trainer.done, trainer.skipped_steps) == (3, 2)
+    assert seen[0] != seen[1]
+    assert seen[1] == seen[2] == seen[3]
+    assert weight.grad is None

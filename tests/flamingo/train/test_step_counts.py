@@ -45,6 +45,18 @@ def test_the_last_pass_is_of_the_last_stream_that_has_targets() -> None:
     assert StepCounts({"a": 0}, {"a": 2}).last_pass is None
 
 
+def test_the_stream_with_most_text_in_a_pass_comes_last() -> None:
+    def given(text: int) -> StreamCounts:
+        return StreamCounts(positions=text)
+
+    targets, passes = {"a": 5, "b": 1, "c": 0}, {"a": 1, "b": 4, "c": 1}
+    counts = StepCounts(targets, passes, {"a": given(200), "b": given(400), "c": given(0)})
+    ordered = counts.largest_last()
+    assert (list(ordered.targets), ordered.last_pass) == (["c", "b", "a"], ("a", 0))
+    assert counts.last_pass == ("b", 3)
+    assert ordered == counts  # in all but the order
+
+
 def test_a_blank_batch_counts_nothing_that_is_learnt_from() -> None:
     step = StepCounts.of({"a": [blank_batch()]}, 0.0)
     assert step.targets == {"a": 0}
