@@ -102,8 +102,9 @@ class ReadingOptions(Options):
 
     section: ClassVar[str] = "Reading and decoding"
 
-    workers: int = 1
-    """Threads that decode images; 0: none beside the trainer's own."""
+    workers: int | None = None
+    """Threads that decode a stream's images; 0: none beside the trainer's own. Without it 1, and on
+    a GPU this rank's share of the host's processors, less one, at most 16."""
     shuffle_shards: int = 8
     """Shards in the window that samples are shuffled in."""
     dataset_resampled: bool = False

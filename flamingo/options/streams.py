@@ -174,7 +174,7 @@ def _streams(
             name=name,
             shards=shards,
             image_size=image_size,
-            decode_threads=options.workers,
+            decode_threads=1 if options.workers is None else options.workers,
             **given,
         )
         likely = _FLAGGED.get(name, "interleaved")

@@ -5,6 +5,7 @@ and the same B ever after. On other ranks the number of micro-batches changes, n
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ from flamingo.options.streams import TrainStream, mix_of, training_streams, vali
 from flamingo.parallel.world import World
 from mmdata.errors import UserError
 from mmdata.training_view.sequence import MediaTokenizer
+
+#: That decode for a stream; more would be in each other's way, and in the trainer's.
+_MOST_THREADS = 16
 
 
 def make_streams(
@@ -56,6 +60,7 @@ def make_streams(
                 one.config,
                 batch_size=parts[one.name][0],
                 global_batch_size=parts[one.name][1].batch_size,
+                decode_threads=decode_threads(options, world),
             ),
             tokenizer,
             seed=options.seed,
@@ -81,7 +86,7 @@ def make_validation(
     world = world or World()
     return [
         Stream(
-            one.config,
+            dataclasses.replace(one.config, decode_threads=decode_threads(options, world)),
             tokenizer,
             seed=options.seed,
             validation=True,
@@ -93,6 +98,21 @@ def make_validation(
         )
         for one in validation_streams(options, image_size=image_size)
     ]
+
+
+def decode_threads(options: RunOptions, world: World) -> int:
+    """Threads that decode a stream's pictures: --workers, or what the host has for this rank.
+
+    For a GPU that is a share of the processors that this process may use, less one for the thread
+    that queues the GPU's work. A CPU trains with those itself, and gets one thread.
+    """
+    if options.workers is not None:
+        return options.workers
+    if world.device.type != "cuda":
+        return 1
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return min(max(1, cores // world.local_size - 1), _MOST_THREADS)
 
 
 def open_cache(options: RunOptions) -> ShardCache | None:

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 
 from flamingo.data.stream import Stream
 from flamingo.models.flamingo.options import Train
 from flamingo.parallel.world import World
-from flamingo.train.loaders import _micro_batches, make_streams
+from flamingo.train.loaders import _micro_batches, decode_threads, make_streams
 from mmdata.errors import UserError
 from mmdata.training_view.sequence import MediaTokenizer
 from mmdata.training_view.tokenizer import add_media_tokens, load_tokenizer
@@ -77,6 +78,31 @@ def test_a_mixed_batch_is_kept_whole(
     lanes = lanes_of(options, tokenizer, 4, {"mmc4": 6, "laion": 2})
     assert [len(one) for one in lanes["mmc4"]] == [2, 1, 2, 1]
     assert [len(one) for one in lanes["laion"]] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "cores", "ranks", "threads"),
+    [
+        (None, "cpu", 64, 1, 1),
+        (None, "cuda", 64, 8, 7),
+        (None, "cuda", 64, 1, 16),
+        (None, "cuda", 2, 8, 1),
+        (0, "cuda", 64, 8, 0),
+        (3, "cpu", 64, 1, 3),
+    ],
+)
+def test_threads_that_decode_are_this_ranks_share_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+    asked: int | None,
+    device: str,
+    cores: int,
+    ranks: int,
+    threads: int,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    options = Train(mmc4_shards="none", lm_path="none", run_name="none", workers=asked)
+    world = World(0, ranks, 0, ranks, device=torch.device(device))
+    assert decode_threads(options, world) == threads
 
 
 @pytest.mark.parametrize(
