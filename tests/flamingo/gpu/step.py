@@ -14,13 +14,16 @@ import contextlib
 import os
 import sys
 import tempfile
+from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from flamingo.launch.run import TrainResult, train
+from flamingo.launch import run
 from flamingo.models.flamingo.options import Train
+from flamingo.telemetry.steps import StepReport
 from flamingo.train.loop import Trainer
 from tests.flamingo.gpu import Watch, has_shim, pretended_gpu, shim
 from tests.flamingo.gpu.stand_ins import on_the_host
@@ -39,29 +42,36 @@ class CountedRun:
         watch: of the last step alone.
     """
 
-    result: TrainResult
+    result: run.TrainResult
     watch: Watch
 
 
-def counted_run(options: Train) -> CountedRun:
-    """Train on the pretended GPU as the options say; `device` is to be `cuda`."""
+def counted_run(options: Train, *, saves: bool = True, tries: bool = True) -> CountedRun:
+    """Train on the pretended GPU as the options say; `device` is to be `cuda`.
+
+    Args:
+        options: of the run.
+        saves: whether it writes checkpoints; models that are spread over ranks cannot.
+        tries: whether the largest batch is tried before the first step.
+    """
     watch = Watch()
     step = Trainer.step
+    kept: dict[str, Counter[str]] = {}
 
-    def counted(trainer: Trainer) -> object:
+    def counted(trainer: Trainer) -> StepReport:
         watch.clear()
         report = step(trainer)
         kept.update({name: counter.copy() for name, counter in watch.counters.items()})
         return report
 
-    kept: dict[str, object] = {}
-    saves = options.parallel in ("auto", "none", "ddp")
-    with (
-        pretended_gpu(watch),
-        on_the_host(saves=saves),
-        mock.patch.object(Trainer, "step", counted),
-    ):
-        result = train(options)
+    saves = saves and options.parallel in ("auto", "none", "ddp")
+    with ExitStack() as stack:
+        stack.enter_context(pretended_gpu(watch))
+        stack.enter_context(on_the_host(saves=saves))
+        stack.enter_context(mock.patch.object(Trainer, "step", counted))
+        if not tries:
+            stack.enter_context(mock.patch.object(run, "watched_preflight"))
+        result = run.train(options)
     for name, counter in kept.items():
         setattr(watch, name, counter)
     return CountedRun(result, watch)
@@ -93,14 +103,14 @@ def _run(folder: Path, chosen: argparse.Namespace, words: list[str]) -> int:
         fixed["laion_shards"] = str(world.captions)
     options = options_of_a_run(world, folder / "run", **(fixed | given))
     with contextlib.redirect_stderr(open(os.devnull, "w")):
-        run = counted_run(options)
+        counted = counted_run(options)
     out = sys.stdout.write
     if not has_shim():
         out("no C compiler: gradients are made up, no backward pass is seen\n")
-    for name, (first, last) in run.result.losses.items():
+    for name, (first, last) in counted.result.losses.items():
         out(f"{name}: loss {first} -> {last}\n")
     told = " ".join(words) or "no options"
-    out(f"step {chosen.steps}, of {told}:\n{run.watch.report(chosen.most)}\n")
+    out(f"step {chosen.steps}, of {told}:\n{counted.watch.report(chosen.most)}\n")
     return 0
 
 

@@ -115,7 +115,8 @@ def run(watch: "Watch", func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
         return tree_map(wrap, VARLEN[func](watch, *plain_args, **plain_kwargs))
     found = func(*plain_args, **plain_kwargs)
     if target == "cpu" or not (on_gpu or target == "cuda"):
-        return found
+        is_down = func is operations.TO_COPY and kwargs.get("non_blocking")
+        return watch.pin(found) if is_down else found
     watch.after(func, plain_args, plain_kwargs, found)
     return _wrapped(func, args, kwargs, found)
 

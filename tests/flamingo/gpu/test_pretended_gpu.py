@@ -42,6 +42,7 @@ DEEDS: dict[str, tuple[Callable[[Tensor], object], dict[str, int]]] = {
     "bool": (lambda one: bool((one > 0).all()), {"reads": 1}),
     "tolist": (lambda one: one.tolist(), {"reads": 1}),
     "cpu": (lambda one: one.cpu(), {"reads": 1}),
+    "down, queued": (lambda one: one.to("cpu", non_blocking=True), {"queued": 1}),
     "down into memory that is not pinned": (
         lambda one: torch.empty(3).copy_(one, non_blocking=True),
         {"reads": 1},

@@ -174,7 +174,7 @@ class Watch(TorchDispatchMode):
 
     def _before_move(self, source: Tensor, target: str | None, *, is_asked: bool) -> None:
         if is_pretended(source) and target == "cpu":
-            self._down(source, is_queued=False)
+            self._down(source, is_queued=is_asked)  # torch pins what it copies to
         elif not is_pretended(source) and target == "cuda":
             self.up(source, is_asked=is_asked)
 
