@@ -12,6 +12,7 @@ equal numbers, so that all but the backward pass itself is seen.
 import contextlib
 import ctypes
 from collections.abc import Callable, Iterator
+from functools import wraps
 from importlib import import_module
 from typing import Any
 
@@ -141,6 +142,16 @@ def _of_cuda(random: Tensor) -> dict[str, Any]:
     }
 
 
+def _of_its_own(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same behind an object that no other name has: torch's compiler tells names by those."""
+
+    @wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return called
+
+
 def _pin_memory(self: Tensor, *_args: Any) -> Tensor:
     watch = WATCHES[-1]
     return self if watch.is_pinned(self) else watch.pin(self.clone())
@@ -188,7 +199,7 @@ def pretended_gpu(watch: Watch | None = None) -> Iterator[Watch]:
     if runs_backward and torch.backends.cuda.is_built():
         ctypes.CDLL(None).pretend_devices(8)
     for name, value in _of_cuda(torch.get_rng_state()).items():
-        put(torch.cuda, name, value)
+        put(torch.cuda, name, value if isinstance(value, type) else _of_its_own(value))
     put(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     put(torch.accelerator, "current_stream", lambda *_: _Stream())
     put(torch, "Event", _Stream)

@@ -72,4 +72,8 @@ def on_the_host(*, saves: bool = True) -> Iterator[None]:
         put(Checkpointer, "_write_tensors", _write_tensors)
         if not saves:
             put(Checkpointer, "save", _nothing)
-        yield
+        try:
+            yield
+        finally:
+            if dist.is_initialized():  # a run that failed leaves NCCL to the process's end
+                dist.destroy_process_group()
