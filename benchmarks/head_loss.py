@@ -17,14 +17,14 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from flamingo.memory.live import LiveMemory
-from flamingo.modules.chunked_loss import OwnRows, chunked_loss
+from flamingo.modules.chunked_loss import ReplacedRows, chunked_loss
 from flamingo.modules.head_loss import _load
 
-Loss = Callable[[Tensor, Tensor, Tensor | None, Tensor, OwnRows | None], Tensor]
+Loss = Callable[[Tensor, Tensor, Tensor | None, Tensor, ReplacedRows | None], Tensor]
 
 
 def plain_loss(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, own: OwnRows | None
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, own: ReplacedRows | None
 ) -> Tensor:
     """From all logits, as a head and the hooks of the media tokens make them."""
     logits = F.linear(hidden, weight, bias)
@@ -34,11 +34,13 @@ def plain_loss(
     return F.cross_entropy(logits, targets, reduction="sum")
 
 
-def given(targets: int, width: int, words: int) -> tuple[Tensor, Tensor, None, Tensor, OwnRows]:
+def given(
+    targets: int, width: int, words: int
+) -> tuple[Tensor, Tensor, None, Tensor, ReplacedRows]:
     """Arguments of a loss; the last two words have rows of our own."""
     hidden = torch.randn(targets, width, requires_grad=True)
     rows = torch.randn(2, width, requires_grad=True)
-    own = OwnRows((words - 2, words - 1), rows)
+    own = ReplacedRows((words - 2, words - 1), rows)
     return hidden, torch.randn(words, width) * 0.05, None, torch.randint(words, (targets,)), own
 
 

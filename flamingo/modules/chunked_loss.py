@@ -25,7 +25,7 @@ _CHUNK_LOGITS, _LEAST_TARGETS = 2**25, 512
 
 
 @dataclass(frozen=True, slots=True)
-class OwnRows:
+class ReplacedRows:
     """Rows that stand in place of some of the head's, with parameters of their own.
 
     Attributes:
@@ -53,7 +53,7 @@ def chunked_loss(
     weight: Tensor,
     bias: Tensor | None,
     targets: Tensor,
-    own_rows: OwnRows | None = None,
+    own_rows: ReplacedRows | None = None,
     *,
     chunk: int | None = None,
 ) -> Tensor:
@@ -196,7 +196,7 @@ class _Sums:
         self.rows = torch.zeros_like(rows, dtype=exact) if of_rows and rows is not None else None
 
     def gradients(self) -> list[Tensor | None]:
-        """Of hidden, weight, bias and rows; None where it is not needed."""
+        """Those of hidden, weight, bias and rows; None where it is not needed."""
         return [self.hidden, self.weight, self.bias, self.rows]
 
     def add(

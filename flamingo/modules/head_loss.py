@@ -17,7 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from flamingo.modules.chunked_loss import OwnRows, chunked_loss, compute_dtype, targets_of_chunk
+from flamingo.modules.chunked_loss import (
+    ReplacedRows,
+    chunked_loss,
+    compute_dtype,
+    targets_of_chunk,
+)
 from flamingo.modules.language_model import embedding_and_head, text_config
 from flamingo.modules.loss import IGNORED, LossReduction, next_token_loss, next_tokens, reduced
 from mmdata.errors import UserError
@@ -41,7 +46,7 @@ class HeadLoss:
         self,
         lang_encoder: nn.Module,
         kernel: LossKernel = "auto",
-        own_rows: Callable[[], OwnRows | None] = lambda: None,
+        own_rows: Callable[[], ReplacedRows | None] = lambda: None,
     ) -> None:
         """Args:
             lang_encoder: whose head it is; hooks of others on it are to be there already.
@@ -175,7 +180,11 @@ def _load(kernel: LossKernel) -> Callable[..., Tensor]:
 
 
 def _torch_loss(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, own_rows: OwnRows | None
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    own_rows: ReplacedRows | None,
 ) -> Tensor:
     dtype = compute_dtype(hidden)
     found: Tensor = F.linear_cross_entropy(
@@ -191,7 +200,11 @@ def _torch_loss(
 
 
 def _liger_loss(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, own_rows: OwnRows | None
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    own_rows: ReplacedRows | None,
 ) -> Tensor:
     if _is_fake(hidden):  # its kernels need values; its chunks are of this size
         size = -(-len(hidden) // -(-len(weight) // hidden.shape[1]))
@@ -207,7 +220,7 @@ def _liger_loss(
     return found.to(torch.promote_types(dtype, torch.float32))
 
 
-def _with_own(weight: Tensor, own_rows: OwnRows | None) -> Tensor:
+def _with_own(weight: Tensor, own_rows: ReplacedRows | None) -> Tensor:
     """(V, D) with our rows in place: a second matrix, as these kernels take one alone."""
     if own_rows is None:
         return weight

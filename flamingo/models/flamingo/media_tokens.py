@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flamingo.models.flamingo.context import MediaContext
-from flamingo.modules.chunked_loss import OwnRows
+from flamingo.modules.chunked_loss import ReplacedRows
 from flamingo.modules.language_model import _normal, embedding_and_head
 from flamingo.modules.placement import assign, assign_rows, row_mean
 from mmdata.errors import UserError
@@ -51,10 +51,10 @@ class MediaTokenRows(nn.Module):
         head.register_forward_pre_hook(self._keep_targets)
         head.register_forward_hook(self._replace_logits)
 
-    def of_head(self) -> OwnRows:
+    def of_head(self) -> ReplacedRows:
         """What stands in place of rows of the output head."""
         rows = self.input_rows if self.output_rows is None else self.output_rows
-        return OwnRows(self.token_ids, rows)
+        return ReplacedRows(self.token_ids, rows)
 
     def _replace_looked_up(self, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
         """ids (B, L) and their embeddings (B, L, D) -> (B, L, D) with our rows in it."""

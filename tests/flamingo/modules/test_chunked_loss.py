@@ -9,14 +9,14 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from flamingo.memory.live import LiveMemory
-from flamingo.modules.chunked_loss import OwnRows, chunked_loss, targets_of_chunk
+from flamingo.modules.chunked_loss import ReplacedRows, chunked_loss, targets_of_chunk
 from flamingo.modules.loss import IGNORED
 
 _IDS = (17, 18)
 
 
 def plain_loss(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, own: OwnRows | None
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, own: ReplacedRows | None
 ) -> Tensor:
     """From all logits, as a head and the hooks of the media tokens make them."""
     logits = F.linear(hidden, weight, bias)
@@ -29,7 +29,7 @@ def plain_loss(
 
 def given(
     *, with_bias: bool, with_rows: bool, dtype: torch.dtype = torch.float32
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor, OwnRows | None]:
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor, ReplacedRows | None]:
     generator = torch.Generator().manual_seed(0)
 
     def made(*shape: int) -> Tensor:
@@ -39,7 +39,13 @@ def given(
     targets[[3, 11]] = IGNORED
     targets[[0, 5, 22]] = _IDS[0]
     bias = made(19) if with_bias else None
-    return made(23, 8), made(19, 8), bias, targets, OwnRows(_IDS, made(2, 8)) if with_rows else None
+    return (
+        made(23, 8),
+        made(19, 8),
+        bias,
+        targets,
+        ReplacedRows(_IDS, made(2, 8)) if with_rows else None,
+    )
 
 
 def gradients(found: Tensor, inputs: Any) -> list[Tensor]:
@@ -109,7 +115,7 @@ def peak(chunked: bool) -> int:
         with (live := LiveMemory()):
             live.ignore([hidden, weight, targets, rows])
             if chunked:
-                chunked_loss(hidden, weight, None, targets, OwnRows((1, 2), rows)).backward()
+                chunked_loss(hidden, weight, None, targets, ReplacedRows((1, 2), rows)).backward()
             else:
                 logits = F.linear(hidden, weight)
                 F.cross_entropy(logits, targets, reduction="sum").backward()
