@@ -72,7 +72,7 @@ class Batch:
         return len(self.input_ids)
 
     def pinned(self) -> "Batch":
-        """The same batch in memory that a GPU copies from while the host goes on."""
+        """This batch in memory that a GPU copies from while the host goes on."""
         held = {one.name: getattr(self, one.name) for one in fields(self)}
         tensors = {name: one.pin_memory() for name, one in held.items() if isinstance(one, Tensor)}
         return replace(self, **tensors)

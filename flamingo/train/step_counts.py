@@ -82,7 +82,7 @@ class StepCounts:
         )
 
     def largest_last(self) -> "StepCounts":
-        """The same counts, with the passes of the stream last that has most text in a pass.
+        """These counts, with the passes of the stream last that has most text in a pass.
 
         Ranks that add up gradients in the last pass do so while its backward pass goes on.
         """
