@@ -113,13 +113,13 @@ class Watch(TorchDispatchMode):
 
     def pin(self, tensor: Tensor) -> Tensor:
         """Remember the memory of a host's tensor as pinned; returns the tensor."""
-        storage = tensor.untyped_storage()
+        storage = _own_part(tensor).untyped_storage()
         self._pinned[storage.data_ptr()] = storage
         return tensor
 
     def is_pinned(self, tensor: Tensor) -> bool:
         """Whether a host's tensor lies in pinned memory."""
-        return tensor.untyped_storage().data_ptr() in self._pinned
+        return _own_part(tensor).untyped_storage().data_ptr() in self._pinned
 
     # ---- what happens
 
@@ -238,6 +238,11 @@ def _is_made_of_others(value: Any) -> bool:
         and type(value) not in _ORDINARY
         and hasattr(type(value), "__tensor_flatten__")
     )
+
+
+def _own_part(tensor: Tensor) -> Tensor:
+    """A tensor that is spread over ranks as it lies here; any other as it is."""
+    return getattr(tensor, "_local_tensor", tensor)
 
 
 def _short(dtype: torch.dtype) -> str:
