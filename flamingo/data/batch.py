@@ -11,6 +11,7 @@ of an image, D their width, M `<image>` tags.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,7 +75,9 @@ class Batch:
     def pinned(self) -> "Batch":
         """This batch in memory that a GPU copies from while the host goes on."""
         held = {one.name: getattr(self, one.name) for one in fields(self)}
-        tensors = {name: one.pin_memory() for name, one in held.items() if isinstance(one, Tensor)}
+        tensors: dict[str, Any] = {
+            name: one.pin_memory() for name, one in held.items() if isinstance(one, Tensor)
+        }
         return replace(self, **tensors)
 
     @property

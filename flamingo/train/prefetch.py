@@ -134,4 +134,5 @@ class _DeviceWait:
         if self._events is None:
             return self._host.seconds
         before, after = self._events
-        return before.elapsed_time(after) / 1000
+        seconds: float = before.elapsed_time(after) / 1000
+        return seconds
