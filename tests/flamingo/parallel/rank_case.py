@@ -24,6 +24,7 @@ from flamingo.models.flamingo.options import Train
 from flamingo.models.registry import find_family
 from flamingo.parallel.world import World, join
 from flamingo.parallel.wrap import wrap_model
+from flamingo.telemetry.steps import StepReport
 from flamingo.train import build
 from flamingo.train.loaders import StreamLoader, make_streams
 from flamingo.train.loop import Trainer
@@ -129,7 +130,7 @@ def train_case(case: Case, world: World) -> dict[str, Any]:
         "losses": [report.losses for report in reports],
         "norms": [report.gradient_norm for report in reports],
         "skipped": [report.skipped for report in reports],
-        "counts": [dataclasses.asdict(report.total) for report in reports],
+        "counts": [_given(report) for report in reports],
         "weights": weights[-1],
         "positions": run._positions(trainer),
         "validation": measured,
@@ -152,6 +153,13 @@ def train_case(case: Case, world: World) -> dict[str, Any]:
     for loader in trainer.loaders:
         loader.steps.close()
     return found
+
+
+def _given(report: StepReport) -> dict[str, int]:
+    """What the streams gave to a step, without what ranks that had nothing computed beside it."""
+    counts = dataclasses.asdict(report.total)
+    del counts["blank_images"]
+    return counts
 
 
 def make_trainer(case: Case, world: World) -> tuple[Trainer, dict[str, list[list[str]]]]:
