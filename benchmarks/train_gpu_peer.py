@@ -122,7 +122,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = Non
     """Of (B, H, L, E) and (B, H, S, E), the scores kept for the backward pass."""
     scores = torch.einsum("bhle,bhse->bhls", query * query.shape[-1] ** -0.5, key)
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.finfo(scores.dtype).max)
+        scores = scores.masked_fill(mask == -torch.inf, -torch.finfo(scores.dtype).max)
     scores = scores - scores.amax(dim=-1, keepdim=True).detach()
     return torch.einsum("bhls,bhse->bhle", scores.softmax(dim=-1).to(value.dtype), value)
 

@@ -160,7 +160,7 @@ class ShardEncoder:
             tokens = every
         return tokens.view(torch.uint8).numpy().tobytes(), usable
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _encode(self, pixels: Tensor) -> Tensor:
         """(n, 3, S, S) uint8 -> (n, V, D) bf16, both on the tower's device."""
         images = self._normalization.applied(pixels)
