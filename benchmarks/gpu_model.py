@@ -42,8 +42,8 @@ from flamingo.train.loop import Phase, Trainer
 from flamingo.train.optim import make_optimizer
 from tests.flamingo.gpu import Watch, has_shim, pretended_gpu, shim
 
-#: Seconds that the host takes to start a kernel, Python, autograd and optimizer included; eager
-#: torch on a fast core of a server (see `docs/notes`), twice that on a slow one.
+#: Seconds that the host takes to start a kernel, with Python, autograd and optimizer. An assumption
+#: for eager torch on a fast core, not measured: a GPU's run has to show it.
 HOST_SECONDS = 8e-6
 AIM_MFU_PERCENT, AIM_HOST_FACTOR = 45.0, 1.3
 #: The size of the goal, and one in which the host may be what limits.

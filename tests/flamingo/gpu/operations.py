@@ -1,5 +1,6 @@
 """Which operations of torch read from a device, make the host wait, or move nothing at all."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -45,6 +46,27 @@ NO_KERNEL = frozenset(
         "is_nonzero", "_has_compatible_shallow_copy_type",
     }
 )  # fmt: skip
+
+
+def leaves_of(value: Any) -> Iterator[Any]:
+    """What stands in the tuples, lists and dictionaries of arguments; torch's own takes longer."""
+    if isinstance(value, tuple | list):
+        for one in value:
+            yield from leaves_of(one)
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from leaves_of(one)
+    else:
+        yield value
+
+
+def mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """Arguments whose leaves are changed."""
+    if isinstance(value, tuple | list):
+        return type(value)([mapped(change, one) for one in value])
+    if isinstance(value, dict):
+        return {name: mapped(change, one) for name, one in value.items()}
+    return change(value)
 
 
 def short_name(func: Any) -> str:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map
 
 from tests.flamingo.gpu import operations
 from tests.flamingo.gpu.attention import VARLEN
@@ -96,13 +95,13 @@ def run(watch: "Watch", func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
             found = func.decompose(*args, **kwargs)
         if found is not NotImplemented:
             return found
-    leaves = tree_leaves((args, kwargs))
+    leaves = list(operations.leaves_of((args, kwargs)))
     on_gpu = [one for one in leaves if is_pretended(one)]
     on_host = [one for one in leaves if isinstance(one, Tensor) and not is_pretended(one)]
     target = kind_of(kwargs.get("device"))
     watch.before(func, args, kwargs, on_gpu, on_host, target)
     inner = on_gpu[0].host.device if on_gpu else watch.inner
-    plain_args, plain_kwargs = tree_map(lambda one: _unwrapped(one, inner), (args, kwargs))
+    plain_args, plain_kwargs = operations.mapped(lambda one: _unwrapped(one, inner), (args, kwargs))
     if func is operations.TO_COPY:
         plain_kwargs.pop("non_blocking", None)
     if inner.type == "meta":
@@ -110,9 +109,9 @@ def run(watch: "Watch", func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
         if known is not None:
             return known
         if func not in (operations.TO_COPY, operations.COPY):
-            plain_args, plain_kwargs = tree_map(_to_meta, (plain_args, plain_kwargs))
+            plain_args, plain_kwargs = operations.mapped(_to_meta, (plain_args, plain_kwargs))
     if func in VARLEN:
-        return tree_map(wrap, VARLEN[func](watch, *plain_args, **plain_kwargs))
+        return operations.mapped(wrap, VARLEN[func](watch, *plain_args, **plain_kwargs))
     found = func(*plain_args, **plain_kwargs)
     if target == "cpu" or not (on_gpu or target == "cuda"):
         is_down = func is operations.TO_COPY and kwargs.get("non_blocking")
@@ -125,7 +124,7 @@ def _wrapped(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], found: An
     """What an operation gave, as tensors of the GPU, of which views share their memory."""
     if func is operations.COPY:
         return args[0]
-    wrapped = tree_map(wrap, found)
+    wrapped = operations.mapped(wrap, found)
     if func._schema.is_mutable or any(one.alias_info is not None for one in func._schema.returns):
         return return_and_correct_aliasing(func, args, kwargs, wrapped)
     return wrapped

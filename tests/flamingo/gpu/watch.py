@@ -25,7 +25,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from tests.flamingo.gpu import operations
 from tests.flamingo.gpu.tensors import PretendedTensor, is_pretended, kind_of, run, wrap
@@ -127,7 +126,7 @@ class Watch(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        leaves = tree_leaves((args, kwargs))
+        leaves = list(operations.leaves_of((args, kwargs)))
         if any(_is_made_of_others(one) for one in leaves):
             return NotImplemented
         if any(map(is_pretended, leaves)) or kind_of(kwargs.get("device")) == "cuda":
@@ -213,7 +212,9 @@ class Watch(TorchDispatchMode):
         name = operations.short_name(func)
         if self._is_paused or name in operations.NO_KERNEL:
             return
-        tensors = [one for one in tree_leaves((args, kwargs, found)) if isinstance(one, Tensor)]
+        tensors = [
+            one for one in operations.leaves_of((args, kwargs, found)) if isinstance(one, Tensor)
+        ]
         self.kernels[name] += 1
         self.bytes[name] += operations.moved_bytes(tensors)
         if self.meter is not None:
