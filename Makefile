@@ -13,8 +13,7 @@ LATEST := .venv-latest
 BIN := $(VENV)/bin
 # Whole files go to the workers, as conftest.py orders and counts them.
 TESTS := -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
-# What is imported is compiled then: a minute less than compiling all of torch's modules.
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile -c constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 # Every process that a test starts would compile our modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -67,7 +67,7 @@ def install() -> int:
         print(f"taken over from .venv: {', '.join(sorted(linked)) or 'nothing'}", flush=True)
     tools = [str(one) for one in wanted() if one.name in TOOLS]
     done = subprocess.run(
-        [*_PIP, "install", "--quiet", "--no-compile", "--upgrade", "--upgrade-strategy", "eager",
+        [*_PIP, "install", "--quiet", "--upgrade", "--upgrade-strategy", "eager",
          "-e", f"{ROOT}[{','.join(EXTRAS)}]", *tools], check=False
     )  # fmt: skip
     if done.returncode and not complete.exists():
