@@ -140,8 +140,7 @@ def take_steps(trainer: Trainer, options: Train) -> None:
     batches = {one.name: [trainer.model.largest_batch(one)] * one.passes for one in shapes}
     counts = StepCounts.of(batches, 0.0)
     for _ in range(NUM_STEPS):
-        for loader in trainer.loaders:
-            trainer.backward(loader, batches[loader.name], counts)
+        trainer.backward({name: list(micro) for name, micro in batches.items()}, counts)
         clip_gradients(list(trainer.model.parameters()), 1.0)
         trainer.optimizer.step()
         trainer.optimizer.zero_grad(set_to_none=True)

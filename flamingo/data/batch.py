@@ -26,7 +26,7 @@ from mmdata.training_view.records import RecordRule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Sequences of one stream, on the CPU.
+    """Sequences of one stream, or of several in one pass, on the CPU.
 
     Attributes:
         pixels: (N, 3, S, S) uint8: the images of sequence 0 in the order of its `<image>` tags,
@@ -50,6 +50,8 @@ class Batch:
         drops: what was dropped since the batch before, by `document:<reason>` and
             `image:<reason>`.
         num_targets: tokens of the loss.
+        stream_sizes: sequences of each stream, where those of several lie one behind the other
+            (`merge_batches`); None: all are of one.
     """
 
     pixels: Tensor | None = None
@@ -67,6 +69,7 @@ class Batch:
     position: Position = field(default_factory=Position)
     drops: Counter[str] = field(default_factory=Counter)
     num_targets: int
+    stream_sizes: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         """B."""

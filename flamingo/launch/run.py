@@ -17,7 +17,8 @@ from flamingo.data.order import Position
 from flamingo.data.preview import write_preview
 from flamingo.data.stream import Stream
 from flamingo.data.text_layout import TextLayout
-from flamingo.memory.batch_size import with_largest_batch
+from flamingo.memory.batch_size import layout_of_world, with_largest_batch
+from flamingo.memory.largest_batch import merges_streams, shapes_of
 from flamingo.memory.out_of_memory import watched_preflight, watched_step
 from flamingo.memory.phases import MemoryLog
 from flamingo.models.registry import find_family, record_of
@@ -271,8 +272,11 @@ def _trainer(options: RunOptions, wrapped: Wrapped, setup: _Setup, world: World)
         loaders.append(
             StreamLoader(name, steps, multipliers[name], position, stream.damage, has_features)
         )
+    rules = {one.config.name: one.rule for one in setup.streams}
+    shapes = shapes_of(options, layout_of_world(world), rules)
     return Trainer(
         wrapped=wrapped,
+        merges_streams=merges_streams(options, shapes, on_gpu=world.device.type == "cuda"),
         optimizer=make_optimizer(wrapped.model, options),
         loaders=loaders,
         options=options,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from flamingo.memory.advice import advice
-from flamingo.memory.largest_batch import shapes_of
+from flamingo.memory.largest_batch import passes_of, shapes_of
 from flamingo.memory.live import GRADIENTS
 from flamingo.memory.plan import Fixed, Layout, fixed_memory
 from flamingo.memory.simulate import Pass, Simulation
@@ -36,7 +36,7 @@ class Estimate:
     Attributes:
         layout: of the ranks.
         fixed: what no batch changes.
-        passes: of each stream's largest micro-batch.
+        passes: of each stream's largest micro-batch, or of all of these together.
         has_gradients: whether a pass may begin with gradients that are there already.
     """
 
@@ -69,7 +69,8 @@ class Estimate:
         }
         gradients = {GRADIENTS: fixed.gradients}
         found = {
-            f"{one.shape.name}: {one.shape.text()}": self.of_pass(one) for one in self.passes
+            " + ".join(f"{of.name}: {of.text()}" for of in one.shapes): self.of_pass(one)
+            for one in self.passes
         } | {
             "optimizer step": steady | gradients | {"optimizer's working": fixed.optimizer_working}
         }
@@ -159,11 +160,13 @@ class Estimator:
             rules: of its streams, where known.
         """
         shapes = shapes_of(options, self.layout, rules)
-        repeats = len(shapes) > 1 or any(one.passes > 1 for one in shapes)
+        # Made where there is no GPU it may be meant for one, which is the larger of the two.
+        passes = passes_of(options, shapes, on_gpu=options.device != "cpu")
+        repeats = len(passes) > 1 or any(one.passes > 1 for one in shapes)
         return Estimate(
             layout=self.layout,
             fixed=self.fixed,
-            passes=tuple(map(self._simulation.run, shapes)),
+            passes=tuple(self._simulation.run(*one) for one in passes),
             # DDP's buckets outlive the step; of several ranks shards are small beside the rest.
             has_gradients=repeats or self.layout.parallel != "none",
         )

@@ -5,7 +5,7 @@ documents of full length and captions of a quarter of theirs come to. The batch 
 the model (`TrainableModel.largest_batch`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flamingo.memory.plan import Layout
@@ -15,10 +15,14 @@ from flamingo.options.streams import TrainStream, training_streams
 from flamingo.parallel.world import World
 from flamingo.train.loaders import micro_batches
 from mmdata.catalogue.shards import rule_by_manifests
+from mmdata.errors import UserError
 from mmdata.training_view.plans import MAX_TOKENS
 from mmdata.training_view.records import RecordRule
 
 _CAPTIONS_IN_ONE = 4
+#: Positions of text in a pass of all streams, for one in passes of their own: where streams are
+#: merged by themselves, at most.
+_MOST_PADDING = 1.25
 
 
 def shapes_of(
@@ -58,6 +62,44 @@ def shapes_of(
             )
         )
     return shapes
+
+
+def merges_streams(options: RunOptions, shapes: Sequence[Shape], *, on_gpu: bool) -> bool:
+    """Whether the streams of a run go through the model in one pass.
+
+    What decides is the same on all ranks. On a CPU nothing is gained by fewer kernels, so that
+    `auto` changes no sum there.
+
+    Args:
+        options: of the run.
+        shapes: of `shapes_of`.
+        on_gpu: whether it is computed on one.
+
+    Raises:
+        UserError: they are to, and cannot.
+    """
+    if options.merge_streams == "off" or len(shapes) < 2:
+        return False
+    fits = len({one.is_features for one in shapes}) == 1
+    if options.merge_streams == "on":
+        if not fits:
+            raise UserError(
+                "--merge-streams on: some streams bring pictures and others features, which go "
+                "through different parts of the model; leave it out"
+            )
+        return True
+    apart = sum(one.sequences * one.tokens for one in shapes)
+    merged = sum(one.sequences for one in shapes) * max(one.tokens for one in shapes)
+    return on_gpu and fits and merged <= _MOST_PADDING * apart
+
+
+def passes_of(
+    options: RunOptions, shapes: Sequence[Shape], *, on_gpu: bool
+) -> list[tuple[Shape, ...]]:
+    """The largest passes of a run, each of one stream or of all; arguments: `merges_streams`."""
+    if merges_streams(options, shapes, on_gpu=on_gpu):
+        return [tuple(shapes)]
+    return [(one,) for one in shapes]
 
 
 def _rule_of(stream: TrainStream) -> RecordRule:

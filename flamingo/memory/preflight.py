@@ -48,8 +48,7 @@ def preflight(trainer: Trainer, shapes: Sequence[Shape]) -> None:
     counts = StepCounts.of(batches, 0.0)
     with _nothing_stays(trainer, trained):
         trainer.watch("before forward")
-        for loader in trainer.loaders:
-            trainer.backward(loader, batches[loader.name], counts)
+        trainer.backward(batches, counts)
         clip_gradients(trained, trainer.options.clip_norm, trainer.loss_scale.value)
         trainer.watch("after backward")
         trainer.optimizer.step()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from flamingo.data.merge import merge_batches
 from flamingo.memory.live import LiveMemory, labelled
 from flamingo.models.family import Shape, TrainableModel
 from flamingo.modules.meta import materialise
@@ -34,13 +35,13 @@ class Pass:
     """Memory of one micro-batch beyond parameters, optimizer and communication.
 
     Attributes:
-        shape: of the batch.
+        shapes: of the batch, by stream.
         kept: bytes that the forward pass leaves for the backward pass, by part of the model.
         peak: bytes at the largest, by part; gradients as far as they are there by then.
         peak_without: bytes at the largest, gradients left out: for ranks that hold these all along.
     """
 
-    shape: Shape
+    shapes: tuple[Shape, ...]
     kept: dict[str, int]
     peak: dict[str, int]
     peak_without: dict[str, int]
@@ -78,20 +79,21 @@ class Simulation:
             model.allow_packing(tries=False)
         self._trainer = _trainer(model, options, device)
 
-    def run(self, shape: Shape) -> Pass:
-        """A pass that begins without gradients."""
+    def run(self, *shapes: Shape) -> Pass:
+        """A pass that begins without gradients, of one stream or of several together."""
         model = self._trainer.model
         live = LiveMemory()
         with labelled(live, model):
             live.ignore([*model.parameters(), *model.buffers()])
             runner = _FakeRunner(model, self._fake, live)
-            loss = self._trainer.pass_loss(runner, model.largest_batch(shape))
+            batch = merge_batches([model.largest_batch(one) for one in shapes])
+            loss = self._trainer.pass_loss(runner, batch)
             kept = _shown(live.now)
             with self._fake, live:
-                loss.backward()
+                loss.sum().backward()
         model.zero_grad(set_to_none=True)
         return Pass(
-            shape=shape, kept=kept, peak=_shown(live.peak), peak_without=_shown(live.peak_without)
+            shapes=shapes, kept=kept, peak=_shown(live.peak), peak_without=_shown(live.peak_without)
         )
 
 

@@ -293,7 +293,8 @@ class TrainableModel(nn.Module):
             through: what is called in place of the model itself: the model, wrapped.
 
         Returns:
-            0-d, at least float32; 0 for a batch without targets.
+            0-d, at least float32; 0 for a batch without targets. Of a batch of several streams
+            (`Batch.stream_sizes`) one sum a stream: (number of streams,).
         """
         raise NotImplementedError
 

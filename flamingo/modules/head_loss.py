@@ -8,7 +8,7 @@ Dimensions: n targets, V vocabulary rows, D width of the model, r rows of our ow
 """
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -24,7 +24,14 @@ from flamingo.modules.chunked_loss import (
     targets_of_chunk,
 )
 from flamingo.modules.language_model import embedding_and_head, text_config
-from flamingo.modules.loss import IGNORED, LossReduction, next_token_loss, next_tokens, reduced
+from flamingo.modules.loss import (
+    IGNORED,
+    LossReduction,
+    by_group,
+    next_token_loss,
+    next_tokens,
+    reduced,
+)
 from mmdata.errors import UserError
 
 #: (loss, number of targets, logits).
@@ -70,6 +77,7 @@ class HeadLoss:
         self._name = type(lang_encoder).__name__
         self._compute = _load(kernel)
         self._targets: Tensor | None = None
+        self._groups: Sequence[int] | None = None
         self._hidden: Tensor | None = None
         self._loss: Tensor | None = None
         head.register_forward_pre_hook(self._take_hidden)
@@ -83,7 +91,11 @@ class HeadLoss:
 
     @contextmanager
     def asked(
-        self, labels: Tensor | None, target_positions: Tensor | None, reduction: LossReduction
+        self,
+        labels: Tensor | None,
+        target_positions: Tensor | None,
+        reduction: LossReduction,
+        groups: Sequence[int] | None = None,
     ) -> Iterator[Callable[[Tensor], Result]]:
         """While this lasts, the LM is called; it yields what makes the loss of the LM's logits.
 
@@ -95,6 +107,8 @@ class HeadLoss:
             labels: (B, L), not shifted; -100 is no target.
             target_positions: (n,) of `find_target_positions`.
             reduction: of the loss.
+            groups: target positions of each of some groups, in order, of which each has a loss of
+                its own; they go with target positions, and the reduction is a sum.
 
         Yields:
             A function of what the LM calls its logits, to be called in here. It gives (loss,
@@ -105,13 +119,15 @@ class HeadLoss:
             yield lambda logits: (None, None, logits)
         elif target_positions is None or not self.is_asked_for(len(target_positions)):
             how: dict[str, Any] = {"reduction": reduction, "target_positions": target_positions}
+            how["groups"] = groups
             yield lambda logits: (*next_token_loss(logits, labels, **how), logits)
         else:
             targets = self._targets = next_tokens(labels, target_positions)
+            self._groups = groups
             try:
                 yield lambda given: (*reduced(self._checked(given), targets, reduction), None)
             finally:
-                self._targets = self._hidden = self._loss = None
+                self._targets = self._groups = self._hidden = self._loss = None
 
     def _checked(self, given: Tensor) -> Tensor:
         """The loss, from what the LM gave for its logits."""
@@ -136,7 +152,12 @@ class HeadLoss:
         assert hidden is not None
         if self._kernel == "liger" and hidden.device.type == "cpu" and not _is_fake(hidden):
             raise UserError("--loss-kernel liger: runs on GPUs alone; use --loss-kernel chunked")
-        self._loss = self._compute(hidden, head.weight, head.bias, self._targets, self._own_rows())
+        own = self._own_rows()
+
+        def loss_of(part: Tensor, targets: Tensor) -> Tensor:
+            return self._compute(part, head.weight, head.bias, targets, own)
+
+        self._loss = by_group(loss_of, hidden, self._targets, self._groups)
         return self._loss
 
 

@@ -3,6 +3,7 @@
 Dimensions: B samples, L positions, V vocabulary, n target positions.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +21,8 @@ class CausalOutput(ModelOutput):
     """A transformers output, so that FSDP finds the tensors in it."""
 
     loss: Tensor | None = None
-    """Mean or sum over the target tokens, at least fp32; 0 when there is none."""
+    """Mean or sum over the target tokens, at least fp32; 0 when there is none. Of groups of targets
+    one sum each."""
     num_targets: Tensor | None = None
     """Target tokens behind the loss, a 0-d tensor on the device."""
     logits: Tensor | None = None
@@ -51,12 +53,32 @@ def next_token_loss(
     *,
     reduction: LossReduction = "mean",
     target_positions: Tensor | None = None,
+    groups: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(loss, number of targets) of unshifted labels (B, L); both 0-d tensors."""
+    """(loss, number of targets) of unshifted labels (B, L); both 0-d tensors.
+
+    With `groups`, numbers of positions that add up to all, the loss is one of each: (groups,).
+    """
     targets = next_tokens(labels, target_positions)
     logits = logits.flatten(0, -2).to(torch.promote_types(logits.dtype, torch.float32))
-    loss = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
-    return reduced(loss, targets, reduction)
+    return reduced(by_group(_cross_entropy, logits, targets, groups), targets, reduction)
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+
+
+def by_group(
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    rows: Tensor,
+    targets: Tensor,
+    groups: Sequence[int] | None,
+) -> Tensor:
+    """The loss of all rows and their targets, 0-d; with `groups`, of so many each: (groups,)."""
+    if groups is None:
+        return loss_of(rows, targets)
+    parts = zip(rows.split(list(groups)), targets.split(list(groups)), strict=True)
+    return torch.stack([loss_of(row, target) for row, target in parts])
 
 
 def next_tokens(labels: Tensor, target_positions: Tensor | None = None) -> Tensor:

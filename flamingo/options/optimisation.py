@@ -20,6 +20,9 @@ class OptimisationOptions(Options):
     """Epochs of the given numbers of samples."""
     gradient_accumulation_steps: int = 1
     """Micro-batches of each stream in one optimizer step."""
+    merge_streams: Literal["auto", "on", "off"] = "auto"
+    """Take micro-batches of all streams through the model in one pass, with the same loss. auto: on
+    a GPU, where that adds little padding."""
     learning_rate: float = 1e-4
     """Learning rate after the warm-up; sgd wants one about a hundred times as large as adamw."""
     lr_scheduler: Schedule = "constant"

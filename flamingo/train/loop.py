@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from flamingo.data.batch import Batch, blank_batch
+from flamingo.data.merge import merge_batches
 from flamingo.models.family import TrainableModel
 from flamingo.modules.placement import to_device
 from flamingo.options.run import RunOptions
@@ -68,6 +69,7 @@ class Trainer:
     loaders: list[StreamLoader]
     options: RunOptions
     total_steps: int
+    merges_streams: bool = False
     world: World = field(default_factory=World)
     done: int = 0
     skipped_steps: int = 0
@@ -136,19 +138,14 @@ class Trainer:
         Of all ranks together: the gradient's norm before clipping, as often as there are ranks, and
         the sum of each stream's loss. Double precision, on the device.
         """
-        batches, counts = drawn.batches, drawn.counts
         self.watch("before forward")
-        sums: dict[str, Tensor] = {}
-        by_name = {loader.name: loader for loader in self.loaders}
-        for name in counts.targets:
-            # Batches are let go once their passes are queued: the next step's come in their place.
-            sums[name] = self.backward(by_name[name], batches.pop(name), counts)
+        sums = self.backward(drawn.batches, drawn.counts)
         self.watch("after backward")
         trained = (p for group in self.optimizer.param_groups for p in group["params"])
         norm = clip_gradients(trained, self.options.clip_norm, self.loss_scale.value)
         norm = to_device(norm, self.world.device).double()
         # The norm is the same on every rank; it is added up so that nobody can decide alone.
-        return self.world.add_up(torch.stack([norm, *(sums[name] for name in by_name)]))
+        return self.world.add_up(torch.stack([norm, *sums]))
 
     def _learning_rate(self) -> float:
         factor = learning_rate_factor(
@@ -159,31 +156,75 @@ class Trainer:
         )
         return self.options.learning_rate * factor
 
-    def backward(self, loader: StreamLoader, micro: list[Batch], counts: StepCounts) -> Tensor:
-        """Backward through a stream's micro-batches; returns the sum of its loss here, 0-d."""
-        total = torch.zeros((), dtype=torch.float64, device=self.world.device)
-        num_targets = counts.targets[loader.name]
-        if num_targets == 0:
-            return total
-        scale = loader.multiplier * self.world.size / num_targets
-        passes = counts.passes[loader.name]
-        width = self.model.feature_width if loader.has_features else None
-        batches = [*micro, *(blank_batch(width) for _ in range(passes - len(micro)))]
-        for number, batch in enumerate(batches):
-            is_last = (loader.name, number) == counts.last_pass
-            with self.wrapped.training_pass(is_last=is_last):
-                loss = self.pass_loss(self.wrapped.runner, batch)
-                self.watch("after forward")
-                (loss * (scale * self.loss_scale.value)).backward()
-            total += loss.detach()
-        return total
+    def backward(self, batches: dict[str, list[Batch]], counts: StepCounts) -> list[Tensor]:
+        """Backward through a step's micro-batches; each stream's sum of losses here, 0-d.
+
+        Args:
+            batches: this rank's micro-batches of each stream. They are let go once their passes are
+                queued: the next step's come in their place.
+            counts: of all ranks, in the order that streams are to be run in; those without targets
+                are left out.
+        """
+        totals = {
+            one.name: torch.zeros((), dtype=torch.float64, device=self.world.device)
+            for one in self.loaders
+        }
+        by_name = {one.name: one for one in self.loaders}
+        running = [by_name[name] for name, targets in counts.targets.items() if targets]
+        together = [running] if self.merges_streams and running else [[one] for one in running]
+        for loaders in together:
+            queues = {one.name: batches.pop(one.name) for one in loaders}
+            for left in reversed(range(max(counts.passes[name] for name in queues))):
+                given = {name: queue.pop(0) for name, queue in queues.items() if queue}
+                is_last = loaders is together[-1] and not left
+                self._pass(loaders, given, totals, counts, is_last=is_last)
+        return list(totals.values())
+
+    def _pass(
+        self,
+        loaders: list[StreamLoader],
+        given: dict[str, Batch],
+        totals: dict[str, Tensor],
+        counts: StepCounts,
+        *,
+        is_last: bool,
+    ) -> None:
+        """A micro-batch of each of some streams through the model, forward and backward.
+
+        Args:
+            loaders: whose micro-batches go through together; a rank may have none of some.
+            given: this rank's, by stream; empty where other ranks alone have any.
+            totals: the sum of each stream's losses, which is added to.
+            counts: of the step.
+            is_last: whether it is the step's last pass.
+        """
+        if given:
+            batch = merge_batches(list(given.values()))
+        else:
+            batch = blank_batch(self.model.feature_width if loaders[0].has_features else None)
+        scales = {
+            one.name: one.multiplier * self.world.size / counts.targets[one.name] for one in loaders
+        }
+        with self.wrapped.training_pass(is_last=is_last):
+            found = self.pass_loss(self.wrapped.runner, batch)
+            self.watch("after forward")
+            # A blank batch has no target, so its loss is 0 whichever stream it counts for.
+            names = list(given) or [loaders[0].name]
+            losses = dict(zip(names, found.unbind() if found.dim() else [found], strict=True))
+            weighted = [losses[name] * (scales[name] * self.loss_scale.value) for name in names]
+            sum(weighted[1:], weighted[0]).backward()
+        for name, loss in losses.items():
+            totals[name] += loss.detach()
 
     def sum_loss(self, batch: Batch) -> Tensor:
         """Cross-entropy summed over the micro-batch's target tokens, 0-d; to measure by."""
         return self.pass_loss(self.model, batch)
 
     def pass_loss(self, through: nn.Module, batch: Batch) -> Tensor:
-        """Summed cross-entropy of a micro-batch, 0-d, through what a pass calls for the model."""
+        """Summed cross-entropy of a micro-batch, 0-d, through what a pass calls for the model.
+
+        Of one of several streams one sum a stream.
+        """
         with autocast(self.options, self.world.device):
             return self.model.loss(batch, self.world.device, through=through)
 

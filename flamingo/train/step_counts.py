@@ -92,12 +92,6 @@ class StepCounts:
         order = sorted(self.targets, key=lambda name: size[name])
         return replace(self, targets={name: self.targets[name] for name in order})
 
-    @property
-    def last_pass(self) -> tuple[str, int] | None:
-        """Stream and number of the step's last micro-batch; None where nothing has targets."""
-        run = [name for name, targets in self.targets.items() if targets]
-        return (run[-1], self.passes[run[-1]] - 1) if run else None
-
 
 class Stopwatch:
     """Adds up the time spent in one kind of work."""

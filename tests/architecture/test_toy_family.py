@@ -151,6 +151,13 @@ def test_it_trains_and_what_it_is_stands_beside_its_weights(run: TrainToy) -> No
     assert {"model.embedding.weight", "optimizer.embedding.weight.momentum_buffer"} <= set(there)
 
 
+def test_its_streams_go_through_together(world: Path, run: TrainToy) -> None:
+    merged = replace(run, run_name=str(world / "merged"), merge_streams="on")
+    assert run_train(merged) == 0
+    for found, expected in zip(losses(merged), losses(run), strict=True):
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
 def test_it_goes_on_where_it_was(world: Path, run: TrainToy) -> None:
     second = Path(run.run_name) / "checkpoints" / "step-00000002"
     goes_on = replace(run, run_name=str(world / "on"), resume_from_checkpoint=str(second))

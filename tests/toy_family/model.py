@@ -81,10 +81,16 @@ class Toy(TrainableModel):
         attention_mask: Tensor,
         labels: Tensor,
         images: Tensor | None,
+        stream_sizes: tuple[int, ...] | None = None,
     ) -> Tensor:
-        """The summed cross-entropy of labels (B, T)."""
+        """The summed cross-entropy of labels (B, T); of several streams one sum each."""
         logits = self.decode(labels, self.encode(input_ids, attention_mask, images), attention_mask)
-        return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+        sizes = list(stream_sizes or (len(labels),))
+        losses = [
+            F.cross_entropy(one.flatten(0, 1).float(), target.flatten(), reduction="sum")
+            for one, target in zip(logits.split(sizes), labels.split(sizes), strict=True)
+        ]
+        return losses[0] if stream_sizes is None else torch.stack(losses)
 
     def encode(self, input_ids: Tensor, mask: Tensor, images: Tensor | None) -> Tensor:
         """(B, L) ids and (N, 3, S, S) pictures -> (B, L, D)."""
@@ -113,6 +119,7 @@ class Toy(TrainableModel):
             attention_mask=to_device(batch.attention_mask, device),
             labels=to_device(batch.labels, device),
             images=self.pictures(batch, device),
+            stream_sizes=batch.stream_sizes,
         )
         return loss
 

@@ -71,6 +71,7 @@ class Flamingo(FlamingoNetwork):
             document_lengths=None if bounds is None else bounds.diff().tolist(),
             right_padded=True,
             target_positions=moved(find_target_positions(batch.labels)),
+            target_groups=_targets_of_streams(batch),
             loss_reduction="sum",
             keep_graph=True,
             check=False,
@@ -138,3 +139,11 @@ class Flamingo(FlamingoNetwork):
             logits = self(ids.to(device), mask.to(device), media=media, right_padded=True).logits
             found.append(label_scores(logits, labels.to(device)).tolist())
         return found
+
+
+def _targets_of_streams(batch: Batch) -> list[int] | None:
+    """Targets of each stream of a batch of several, which lie in the order of their sequences."""
+    if batch.stream_sizes is None:
+        return None
+    parts = batch.labels.split(list(batch.stream_sizes))
+    return [len(find_target_positions(part)) for part in parts]

@@ -101,6 +101,8 @@ class FlamingoNetwork(TrainableModel):
     target_positions
         From `find_target_positions`: logits are computed there only, as (n, V); or, beside labels,
         none at all, as `loss_kernel` says.
+    target_groups
+        Target positions of each of some groups, in order, for a loss of each: (number of groups,).
     keep_graph
         See `encode`.
     check
@@ -352,6 +354,7 @@ class FlamingoNetwork(TrainableModel):
         preceding_tags: Tensor | None = None,
         loss_reduction: LossReduction = "mean",
         target_positions: Tensor | None = None,
+        target_groups: Sequence[int] | None = None,
         keep_graph: bool = False,
         check: bool = True,
         past_key_values: Any = None,
@@ -381,17 +384,16 @@ class FlamingoNetwork(TrainableModel):
             attention_mask, lm_arguments["position_ids"], documents = self._keep_apart(
                 document_index, document_bounds, document_lengths
             )
+        lm_arguments |= cache_argument(self.lang_encoder, cache)
         with (
             self._context.open(media.latents, text_time, target_positions=target_positions),
             text_rows(right_padded=right_padded, documents=documents),
-            self._head_loss.asked(labels, target_positions, loss_reduction) as of_logits,
+            self._head_loss.asked(
+                labels, target_positions, loss_reduction, target_groups
+            ) as of_logits,
         ):
             out = self.lang_encoder(
-                input_ids=ids,
-                attention_mask=attention_mask,
-                use_cache=use_cache,
-                **cache_argument(self.lang_encoder, cache),
-                **lm_arguments,
+                input_ids=ids, attention_mask=attention_mask, use_cache=use_cache, **lm_arguments
             )
             return CausalOutput(*of_logits(out.logits), cache_in(out) if use_cache else None)
 

@@ -93,7 +93,7 @@ def test_the_step_after_it_is_the_one_without_it(
         batches = [trainer.model.largest_batch(shapes[0])]
         counts = StepCounts.of({"mmc4": batches}, 0.0)
         for _ in range(2):
-            trainer.backward(trainer.loaders[0], batches, counts)
+            trainer.backward({"mmc4": list(batches)}, counts)
             with without_compiler():
                 trainer.optimizer.step()
             trainer.optimizer.zero_grad()

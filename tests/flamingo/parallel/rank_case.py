@@ -188,6 +188,7 @@ def make_trainer(case: Case, world: World) -> tuple[Trainer, dict[str, list[list
         loaders=loaders,
         options=options,
         total_steps=case.steps,
+        merges_streams=options.merge_streams == "on",
         world=world,
         loss_scale=LossScale.of(options),
     )

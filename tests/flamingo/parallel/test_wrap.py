@@ -42,7 +42,7 @@ ADAPTED = [
 ]
 ADAPTED_STEPS = {"lora": 5, "qlora": 3}
 TWISTED = [(2, "ddp"), (2, "fsdp"), (4, "hsdp")]
-TWISTS = ("text", "mix", "nan")
+TWISTS = ("text", "mix", "merged", "nan")
 
 Result = dict[str, Any]
 
@@ -82,8 +82,10 @@ class Runs:
         options = dict(self._options[lm])
         if kind in TWISTS:  # with a second stream, whose last pass is then the step's last
             options["laion_shards"] = str(self._captions)
-        if kind == "mix":  # three documents and one caption: most ranks have no caption
+        if kind in ("mix", "merged"):  # three documents, one caption: most ranks have no caption
             options |= {"mix": "mmc4=0.75,laion=0.25", "batch_size": 1}
+        if kind == "merged" and way != "none":  # one process has the streams apart
+            options["merge_streams"] = "on"
         if kind in ADAPTED_STEPS:
             options |= {"lm_adapter": kind, "lora_r": 4, "lora_alpha": 8.0, "learning_rate": 1e-3}
         is_twisted = kind in TWISTS
@@ -203,6 +205,14 @@ def test_a_rank_that_gets_only_text_takes_part(runs: Runs, size: int, way: str) 
 @pytest.mark.parametrize(("size", "way"), TWISTED)
 def test_ranks_without_samples_of_a_stream_take_part(runs: Runs, size: int, way: str) -> None:
     name = f"{way}-untied-mix"
+    check_equal(runs.on(size, name), runs.alone(name), 1e-9)
+
+
+@pytest.mark.parametrize(("size", "way"), TWISTED)
+def test_streams_that_go_through_together_train_as_those_apart(
+    runs: Runs, size: int, way: str
+) -> None:
+    name = f"{way}-untied-merged"
     check_equal(runs.on(size, name), runs.alone(name), 1e-9)
 
 

@@ -39,12 +39,6 @@ def test_what_is_computed_beside_the_samples_is_counted_apart() -> None:
     assert replace(counts, encoded=0).computed.encoded == 0
 
 
-def test_the_last_pass_is_of_the_last_stream_that_has_targets() -> None:
-    assert StepCounts({"a": 5, "b": 1}, {"a": 2, "b": 3}).last_pass == ("b", 2)
-    assert StepCounts({"a": 5, "b": 0}, {"a": 2, "b": 3}).last_pass == ("a", 1)
-    assert StepCounts({"a": 0}, {"a": 2}).last_pass is None
-
-
 def test_the_stream_with_most_text_in_a_pass_comes_last() -> None:
     def given(text: int) -> StreamCounts:
         return StreamCounts(positions=text)
@@ -52,8 +46,7 @@ def test_the_stream_with_most_text_in_a_pass_comes_last() -> None:
     targets, passes = {"a": 5, "b": 1, "c": 0}, {"a": 1, "b": 4, "c": 1}
     counts = StepCounts(targets, passes, {"a": given(200), "b": given(400), "c": given(0)})
     ordered = counts.largest_last()
-    assert (list(ordered.targets), ordered.last_pass) == (["c", "b", "a"], ("a", 0))
-    assert counts.last_pass == ("b", 3)
+    assert list(ordered.targets) == ["c", "b", "a"]
     assert ordered == counts  # in all but the order
 
 
