@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flamingo.data.batch import Batch
+from flamingo.modules.documents import document_bounds
 from flamingo.modules.loss import IGNORED
 
 
@@ -36,6 +37,7 @@ def merge_batches(batches: Sequence[Batch]) -> Batch:
     for one in batches:
         image_index.append(one.image_index + before)
         before += one.num_images
+    index = _padded(indices, -1) if indices[0] is not None else None
     merged = Batch(
         pixels=_joined([one.pixels for one in batches]),
         features=_joined([one.features for one in batches]),
@@ -45,7 +47,8 @@ def merge_batches(batches: Sequence[Batch]) -> Batch:
         input_ids=_padded([one.input_ids for one in batches], 0),
         attention_mask=_padded([one.attention_mask for one in batches], 0),
         labels=_padded([one.labels for one in batches], IGNORED),
-        document_index=_padded(indices, -1) if indices[0] is not None else None,
+        document_index=index,
+        document_bounds=None if index is None else document_bounds(index),
         keys=tuple(key for one in batches for key in one.keys),
         sources=tuple(source for one in batches for source in one.sources),
         position=batches[-1].position,
