@@ -76,10 +76,7 @@ def ragged_texts(draw: random.Random, *, least: int = 2) -> tuple[torch.Tensor, 
 
 @pytest.mark.parametrize(
     "family",
-    [
-        one if one == "gpt_neox" else pytest.param(one, marks=pytest.mark.matrix)
-        for one in CONFIGS
-    ],
+    [one if one == "gpt_neox" else pytest.param(one, marks=pytest.mark.matrix) for one in CONFIGS],
 )
 def test_a_decoder_block_is_one_graph_over_ragged_steps(
     family: str, monkeypatch: pytest.MonkeyPatch
