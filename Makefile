@@ -33,7 +33,7 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/demo.py
 
 # The report is tested in a browser: one that is installed, else playwright's own where the network
-# gives it. Without one those tests are skipped and say why. About 14 minutes on two quiet cores.
+# gives it. Without one those tests are skipped and say why. About 12 minutes on two quiet cores.
 test: $(VENV)/.installed-dev
 	@$(BIN)/python -m tests.browser
 	$(BIN)/python $(TESTS) -m "not matrix"

@@ -29,6 +29,8 @@ _CLOCK_STEPS = (
     *(7200.0, 10_800.0, 21_600.0, 43_200.0, _DAY),
 )
 _NAME_CHARS = 40
+#: Of ten, where every power up to it and down from it is a number with all its digits.
+_LAST_POWER = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +197,10 @@ def _range(chart: Panel, curves: Sequence[Curve]) -> tuple[float, float]:
 
 
 def _exponents(values: Sequence[float]) -> tuple[float, float]:
-    """Powers of ten that hold the values."""
+    """Powers of ten that hold the values, as far as a power of ten is a number itself."""
     positive = [math.log10(value) for value in values if value > 0] or [0.0]
-    low = math.floor(min(positive))
-    return float(low), float(max(math.ceil(max(positive)), low + 1))
+    low = min(max(math.floor(min(positive)), -_LAST_POWER), _LAST_POWER - 1)
+    return float(low), float(min(max(math.ceil(max(positive)), low + 1), _LAST_POWER))
 
 
 def _ticks(
