@@ -28,8 +28,8 @@ def test_without_values_there_is_no_chart() -> None:
     st.lists(st.tuples(st.floats(0, 1e9), NUMBERS), min_size=1, max_size=60),
     st.booleans(),
 )
-@example([(0.0, 5e-324)], log=True)
-@example([(0.0, 1.0), (1.0, 1.7e308)], log=True)
+@example([(0.0, 5e-324)], True)
+@example([(0.0, 1.0), (1.0, 1.7e308)], True)
 def test_all_that_is_drawn_lies_in_the_frame(values: list[tuple[float, float]], log: bool) -> None:
     text = drawn(Curve("a", sorted(values)), log=log)
     for path in re.findall(r' points="([^"]*)"', text):
