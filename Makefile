@@ -38,11 +38,11 @@ test: $(VENV)/.installed-dev
 	@$(BIN)/python -m tests.browser
 	$(BIN)/python $(TESTS) -m "not matrix"
 
-# Longer than `make test` on two quiet cores.
+# About 15 minutes on two quiet cores.
 test-matrix: $(VENV)/.installed-dev
 	$(BIN)/python $(TESTS) -m matrix
 
-# Some minutes on two quiet cores, installation included, where .venv has the same torch already.
+# About 5 minutes on two quiet cores, installation included, where .venv has the same torch already.
 test-latest: $(LATEST)/bin/python
 	@echo "bringing $(LATEST) to the newest versions that pyproject.toml allows"
 	@$(LATEST)/bin/python -m tests.newest install
