@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from flamingo.modules.compute import compute_type
 from flamingo.modules.loss import IGNORED
 
 #: Logits of a chunk (128 MiB in float32); and targets of one, where the vocabulary is larger yet,
@@ -42,12 +43,6 @@ def targets_of_chunk(vocabulary: int) -> int:
     return max(_LEAST_TARGETS, _CHUNK_LOGITS // vocabulary)
 
 
-def compute_dtype(hidden: Tensor) -> torch.dtype:
-    """The type that a linear layer computes in with such an input."""
-    device = hidden.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-
-
 def chunked_loss(
     hidden: Tensor,
     weight: Tensor,
@@ -67,7 +62,7 @@ def chunked_loss(
         own_rows: in place of some of the weights.
         chunk: targets of one; None: as many as `targets_of_chunk` says.
     """
-    dtype = compute_dtype(hidden)
+    dtype = compute_type(hidden)
     ids, rows = ((), None) if own_rows is None else (own_rows.ids, own_rows.rows)
     chunk = chunk or targets_of_chunk(len(weight))
     settings = _Settings(dtype, ids, chunk, torch.is_grad_enabled())

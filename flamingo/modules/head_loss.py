@@ -17,12 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from flamingo.modules.chunked_loss import (
-    ReplacedRows,
-    chunked_loss,
-    compute_dtype,
-    targets_of_chunk,
-)
+from flamingo.modules.chunked_loss import ReplacedRows, chunked_loss, targets_of_chunk
+from flamingo.modules.compute import compute_type
 from flamingo.modules.language_model import embedding_and_head, text_config
 from flamingo.modules.loss import (
     IGNORED,
@@ -207,7 +203,7 @@ def _torch_loss(
     targets: Tensor,
     own_rows: ReplacedRows | None,
 ) -> Tensor:
-    dtype = compute_dtype(hidden)
+    dtype = compute_type(hidden)
     found: Tensor = F.linear_cross_entropy(
         hidden.to(dtype),
         _with_own(weight, own_rows).to(dtype),
@@ -233,7 +229,7 @@ def _liger_loss(
         return chunked_loss(hidden, weight, bias, targets, own_rows, chunk=chunk)
     liger: Any = importlib.import_module("liger_kernel.transformers")
     compute = liger.LigerFusedLinearCrossEntropyLoss(ignore_index=IGNORED, reduction="sum")
-    dtype = compute_dtype(hidden)
+    dtype = compute_type(hidden)
     offset = None if bias is None else bias.to(dtype)
     found: Tensor = compute(
         _with_own(weight, own_rows).to(dtype), hidden.to(dtype), targets, offset
