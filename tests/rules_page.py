@@ -13,7 +13,7 @@ from tests.bit_flips import share_found_elsewhere
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "rules.md"
-POSITIONS, SEED = 1000, 3
+POSITIONS, SEED = 2000, 3
 _SHARE = re.compile(r"([0-9.]+)% of ([0-9,]+) flips elsewhere")
 
 

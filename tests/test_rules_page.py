@@ -12,4 +12,4 @@ def test_the_table_is_that_of_the_code() -> None:
 def test_what_was_measured_is_said() -> None:
     share, positions = measured()
     assert 0.0 < share < 1.0
-    assert positions >= 1000
+    assert positions >= 2000
